@@ -1,0 +1,108 @@
+import type { Level } from "./level.ts";
+
+/** What the driver will enforce, in the field's terms. Printed by `explain`, hashed, later compared with measurements. */
+export interface Boundary {
+  readonly namespaces: readonly string[];
+  readonly userNamespace: boolean;
+  readonly noNewPrivileges: boolean;
+  /** Capabilities of process 1 and of processes run as root inside; scoped to the sandbox's user namespace or kernel. */
+  readonly capabilitiesRoot: readonly string[];
+  /** Capabilities of processes run as any other user. */
+  readonly capabilitiesUser: readonly string[];
+  /** Name and digest of the system-call filter, or null where the sandbox kernel takes its place. */
+  readonly seccomp: { readonly name: string; readonly digest: string; readonly precompiled: boolean } | null;
+  readonly maskedPaths: readonly string[];
+  readonly readOnlyPaths: readonly string[];
+  readonly kernel: "shared" | "sentry" | "guest";
+  /** Everything the user asked for that weakens the default, each in words. Empty for a default sandbox. */
+  readonly weakened: readonly string[];
+}
+
+export interface Limits {
+  readonly cpus: number | null;
+  readonly memoryBytes: number | null;
+  readonly pids: number;
+  readonly diskBytes: number;
+  readonly diskInodes: number;
+  readonly timeoutMs: number | null;
+}
+
+export interface MountPlan {
+  readonly source: string;
+  readonly target: string;
+  readonly readOnly: boolean;
+}
+
+/** One thing the keeper acquires. Undone in reverse order at teardown, also after a crash. Paths are host paths. */
+export type Step =
+  | { readonly op: "dir"; readonly path: string; readonly mode: number; readonly uid?: number; readonly gid?: number }
+  | {
+      readonly op: "file";
+      readonly path: string;
+      readonly mode: number;
+      readonly content: string;
+      readonly uid?: number;
+      readonly gid?: number;
+    }
+  | { readonly op: "fifo"; readonly path: string; readonly mode: number }
+  /** A size-bound tmpfs, nodev,nosuid. */
+  | {
+      readonly op: "tmpfs";
+      readonly target: string;
+      readonly sizeBytes: number;
+      readonly inodes: number;
+      readonly mode: number;
+      readonly uid: number;
+      readonly gid: number;
+    }
+  /** A read-only or read-write bind of `source`, ids shifted so that file uid 0 appears as `idBase` when it is given. */
+  | {
+      readonly op: "bind";
+      readonly source: string;
+      readonly target: string;
+      readonly readOnly: boolean;
+      readonly idmap?: { readonly idBase: number; readonly size: number };
+    }
+  | {
+      readonly op: "overlay";
+      readonly target: string;
+      readonly lower: readonly string[];
+      readonly upper: string;
+      readonly work: string;
+    }
+  /** Registers a control group by its path below each controller; undo kills what is in it and removes it. */
+  | { readonly op: "cgroup"; readonly path: string }
+  /** Runs a program to its end; a non-zero exit fails the step with the tail of its standard error. */
+  | {
+      readonly op: "run";
+      readonly argv: readonly string[];
+      readonly cwd?: string;
+      readonly env?: Readonly<Record<string, string>>;
+      /** Paths opened for the child's standard streams; absent means /dev/null, stderr captured. */
+      readonly stdin?: string;
+      readonly stdout?: string;
+      readonly stderr?: string;
+      readonly timeoutMs: number;
+      /** After success, the pid in this file is followed: its end is reported as the sandbox's end. */
+      readonly pidFile?: string;
+    };
+
+export interface Plan {
+  readonly version: 1;
+  readonly level: Level;
+  readonly driver: string;
+  readonly runtime: { readonly name: string; readonly path: string; readonly version: string; readonly digest: string };
+  readonly image: { readonly reference: string; readonly digest: string };
+  readonly boundary: Boundary;
+  readonly limits: Limits;
+  readonly mounts: readonly MountPlan[];
+  readonly network: "none";
+  readonly process: {
+    readonly user: string;
+    readonly workdir: string | null;
+    readonly env: Readonly<Record<string, string>>;
+    readonly hostname: string;
+  };
+  /** Reasons for the choices made, in words, in order. */
+  readonly reasons: readonly string[];
+}

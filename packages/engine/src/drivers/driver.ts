@@ -1,0 +1,66 @@
+import type { Level, Plan, Step } from "@bulkhead/contract";
+import type { ResolvedSpec } from "../policy/resolve.ts";
+import type { HostFacts } from "../host/facts.ts";
+
+/** What differs between levels is declared here; code outside a driver's folder asks these and never the level. */
+export interface DriverCapabilities {
+  /** A set-user-id program (sudo) can raise privileges inside without weakening the boundary. */
+  readonly setuidInside: boolean;
+  /** The sandbox's kernel is not the host's. */
+  readonly ownKernel: boolean;
+  /** Boundary is drawn by the CPU's virtualisation. */
+  readonly hardware: boolean;
+  readonly freeze: boolean;
+  readonly checkpoint: boolean;
+  /** Host tasks the runtime itself needs; added to the pids limit so that the user gets what was asked for. */
+  readonly hostTaskOverhead: number;
+}
+
+export interface Runtime {
+  readonly name: string;
+  readonly path: string;
+  readonly version: string;
+  /** sha256 of the binary, hex. */
+  readonly digest: string;
+}
+
+export type Availability =
+  | { readonly ok: true; readonly runtime: Runtime; readonly notes: readonly string[] }
+  /** `reason` and `remedy` are one line each, for people. */
+  | { readonly ok: false; readonly reason: string; readonly remedy: string };
+
+/** Where one sandbox lives on this host; handed out by the keeper before the steps are made. */
+export interface Instance {
+  readonly id: string;
+  /** Private directory of this sandbox, on the run directory's file system. */
+  readonly dir: string;
+  /** First host id of this sandbox's own range of 65,536 user and group ids. */
+  readonly idBase: number;
+}
+
+/** Host paths the image store hands to a driver. */
+export interface ImageFiles {
+  readonly reference: string;
+  readonly digest: string;
+  /** Unpacked root file system, owned by host uid 0.., never written to. */
+  readonly rootfs: string;
+}
+
+/**
+ * One isolation level made by one runtime. A driver is pure: it turns a validated request into a plan, and a plan into
+ * steps. The keeper carries the steps out and undoes them; nothing else in the engine knows about runtimes.
+ */
+export interface Driver {
+  readonly level: Level;
+  /** Unique: `container/crun`, `container/runc`, `gvisor/runsc`. */
+  readonly name: string;
+  readonly capabilities: DriverCapabilities;
+  /** Finds the runtime without running it. */
+  locate(host: HostFacts): Availability;
+  plan(spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: HostFacts): Plan;
+  /**
+   * Steps that end with a running agent whose channel is the FIFOs `<dir>/in` (host writes) and `<dir>/out` (host
+   * reads); the agent's own diagnostics go to `<dir>/log`.
+   */
+  steps(plan: Plan, instance: Instance, image: ImageFiles, host: HostFacts): readonly Step[];
+}
