@@ -1,1 +1,5 @@
-fn main() {}
+mod wire;
+
+fn main() {
+    println!("{}", wire::generated::GENERATION);
+}
