@@ -1,13 +1,12 @@
 import type { Duplex, Readable, Writable } from "node:stream";
-import type { ErrorCode } from "@bulkhead/contract";
 
 /** What the checks need of a sandbox. Each target adapts its own objects to it, so that no check knows who made the box. */
 export interface Box extends AsyncDisposable {
   readonly id: string;
   /** Runs a program to its end and collects what it wrote. */
-  run(argv: readonly Text[], options?: RunOptions): Promise<RunResult>;
-  start(argv: readonly Text[], options?: StartOptions): Promise<Running>;
-  pty(argv: readonly Text[], options: PtyOptions): Promise<RunningPty>;
+  run(argv: readonly string[], options?: RunOptions): Promise<RunResult>;
+  start(argv: readonly string[], options?: StartOptions): Promise<Running>;
+  pty(argv: readonly string[], options: PtyOptions): Promise<RunningPty>;
   readonly files: Files;
   dialTcp(port: number, options?: Waiting): Promise<Duplex>;
   dialUnix(path: string, options?: Waiting & { readonly user?: string }): Promise<Duplex>;
@@ -33,8 +32,6 @@ export interface StartOptions extends Waiting {
   readonly timeoutMs?: number;
   /** Whether standard input is a pipe the caller writes to; otherwise it is at its end from the start. */
   readonly stdin?: boolean;
-  /** When the caller cancels: kill the process group (default) or leave it running. */
-  readonly leaveRunning?: boolean;
 }
 
 export interface RunOptions extends Omit<StartOptions, "stdin"> {
@@ -134,9 +131,4 @@ export interface ProcessEntry {
   readonly uid: number;
   readonly state: string;
   readonly command: string;
-}
-
-/** The part of an error a check may look at. */
-export interface TypedError extends Error {
-  readonly code: ErrorCode;
 }

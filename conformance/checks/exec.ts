@@ -21,9 +21,8 @@ async function out(box: Box, argv: readonly string[], options = {}): Promise<str
 export const execChecks = theme("exec", "function", (check) => {
   check("arguments arrive byte for byte", async ({ box }) => {
     const args = ["", " ", "a b", "'\"$`\\", "line\nbreak", "*", "--", "-x", "ünïcode ✓", "tab\t"];
-    const raw = Buffer.from([0x66, 0xff, 0xfe, 0x80]);
-    const result = await box.run(["python3", "-c", ARGV, ...args, raw]);
-    const expected = Buffer.concat([...args.map((a) => Buffer.from(`${a}\0`)), raw, Buffer.from([0])]);
+    const result = await box.run(["python3", "-c", ARGV, ...args]);
+    const expected = Buffer.concat(args.map((a) => Buffer.from(`${a}\0`)));
     assert.deepEqual(result.stdout, expected, result.stderr.toString());
   });
 

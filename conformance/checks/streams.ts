@@ -143,7 +143,7 @@ while True:
   });
 
   check("output beyond the limit asked for ends the program with a typed error", async ({ box }) => {
-    await fails("STREAM_LIMIT", () => box.run(["head", "-c", "3000000", "/dev/zero"], { maxOutputBytes: 1_000_000 }));
+    await fails("OUTPUT_LIMIT", () => box.run(["head", "-c", "3000000", "/dev/zero"], { maxOutputBytes: 1_000_000 }));
     const within_ = await box.run(["head", "-c", "1000000", "/dev/zero"], { maxOutputBytes: 1_000_000 });
     assert.equal(within_.stdout.length, 1_000_000);
   });
