@@ -1,0 +1,39 @@
+import type { Spec } from "@bulkhead/contract";
+import type { Choice, ResolvedSpec } from "./resolve.ts";
+
+const GIB = 1024 ** 3;
+
+/** Enough for a parallel build, far from what makes a fork bomb felt by the host. */
+const DEFAULT_PIDS = 512;
+/** Room for a virtual environment with a few large wheels; the layer is memory, so every default byte is a risk. */
+const DEFAULT_DISK_BYTES = GIB;
+/** Most scripts need less; one sandbox must not be able to take a small host whole. */
+const DEFAULT_MEMORY_BYTES = 2 * GIB;
+const DEFAULT_HOSTNAME = "bulkhead";
+
+/** What an image says about the processes run from it. */
+export interface ImageDefaults {
+  readonly user?: string | undefined;
+}
+
+/**
+ * Makes a spec definite: memory is 2 GiB or half of the host's, whichever is less; 512 processes; 1 GiB of writable
+ * layer; the image's user, root where the image names none. CPUs stay unlimited when not given.
+ */
+export function resolveSpec(
+  spec: Spec,
+  choice: Pick<Choice<unknown>, "level" | "reasons">,
+  host: { readonly memoryBytes: number },
+  image: ImageDefaults,
+): ResolvedSpec {
+  return {
+    ...spec,
+    level: choice.level,
+    levelReason: choice.reasons.join("; "),
+    user: spec.user ?? (image.user === undefined || image.user === "" ? "root" : image.user),
+    memoryBytes: spec.memoryBytes ?? Math.min(DEFAULT_MEMORY_BYTES, Math.floor(host.memoryBytes / 2)),
+    pids: spec.pids ?? DEFAULT_PIDS,
+    diskBytes: spec.diskBytes ?? DEFAULT_DISK_BYTES,
+    hostname: spec.hostname ?? DEFAULT_HOSTNAME,
+  };
+}
