@@ -1,5 +1,6 @@
 export * from "./canonical.ts";
 export * from "./errors.ts";
+export * from "./invalid.ts";
 export * from "./level.ts";
 export * from "./plan.ts";
 export * from "./rules.ts";

@@ -1,9 +1,11 @@
 import type { z } from "zod";
 import { BulkheadError } from "./errors.ts";
+import { fieldError } from "./invalid.ts";
 import type { Level, Trust } from "./level.ts";
 import { SPEC_RULES as R } from "./rules.ts";
 import type { specSchema } from "./schema.ts";
 import { nearest } from "./suggest.ts";
+import { formatBytes } from "./units.ts";
 
 /** As given by a caller: defaults may be left out. */
 export type SpecInput = z.input<typeof specSchema>;
@@ -12,22 +14,7 @@ export type Spec = z.output<typeof specSchema>;
 export type Mount = Spec["mounts"][number];
 export type Isolation = NonNullable<Spec["isolation"]>;
 
-const SHOWN_VALUE_MAX_CHARS = 80;
-
-function show(value: unknown): string {
-  const text = typeof value === "string" ? JSON.stringify(value) : String(JSON.stringify(value) ?? value);
-  return text.length > SHOWN_VALUE_MAX_CHARS ? `${text.slice(0, SHOWN_VALUE_MAX_CHARS)}…` : text;
-}
-
-/** The error for one field: names it, shows the value, says what is accepted. */
-export function fieldError(field: string, value: unknown, why: string, next: string): BulkheadError {
-  return new BulkheadError("SPEC_INVALID", {
-    what: `${field} ${show(value)} is not valid`,
-    why,
-    next,
-    details: { field },
-  });
-}
+const WHOLE_MAX = Number.MAX_SAFE_INTEGER;
 
 type Check<T> = (value: unknown, field: string) => T;
 
@@ -71,7 +58,8 @@ function range(min: number, max: number, whole: boolean, unit: string): Check<nu
     const fits = typeof value === "number" && value >= min && value <= max;
     if (fits && (!whole || Number.isSafeInteger(value))) return value;
     const kind = whole ? "a whole number" : "a number";
-    const bounds = max === Number.MAX_SAFE_INTEGER ? `at least ${min}` : `from ${min} to ${max}`;
+    const shown = unit === "bytes" ? `${min} (${formatBytes(min)})` : `${min}`;
+    const bounds = max === WHOLE_MAX ? `at least ${shown}` : `from ${shown} to ${max}`;
     const why = `${field} is ${kind} of ${unit}, ${bounds}`;
     throw fieldError(field, value, why, `give ${field} ${bounds}, or leave it out for the default`);
   };
@@ -104,7 +92,6 @@ function onlyKeys(given: Record<string, unknown>, known: readonly string[], fiel
 
 const level: Check<Level> = oneOf(R.levels);
 const trust: Check<Trust> = oneOf(R.trusts);
-const WHOLE_MAX = Number.MAX_SAFE_INTEGER;
 
 function isolation(value: unknown, field: string): Isolation {
   if (typeof value !== "object") return level(value, field);

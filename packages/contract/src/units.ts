@@ -1,4 +1,4 @@
-import { fieldError } from "./spec.ts";
+import { fieldError } from "./invalid.ts";
 
 const KIB = 1024;
 const BYTES_PER: Readonly<Record<string, number>> = { "": 1, k: KIB, m: KIB ** 2, g: KIB ** 3, t: KIB ** 4 };
@@ -13,7 +13,7 @@ export function parseBytes(text: string, field = "size"): number {
   const match = /^(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?$/i.exec(text.trim());
   const bytes = match === null ? Number.NaN : Math.round(Number(match[1]) * (BYTES_PER[match[2]!.toLowerCase()] ?? NaN));
   if (Number.isSafeInteger(bytes)) return bytes;
-  throw fieldError(field, text, "a size is a number with an optional unit: b, k, m, g or t", `write it like 512m or 2g`);
+  throw fieldError(field, text, "a size is a number with an optional unit: b, k, m, g or t", "write it like 512m or 2g");
 }
 
 /**
