@@ -47,6 +47,13 @@ export const ERRORS = {
     why: "the image's files are not what its record says",
     next: "remove it with bulkhead image remove and build it again",
   },
+  IMAGE_IN_USE: {
+    exit: 125,
+    http: 409,
+    retryable: true,
+    why: "a running sandbox uses it",
+    next: "end those sandboxes first",
+  },
   IMAGE_BUILD_FAILED: {
     exit: 125,
     http: 500,
@@ -88,6 +95,13 @@ export const ERRORS = {
     retryable: false,
     why: "the file is there but cannot be run",
     next: "check its mode, its interpreter line and its architecture",
+  },
+  COMMAND_FAILED: {
+    exit: 125,
+    http: 422,
+    retryable: false,
+    why: "it ended with an exit code that is not 0",
+    next: "read its standard error",
   },
   HOST_UNSUPPORTED: {
     exit: 125,
@@ -151,6 +165,13 @@ export const ERRORS = {
     retryable: true,
     why: "too many things are open in this sandbox at once",
     next: "close some first",
+  },
+  OUTPUT_LIMIT: {
+    exit: 125,
+    http: 413,
+    retryable: false,
+    why: "more came than the caller allowed",
+    next: "raise the limit, or read it as a stream",
   },
   TIMEOUT: {
     exit: 124,
