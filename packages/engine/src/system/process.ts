@@ -18,6 +18,8 @@ export interface ProgramOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Called for each line of either stream, without its end. Must not throw. */
   readonly onLine?: (line: string, stream: "stdout" | "stderr") => void;
+  /** Takes standard output as it comes; none of it is kept then and `stdout` is empty. Must not throw. */
+  readonly onStdout?: (chunk: Buffer) => void;
   /** The last this many bytes of each stream are kept. */
   readonly maxOutputBytes?: number;
 }
@@ -101,7 +103,7 @@ export async function runProgram(argv: readonly string[], options: ProgramOption
   const { onLine } = options;
   const out = new OutputTail(max, onLine && ((line) => onLine(line, "stdout")));
   const err = new OutputTail(max, onLine && ((line) => onLine(line, "stderr")));
-  child.stdout.on("data", (chunk: Buffer) => out.push(chunk));
+  child.stdout.on("data", options.onStdout ?? ((chunk: Buffer) => out.push(chunk)));
   child.stderr.on("data", (chunk: Buffer) => err.push(chunk));
 
   const closed = closing(child, file);
