@@ -1,28 +1,8 @@
 /**
- * Once the program has ended, its descendants may hold its output open for ever. What the program itself wrote is in the
- * pipe, the agent or the channel by then: all of it arrives without a pause of this length, …
+ * Once the program has ended, a descendant that holds its output open may write for ever. What the program itself wrote is
+ * by then in two pipes (64 KiB each), the agent's buffer or the stream's credit (256 KiB): this much holds all of it.
  */
-const SETTLE_MS = 100;
-/** … and is no more than two pipes (64 KiB), the agent's buffer and the stream's credit (256 KiB) hold. */
-const SETTLE_BYTES = 1024 * 1024;
-
-type Next = IteratorResult<Uint8Array, unknown> | "settled";
-
-function settle(after: Promise<unknown>): { readonly promise: Promise<"settled">; cancel(): void } {
-  let timer: NodeJS.Timeout | undefined;
-  let cancelled = false;
-  const promise = new Promise<"settled">((done) => {
-    const start = (): void => {
-      if (!cancelled) timer = setTimeout(() => done("settled"), SETTLE_MS);
-    };
-    after.then(start, start);
-  });
-  const cancel = (): void => {
-    cancelled = true;
-    clearTimeout(timer);
-  };
-  return { promise, cancel };
-}
+const LATE_BYTES = 1024 * 1024;
 
 /**
  * Carries one output of a program to `write`, one chunk at a time, until it ends, or until the program has ended and
@@ -33,18 +13,14 @@ export async function pumpOutput(
   write: (chunk: Uint8Array) => Promise<void>,
   ended: Promise<unknown>,
 ): Promise<void> {
-  const chunks = source[Symbol.asyncIterator]();
   let over = false;
   const mark = (): void => void (over = true);
   ended.then(mark, mark);
   let late = 0;
-  while (late < SETTLE_BYTES) {
-    const quiet = settle(ended);
-    const next: Next = await Promise.race([chunks.next(), quiet.promise]);
-    quiet.cancel();
-    if (next === "settled" || next.done === true) return;
-    if (over) late += next.value.length;
-    await write(next.value);
+  for await (const chunk of source) {
+    if (over) late += chunk.length;
+    await write(chunk);
+    if (late >= LATE_BYTES) return;
   }
 }
 

@@ -14,11 +14,19 @@ const DEFAULT_HOSTNAME = "bulkhead";
 /** What an image says about the processes run from it. */
 export interface ImageDefaults {
   readonly user?: string | undefined;
+  readonly workdir?: string | undefined;
+  readonly env?: Readonly<Record<string, string>> | undefined;
+}
+
+/** An image's empty text means that it says nothing. */
+function said(text: string | undefined): string | undefined {
+  return text === "" ? undefined : text;
 }
 
 /**
  * Makes a spec definite: memory is 2 GiB or half of the host's, whichever is less; 512 processes; 1 GiB of writable
- * layer; the image's user, root where the image names none. CPUs stay unlimited when not given.
+ * layer. CPUs stay unlimited when not given. User, working directory and environment are the image's where the spec says
+ * nothing; an image that names no user means root.
  */
 export function resolveSpec(
   spec: Spec,
@@ -26,11 +34,14 @@ export function resolveSpec(
   host: { readonly memoryBytes: number },
   image: ImageDefaults,
 ): ResolvedSpec {
+  const workdir = spec.workdir ?? said(image.workdir);
   return {
     ...spec,
+    ...(workdir !== undefined && { workdir }),
+    env: { ...image.env, ...spec.env },
     level: choice.level,
     levelReason: choice.reasons.join("; "),
-    user: spec.user ?? (image.user === undefined || image.user === "" ? "root" : image.user),
+    user: spec.user ?? said(image.user) ?? "root",
     memoryBytes: spec.memoryBytes ?? Math.min(DEFAULT_MEMORY_BYTES, Math.floor(host.memoryBytes / 2)),
     pids: spec.pids ?? DEFAULT_PIDS,
     diskBytes: spec.diskBytes ?? DEFAULT_DISK_BYTES,

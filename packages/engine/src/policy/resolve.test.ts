@@ -190,6 +190,16 @@ describe("limits that were not given", () => {
     });
   });
 
+  test("the image's variables and directory, under the spec's own", () => {
+    const image = { env: { A: "image", B: "image" }, workdir: "/home/user", user: "" };
+    expect(resolveSpec(parseSpec({ env: { B: "spec" } }), choice, { memoryBytes: 2 ** 40 }, image)).toMatchObject({
+      env: { A: "image", B: "spec" },
+      workdir: "/home/user",
+      user: "root",
+    });
+    expect(resolveSpec(parseSpec({ workdir: "/w" }), choice, { memoryBytes: 2 ** 40 }, image).workdir).toBe("/w");
+  });
+
   test("what was given stays", () => {
     const spec = parseSpec({ pids: 7, memoryBytes: 2 ** 33, diskBytes: 2 ** 21, user: "x", hostname: "h" });
     expect(resolveSpec(spec, choice, { memoryBytes: 2 ** 30 }, { user: "user" })).toMatchObject({
