@@ -202,6 +202,13 @@ apt_get() {
     apt-get -y -o DPkg::Lock::Timeout="$APT_LOCK_SECONDS" -o Dpkg::Use-Pty=0 "$@"
 }
 
+# Node.js believes its own list of authorities, the machine's tools believe the machine's: a company's mirror is in one.
+run_npm() {
+  local machine=/etc/ssl/certs/ca-certificates.crt
+  [[ -n ${NODE_EXTRA_CA_CERTS-} || ! -r $machine ]] || local -x NODE_EXTRA_CA_CERTS=$machine
+  npm "$@" --ignore-scripts --no-audit --no-fund
+}
+
 candidate() { # package
   LC_ALL=C apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: \(.*\)$/\1/p' | grep -v '(none)'
 }
@@ -256,7 +263,7 @@ do_node() {
   mkdir -p "$work/node/bin"
   cp -- "$home"/scripts/node/package.json "$home"/scripts/node/package-lock.json "$home"/.npmrc "$work/node/"
   # The lock file pins the content's digest; no package gets to run anything while it is installed.
-  (cd "$work/node" && npm ci --ignore-scripts --no-audit --no-fund) || return 1
+  (cd "$work/node" && run_npm ci) || return 1
   for binary in "$work"/node/node_modules/node-linux-*/bin/node; do
     is_node "$binary" && ln -sfn "../${binary#"$work/node/"}" "$work/node/bin/node"
   done
@@ -270,7 +277,7 @@ do_npm() {
   local level=()
   [[ $mode == dev ]] || level=(--omit=dev)
   rm -f -- "$home/.bulkhead/npm"
-  (cd "$home" && npm ci --ignore-scripts --no-audit --no-fund "${level[@]}") || return 1
+  (cd "$home" && run_npm ci "${level[@]}") || return 1
   npm_mark "$mode" >"$home/.bulkhead/npm"
 }
 
