@@ -7,7 +7,8 @@
 # Two stamps say "ready": one in the state directory for what the machine has, one in the repository for what is
 # built in it. Both are written last, so a kill at any moment only means that the next run looks again.
 
-state=${BULKHEAD_STATE:-/var/lib/bulkhead}
+if ((EUID == 0)); then state=/var/lib/bulkhead; else state=${XDG_STATE_HOME:-${HOME-/}/.local/state}/bulkhead; fi
+state=${BULKHEAD_STATE:-$state}
 readonly EXIT_CANNOT=125
 # Cargo 1.85 is the first with edition 2024, which dependencies use.
 readonly RUST_MINOR_MIN=85
@@ -152,8 +153,11 @@ setup_fail() { # what, next
 setup_logged() { # label, command...
   local label=$1 started=$SECONDS shown=$SECONDS status line width
   shift
+  # In a process group of its own, so that stopping reaches what it has started as well.
+  set -m
   "$@" >"$log" 2>&1 </dev/null &
   setup_child=$!
+  set +m
   while kill -0 "$setup_child" 2>/dev/null; do
     sleep 0.2
     if [[ -t 2 ]]; then
@@ -175,8 +179,14 @@ setup_logged() { # label, command...
 }
 
 setup_stop() { # exit code
-  trap - INT TERM HUP
-  [[ -z ${setup_child-} ]] || kill "$setup_child" 2>/dev/null
+  trap "" INT TERM HUP
+  if [[ -n $setup_child && $log == */packages.log ]]; then
+    # dpkg stopped half-way refuses to work until somebody repairs it.
+    setup_say "stopping as soon as the Debian packages are whole"
+    wait "$setup_child"
+  elif [[ -n $setup_child ]]; then
+    kill -TERM -- "-$setup_child" 2>/dev/null && wait "$setup_child"
+  fi
   [[ -z ${work-} ]] || rm -rf -- "$work"
   printf '\n%s: stopped; run it again to go on where it was\n' "$me" >&2
   exit "$1"
@@ -190,6 +200,13 @@ setup_tail() {
 apt_get() {
   DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 LC_ALL=C \
     apt-get -y -o DPkg::Lock::Timeout="$APT_LOCK_SECONDS" -o Dpkg::Use-Pty=0 "$@"
+}
+
+# Node.js believes its own list of authorities, the machine's tools believe the machine's: a company's mirror is in one.
+run_npm() {
+  local machine=/etc/ssl/certs/ca-certificates.crt
+  [[ -n ${NODE_EXTRA_CA_CERTS-} || ! -r $machine ]] || local -x NODE_EXTRA_CA_CERTS=$machine
+  npm "$@" --ignore-scripts --no-audit --no-fund
 }
 
 candidate() { # package
@@ -246,7 +263,7 @@ do_node() {
   mkdir -p "$work/node/bin"
   cp -- "$home"/scripts/node/package.json "$home"/scripts/node/package-lock.json "$home"/.npmrc "$work/node/"
   # The lock file pins the content's digest; no package gets to run anything while it is installed.
-  (cd "$work/node" && npm ci --ignore-scripts --no-audit --no-fund) || return 1
+  (cd "$work/node" && run_npm ci) || return 1
   for binary in "$work"/node/node_modules/node-linux-*/bin/node; do
     is_node "$binary" && ln -sfn "../${binary#"$work/node/"}" "$work/node/bin/node"
   done
@@ -260,7 +277,7 @@ do_npm() {
   local level=()
   [[ $mode == dev ]] || level=(--omit=dev)
   rm -f -- "$home/.bulkhead/npm"
-  (cd "$home" && npm ci --ignore-scripts --no-audit --no-fund "${level[@]}") || return 1
+  (cd "$home" && run_npm ci "${level[@]}") || return 1
   npm_mark "$mode" >"$home/.bulkhead/npm"
 }
 
@@ -332,7 +349,6 @@ setup_lock() {
 setup_ensure() {
   mode=$1 log="" logs="" work="" setup_child=""
   local number=0 step steps
-  ((EUID == 0)) || [[ -n ${BULKHEAD_STATE-} ]] || state=${XDG_STATE_HOME:-$HOME/.local/state}/bulkhead
   setup_lock
   if setup_is_ready "$mode"; then
     exec 8>&- 9>&-

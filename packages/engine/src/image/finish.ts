@@ -1,4 +1,14 @@
-import { chmodSync, chownSync, lstatSync, lutimesSync, readFileSync, renameSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  lstatSync,
+  lutimesSync,
+  readFileSync,
+  renameSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { removeTree } from "../system/remove-tree.ts";
 import { entryPath, walkTree } from "./walk.ts";
