@@ -16,7 +16,7 @@ export function canonicalJson(value: unknown): string {
       .map(([key, item]) => `${JSON.stringify(key)}:${canonicalJson(item)}`);
     return `{${fields.join(",")}}`;
   }
-  throw new TypeError(`${typeof value} ${String(value)} has no canonical JSON`);
+  throw new TypeError(`a ${typeof value} has no canonical JSON`);
 }
 
 /** @returns `sha256:<64 hex>` over the plan's canonical JSON; two plans with this digest enforce the same things. */

@@ -5,7 +5,7 @@ import type { Driver, ImageFiles, Runtime } from "./drivers/driver.ts";
 import type { HostFacts } from "./host/facts.ts";
 import { resolveSpec } from "./policy/defaults.ts";
 import type { Candidate } from "./policy/resolve.ts";
-import { startSandbox } from "./sandbox/start.ts";
+import { openSandbox } from "./sandbox/open.ts";
 import type { Keeper } from "./system/keeper.ts";
 
 /** A driver's sandbox that has not started by then does not work, whatever it is doing. */
@@ -66,7 +66,8 @@ async function probe(driver: Driver, runtime: Runtime, image: ImageFiles, from: 
   const choice = { level: driver.level, reasons: ["doctor tries every driver"] };
   const plan = driver.plan(resolveSpec(parseSpec({}), choice, host, {}), runtime, image, host);
   const started = performance.now();
-  await using box = await startSandbox({ keeper, driver, plan, image, host, signal });
+  const held = { [Symbol.asyncDispose]: async () => {} };
+  await using box = await openSandbox({ keeper, driver, plan, image, host, signal, held });
   await box.ping({ signal });
   return performance.now() - started;
 }

@@ -1,22 +1,18 @@
 import { BulkheadError, formatDuration, parseSpec, planDigest, type Plan, type Spec, type SpecInput, type Step } from "@bulkhead/contract";
 import { DRIVERS } from "./drivers/index.ts";
 import type { Driver, ImageFiles } from "./drivers/driver.ts";
-import { examine, type DoctorReport } from "./doctor.ts";
-import { readConfig } from "./host/config.ts";
+import type { DoctorReport } from "./doctor.ts";
 import { gatherFacts, type HostFacts } from "./host/facts.ts";
+import { configOf, type Directories } from "./host/index.ts";
 import { ImageStore } from "./image/store.ts";
 import { resolveSpec } from "./policy/defaults.ts";
 import { checkMounts } from "./policy/mounts.ts";
 import { resolveLevel, type Candidate } from "./policy/resolve.ts";
 import type { Sandbox } from "./sandbox/sandbox.ts";
-import { startSandbox } from "./sandbox/start.ts";
+import { openSandbox } from "./sandbox/open.ts";
 import { Keeper } from "./system/keeper.ts";
 
-export interface EngineOptions {
-  /** Lasting state: images, runtimes, caches. Absolute. Default: BULKHEAD_STATE, or /var/lib/bulkhead. */
-  readonly state?: string;
-  /** Run state, lost at reboot. Absolute. Default: BULKHEAD_RUN, or /run/bulkhead. */
-  readonly run?: string;
+export interface EngineOptions extends Directories {
   /** Aborts the opening. */
   readonly signal?: AbortSignal;
 }
@@ -41,12 +37,6 @@ interface Prepared {
 
 function aborted(what: string, signal: AbortSignal): BulkheadError {
   return new BulkheadError("ABORTED", { what: `${what} was called off`, cause: signal.reason });
-}
-
-/** The configuration of this process with what the caller sets itself. */
-export function configOf(options: Pick<EngineOptions, "state" | "run">): ReturnType<typeof readConfig> {
-  const config = readConfig();
-  return { ...config, state: options.state ?? config.state, run: options.run ?? config.run };
 }
 
 function refuseWithoutRoot(): void {
@@ -135,28 +125,28 @@ export class Engine implements AsyncDisposable {
     if (signal?.aborted === true) throw aborted("the sandbox's start", signal);
     const { driver, plan, image } = await this.#prepare(spec);
     await using stack = new AsyncDisposableStack();
-    stack.use(this.images.use(image.digest));
+    const held = stack.use(this.images.use(image.digest));
     const keeper = await this.#keep();
-    const box = await startSandbox({ keeper, driver, plan, image, host: this.host, ...(signal !== undefined && { signal }) });
-    const held = stack.move();
-    this.#watch(box, held);
+    stack.move();
+    const box = await openSandbox({ keeper, driver, plan, image, host: this.host, held, ...(signal !== undefined && { signal }) });
+    this.#watch(box);
     return box;
   }
 
-  /** The image is held, and the time limit runs, as long as the sandbox lives. */
-  #watch(box: Sandbox, held: AsyncDisposableStack): void {
+  /** The time limit runs as long as the sandbox lives. */
+  #watch(box: Sandbox): void {
     this.#boxes.add(box);
     const { timeoutMs } = box.plan.limits;
     const timer = timeoutMs === null ? undefined : setTimeout(() => void box.kill(timeLimit(timeoutMs)), timeoutMs);
     void box.ended.then(() => {
       clearTimeout(timer);
       this.#boxes.delete(box);
-      return held.disposeAsync();
     });
   }
 
   /** What every driver can do here, found out by starting a sandbox with each that is installed. */
   async doctor(options: CallOptions = {}): Promise<DoctorReport> {
+    const { examine } = await import("./doctor.ts");
     const keeper = await this.#keep();
     return examine({ host: this.host, candidates: this.candidates, keeper, ...options });
   }

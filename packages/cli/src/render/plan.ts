@@ -36,12 +36,12 @@ function limitRows({ limits }: Plan): string[][] {
   ];
 }
 
-function processRows({ process, network, mounts }: Plan): string[][] {
+function processRows({ process: program, network, mounts }: Plan): string[][] {
   return [
-    ["user", process.user],
-    ["working directory", process.workdir ?? "the user's home"],
-    ["variables", list(Object.keys(process.env))],
-    ["host name", process.hostname],
+    ["user", program.user],
+    ["working directory", program.workdir ?? "the user's home"],
+    ["variables", list(Object.keys(program.env))],
+    ["host name", program.hostname],
     ["network", network === "none" ? "none: loopback only, nothing leaves" : network],
     ["mounts", list(mounts.map((m) => `${m.source} at ${m.target}${m.readOnly ? " (read-only)" : ""}`))],
   ];

@@ -24,11 +24,11 @@ function isClosed(error: unknown): boolean {
 
 class StreamOutput implements Output {
   readonly #stream: Writable;
-  #failure: unknown;
+  #failure: Error | undefined;
 
   constructor(stream: Writable) {
     this.#stream = stream;
-    stream.on("error", (error) => (this.#failure ??= error));
+    stream.on("error", (error: Error) => (this.#failure ??= error));
   }
 
   #check(): void {

@@ -1,5 +1,6 @@
 import { formatBytes } from "@bulkhead/contract";
-import { ImageStore, baseName, buildBase, stateDirectory } from "@bulkhead/engine";
+import { stateDirectory } from "@bulkhead/engine/host";
+import { ImageStore, baseName, buildBase } from "@bulkhead/engine/images";
 import type { CliConfig } from "../config.ts";
 import { engineOptions } from "../engine-options.ts";
 import { parseOptions, refuseRest, usageError, type Parsed } from "../options.ts";

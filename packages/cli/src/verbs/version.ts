@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { locateRuntimes } from "@bulkhead/engine";
+import { locateRuntimes } from "@bulkhead/engine/host";
 import type { CliConfig } from "../config.ts";
 import { engineOptions } from "../engine-options.ts";
 import { parseOptions, refuseRest } from "../options.ts";
@@ -16,8 +16,8 @@ export async function version(words: readonly string[], config: CliConfig): Prom
   const parsed = parseOptions("version", VERSION_OPTIONS, words);
   if (parsed.values.has("help")) return (await import("./help.ts")).printHelp("version");
   refuseRest("version", parsed.rest);
-  const drivers = locateRuntimes(engineOptions(config));
-  const facts = { bulkhead: ownVersion(), node: process.versions.node, drivers };
+  const runtimes = await locateRuntimes(engineOptions(config));
+  const facts = { bulkhead: ownVersion(), node: process.versions.node, runtimes };
   if (parsed.values.has("json")) {
     await printJson(facts);
     return 0;
@@ -25,10 +25,7 @@ export async function version(words: readonly string[], config: CliConfig): Prom
   const rows = [
     ["bulkhead", facts.bulkhead],
     ["node", facts.node],
-    ...drivers.map(({ driver, availability }) => [
-      driver,
-      availability.ok ? `${availability.runtime.name} ${availability.runtime.version} (${availability.runtime.path})` : "not installed",
-    ]),
+    ...Object.entries(runtimes).map(([name, found]) => [name, found === null ? "not found" : `${found.version} (${found.path})`]),
   ];
   await print(columns(rows));
   return 0;
