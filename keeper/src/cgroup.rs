@@ -26,20 +26,20 @@ impl Hierarchies {
     /// Reads the mount table; v1 and v2 roots alike.
     pub fn read() -> io::Result<Hierarchies> {
         let table = fs::read_to_string("/proc/self/mountinfo")?;
-        let mut roots = Vec::new();
-        let mut unified_only = true;
+        let mut roots: Vec<(PathBuf, &str)> = Vec::new();
         for line in table.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };
             let kind = right.split(' ').next().unwrap_or("");
             let Some(point) = left.split(' ').nth(4) else { continue };
+            // What is mounted later on the same place covers what was there.
+            roots.retain(|(root, _)| root != Path::new(point));
             // A hierarchy mounted somewhere else a second time is the same hierarchy.
-            if !matches!(kind, "cgroup" | "cgroup2") || !point.starts_with("/sys/fs/cgroup") {
-                continue;
+            if matches!(kind, "cgroup" | "cgroup2") && point.starts_with("/sys/fs/cgroup") {
+                roots.push((PathBuf::from(point), kind));
             }
-            unified_only &= kind == "cgroup2";
-            roots.push(PathBuf::from(point));
         }
-        Ok(Hierarchies { roots, unified_only })
+        let unified_only = roots.iter().all(|(_, kind)| *kind == "cgroup2");
+        Ok(Hierarchies { roots: roots.into_iter().map(|(root, _)| root).collect(), unified_only })
     }
 
     /// The existing directories of `group` (which begins with `/`).
@@ -87,14 +87,6 @@ impl Hierarchies {
         for dir in self.dirs(group) {
             let _ = fs::remove_dir(dir);
         }
-    }
-
-    /// Names of the groups directly below `group`.
-    pub fn children(&self, group: &str) -> Vec<String> {
-        let mut names: Vec<String> = self.dirs(group).iter().flat_map(|dir| subgroups(dir)).collect();
-        names.sort();
-        names.dedup();
-        names
     }
 }
 
