@@ -1,0 +1,1 @@
+export const gvisorDriver = () => { throw 1; };
