@@ -1,4 +1,5 @@
 import { execFile } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
 import { lstat, readFile, readdir, readlink } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -43,6 +44,12 @@ async function hostProcess(pid: number): Promise<HostProcess> {
 export async function processesInCgroup(part: string): Promise<readonly HostProcess[]> {
   const all = await Promise.all((await hostPids()).map(hostProcess));
   return all.filter((p) => p.cgroup.includes(part));
+}
+
+/** Processes in whose mount namespace `path` is part of a mount. */
+export async function processesSeeing(path: string): Promise<readonly number[]> {
+  const all = await Promise.all((await hostPids()).map(hostProcess));
+  return all.filter((p) => p.mounts.includes(path)).map((p) => p.pid);
 }
 
 /** One field of /proc/<pid>/status, trimmed. */
@@ -123,4 +130,19 @@ export async function childrenOf(pid: number): Promise<readonly number[]> {
     (await hostPids()).map(async (p) => [p, Number(await quiet(statusField(p, "PPid"), "0"))] as const),
   );
   return all.filter(([, parent]) => parent === pid).map(([child]) => child);
+}
+
+/** The process started by `parent` whose command line names `directory`. Looked up each time: it may have been replaced. */
+export function keeperOf(parent: number, directory: string): number {
+  for (const name of readdirSync("/proc")) {
+    if (!/^\d+$/.test(name)) continue;
+    try {
+      const status = readFileSync(`/proc/${name}/status`, "latin1");
+      const command = readFileSync(`/proc/${name}/cmdline`, "latin1").split("\0");
+      if (status.includes(`\nPPid:\t${parent}\n`) && command.includes(directory)) return Number(name);
+    } catch {
+      // It ended between the listing and the reading.
+    }
+  }
+  throw new Error(`process ${parent} has no keeper for ${directory}`);
 }

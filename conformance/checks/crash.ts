@@ -136,7 +136,7 @@ export const crashChecks = theme("crash", "host", (check) => {
 
   check("kill returns when everything is gone", async (context) => {
     const own = await context.fresh();
-    await own.start(["sh", "-c", "sleep 1000 & setsid sleep 1001 & wait"]).then((r) => r.exit.catch(() => undefined) && undefined);
+    await own.start(["sh", "-c", "sleep 1000 & setsid sleep 1001 & wait"]);
     assert.ok((await traces([own.id])).length > 0);
     await own.kill();
     const left = await traces([own.id]);

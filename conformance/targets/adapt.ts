@@ -1,6 +1,8 @@
-import type { Execution, ExecOptions, ExitStatus, FileEntry as EngineEntry, Sandbox } from "@bulkhead/engine";
+import type { Execution, ExecOptions, ExitStatus, Sandbox } from "@bulkhead/engine";
 import type { Readable } from "node:stream";
 import type { Box, Exit, FileEntry, Files, Running, RunResult, StartOptions, Text, WatchEvent, Watching, WriteHow } from "../box.ts";
+
+type EngineEntry = Awaited<ReturnType<Sandbox["files"]["stat"]>>;
 
 /** The engine's sandbox as the checks see one. */
 export function boxOf(sandbox: Sandbox): Box {

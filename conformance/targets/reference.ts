@@ -1,11 +1,13 @@
-import { Channel, HostGone, Sandbox, type SandboxEnd } from "@bulkhead/engine/testing";
 import type { Plan } from "@bulkhead/contract";
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { exists } from "../host.ts";
+import { Channel } from "../../packages/engine/src/channel/channel.ts";
+import { HostGone } from "../../packages/engine/src/channel/wire.gen.ts";
+import { Sandbox, type SandboxEnd } from "../../packages/engine/src/sandbox/sandbox.ts";
+import { exists, processesSeeing } from "../host.ts";
 import type { BoxSpec, OpenTarget, Target } from "../target.ts";
 import { boxOf } from "./adapt.ts";
 import { config } from "./config.ts";
@@ -36,6 +38,14 @@ async function start(directory: string, rootfs: string, spec: BoxSpec): Promise<
   const release = async (): Promise<void> => {
     child.kill("SIGKILL");
     await ended;
+    // Nothing holds the agent's children together here but the mounts they see.
+    for (const pid of await processesSeeing(place)) {
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch {
+        // It has ended by itself.
+      }
+    }
   };
   const env = Object.entries(spec.env ?? {}).map(([name, value]) => Buffer.from(`${name}=${value}`));
   const configure = { hostGone: HostGone.exit, defaultUser: spec.user ?? "user", allowSetuid: true, env, hostname: "" };
