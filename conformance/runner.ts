@@ -86,8 +86,8 @@ async function attempt(check: Check, target: Target, open: OpenTarget, shared: S
   const controller = new AbortController();
   let failure: { error: unknown } | null = null;
   try {
-    const context = await contextFor(target, open, shared, undos, controller.signal);
-    await within(`check "${check.name}"`, check.timeoutMs, check.body(context));
+    const work = contextFor(target, open, shared, undos, controller.signal).then((context) => check.body(context));
+    await within(`check "${check.name}"`, check.timeoutMs, work);
   } catch (error) {
     failure = { error };
   }

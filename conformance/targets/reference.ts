@@ -51,7 +51,8 @@ async function start(directory: string, rootfs: string, spec: BoxSpec): Promise<
   const configure = { hostGone: HostGone.exit, defaultUser: spec.user ?? "user", allowSetuid: true, env, hostname: "" };
   try {
     const channel = await Channel.attach({ readable: child.stdout, writable: child.stdin, fresh: true, configure });
-    return new Sandbox({ id, plan: {} as Plan, channel, ended, release });
+    const plan = { process: { workdir: spec.workdir ?? null } } as Plan;
+    return new Sandbox({ id, plan, channel, ended, release });
   } catch (error) {
     await release();
     throw error;
