@@ -288,6 +288,25 @@ describe("streams", () => {
     expect((await channel.closed).why).toBe("data without credit");
   }, 30_000);
 
+  test("an agent that ends streams without reading them cannot make requests pile up", async () => {
+    const { agent, channel } = await setup();
+    agent.socket.pause();
+    const large: OpenMessage = { name: "Stat", body: { path: Buffer.alloc(60_000), follow: true, user: "" } };
+    let opened = 0;
+    const pile = async (): Promise<void> => {
+      for (; opened < 2_000; opened += 1) {
+        const { stream } = open(channel, large);
+        agent.say(stream.id, { name: "Failed", body: { kind: 1, errno: 0, message: "" } });
+        if (opened % 16 === 0) await sleep(0);
+      }
+    };
+    await expect(pile()).rejects.toMatchObject({ code: "STREAM_LIMIT" });
+    expect(opened).toBeLessThan(100);
+    agent.socket.resume();
+    await sleep(20);
+    expect(open(channel, STAT).stream.id).toBe(opened + 1);
+  });
+
   test("pings: late answers are no violation, unanswered ones are bounded", async () => {
     const { agent, channel } = await setup();
     const tokens: bigint[] = [];

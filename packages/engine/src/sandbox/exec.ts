@@ -228,7 +228,8 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
       this.#end({ how: "done" });
       return;
     }
-    this.#drain = setTimeout(() => this.#watchDrain(received), graceMs);
+    // Output that nobody ever reads must not keep the host process alive.
+    this.#drain = setTimeout(() => this.#watchDrain(received), graceMs).unref();
   }
 
   #end(end: StreamEnd): void {
@@ -249,6 +250,7 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
 
   #fail(error: BulkheadError): void {
     this.#settle();
+    if (this.#state.at === "failed") return;
     this.#state = { at: "failed", error };
     this.#pid.reject(error);
     this.#exit.reject(error);
