@@ -58,10 +58,6 @@ impl Output {
         }
     }
 
-    pub fn descriptor(&self) -> &OwnedFd {
-        &self.fd
-    }
-
     pub fn push(&mut self, stream: u32, lane: u8, message: &Message) {
         let start = self.control.bytes.len();
         let mut writer = Writer { buffer: std::mem::take(&mut self.control.bytes) };

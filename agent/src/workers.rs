@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Enough to hide a slow disk; each costs a few KB of stack while it lives.
 const THREADS_MAX: usize = 16;
-const STACK_BYTES: usize = 128 * 1024;
+const STACK_BYTES: usize = 256 * 1024;
 /// Steps waiting or running, those of streams that have been cancelled meanwhile included.
 const STEPS_MAX: usize = 2048;
 const IDLE_THREAD_LIVES: Duration = Duration::from_secs(3);

@@ -1,7 +1,7 @@
 //! Descriptors: reading, writing, flags, pipes.
 
 use super::{check, retry, Errno, Result};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// What a read or write on a non-blocking descriptor came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,10 +90,4 @@ pub fn replace(fd: &impl AsRawFd, number: i32) -> Result<()> {
 pub fn chown(fd: &impl AsRawFd, uid: u32, gid: u32) -> Result<()> {
     // SAFETY: integers only.
     check(unsafe { libc::fchown(fd.as_raw_fd(), uid, gid) } as i64).map(drop)
-}
-
-/// Standard error, for diagnostics.
-pub fn stderr() -> BorrowedFd<'static> {
-    // SAFETY: descriptor 2 is never closed by this program.
-    unsafe { BorrowedFd::borrow_raw(2) }
 }

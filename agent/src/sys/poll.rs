@@ -1,6 +1,6 @@
 //! Waiting: epoll, signals as a descriptor, an event counter, the clock.
 
-use super::{check, retry, Errno, Result};
+use super::{check, Result};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 pub const READABLE: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP) as u32;
@@ -100,13 +100,6 @@ pub fn event_counter() -> Result<OwnedFd> {
     }
 }
 
-/// True when `fd` can be read within `timeout_ms`, or has been hung up.
-pub fn readable(fd: &impl AsRawFd, timeout_ms: i32) -> bool {
-    let mut item = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one live item.
-    retry(|| unsafe { libc::poll(&mut item, 1, timeout_ms) as i64 }).is_ok_and(|count| count > 0)
-}
-
 /// Milliseconds of `clock` (CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_REALTIME).
 pub fn clock_ms(clock: i32) -> u64 {
     // SAFETY: the kernel fills plain data.
@@ -136,7 +129,7 @@ pub fn inotify_add(fd: &OwnedFd, path: &[u8], mask: u32) -> Result<i32> {
     check(unsafe { libc::inotify_add_watch(fd.as_raw_fd(), path.as_ptr(), mask) } as i64).map(|wd| wd as i32)
 }
 
-pub fn inotify_remove(fd: &OwnedFd, watch: i32) -> std::result::Result<(), Errno> {
+pub fn inotify_remove(fd: &OwnedFd, watch: i32) -> Result<()> {
     // SAFETY: integers only.
     check(unsafe { libc::inotify_rm_watch(fd.as_raw_fd(), watch) } as i64).map(drop)
 }

@@ -1,7 +1,7 @@
 //! What the agent makes of its own process before it serves.
 
 use super::{check, fd, Result};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 /// Blocks from this size on are mapped by themselves and so go back to the system when freed.
 const MAP_FROM_BYTES: i32 = 32 * 1024;
@@ -83,10 +83,4 @@ pub fn set_hostname(name: &str) -> Result<()> {
 pub fn trim_memory() {
     // SAFETY: touches only the allocator's own free pages.
     unsafe { libc::malloc_trim(0) };
-}
-
-/// Whether `fd` is open on anything at all.
-pub fn is_open(fd: &impl AsRawFd) -> bool {
-    // SAFETY: integers only.
-    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) >= 0 }
 }
