@@ -1,8 +1,10 @@
 //! Control groups: finding, killing, counting and removing them, in every hierarchy of the host.
 
+use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +17,18 @@ pub const PREFIX: &str = "/bulkhead";
 const KILL_TIME: Duration = Duration::from_secs(10);
 /// Nested groups deeper than this are not ours and not made by any runtime.
 const MAX_DEPTH: u32 = 16;
+
+const UNIFIED: &CStr = c"/sys/fs/cgroup/unified";
+
+/// Where v1 groups are used with a v2 hierarchy beside them, covers the latter in the calling thread's mount namespace:
+/// crun refuses to run where it sees both. It also writes plain files there then, so each sandbox gets its own cover.
+pub fn cover_unified() -> io::Result<()> {
+    let point = Path::new(OsStr::from_bytes(UNIFIED.to_bytes()));
+    if point.is_dir() {
+        sys::mount(c"none", UNIFIED, c"tmpfs", 0, Some(c"size=64k,mode=555"))?;
+    }
+    Ok(())
+}
 
 /// The mounted hierarchies, as the keeper sees them.
 pub struct Hierarchies {

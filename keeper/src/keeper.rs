@@ -10,7 +10,7 @@ use std::thread;
 
 use serde_json::{json, Value};
 
-use crate::cgroup::{Hierarchies, PREFIX};
+use crate::cgroup::{self, Hierarchies, PREFIX};
 use crate::ids::Ranges;
 use crate::proto::{Failure, Program, Sender, Step};
 use crate::reaper::{Ended, Reaper};
@@ -113,6 +113,7 @@ impl Keeper {
         steps: &[Step],
     ) -> Result<Option<libc::pid_t>, Failure> {
         sys::unshare_mounts()?;
+        cgroup::cover_unified()?;
         live.namespace = Some(sys::mount_namespace()?);
         let mut scope = Scope {
             reaper: &self.reaper,

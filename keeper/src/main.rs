@@ -50,15 +50,11 @@ fn run_dir() -> io::Result<PathBuf> {
     }
 }
 
-/// The keeper's own view of mounts. On a host with v1 groups the v2 hierarchy beside them is covered, because crun
-/// refuses to run where it sees both.
+/// The keeper's own view of mounts, clean of any sandbox's.
 fn private_mounts() -> io::Result<()> {
     sys::unshare_mounts()?;
     sys::mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_SLAVE, None)?;
-    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
-    if table.lines().any(|line| line.contains(" /sys/fs/cgroup/unified ")) {
-        sys::mount(c"none", c"/sys/fs/cgroup/unified", c"tmpfs", 0, Some(c"size=64k,mode=555"))?;
-    }
+    cgroup::cover_unified()?;
     Ok(())
 }
 

@@ -21,7 +21,7 @@ export const RETURN = 0x06;
 // From linux/seccomp.h.
 export const ALLOW = 0x7fff0000;
 export const KILL_PROCESS = 0x80000000;
-const ERRNO = 0x00050000;
+export const ERRNO = 0x00050000;
 const EPERM = 1;
 const ENOSYS = 38;
 export const REFUSED = ERRNO | EPERM;
@@ -46,16 +46,21 @@ function testCode(test: ArgumentTest, toNext: number): Instruction[] {
   return code;
 }
 
-function conditionCode(call: ConditionalCall): Instruction[] {
-  const code: Instruction[] = [];
-  for (const alternative of call.alternatives) {
-    // Built backwards: a failed test jumps over the tests after it and the "allow" at the end.
-    let rest = [ret(ALLOW)];
-    for (const test of alternative.toReversed()) rest = [...testCode(test, rest.length), ...rest];
-    code.push(...rest);
-  }
-  code.push(ret(REFUSED));
+/** Ends with `result` when every test holds, and falls through otherwise. */
+function ruleCode(tests: readonly ArgumentTest[], result: number): Instruction[] {
+  // Built backwards: a failed test jumps over the tests after it and the result.
+  let code = [ret(result)];
+  for (const test of tests.toReversed()) code = [...testCode(test, code.length), ...code];
   return code;
+}
+
+function conditionCode(call: ConditionalCall, profile: Profile): Instruction[] {
+  const pretended = profile.pretended.filter((pretence) => pretence.name === call.name);
+  return [
+    ...pretended.flatMap(({ tests, errno }) => ruleCode(tests, ERRNO | errno)),
+    ...call.alternatives.flatMap((tests) => ruleCode(tests, ALLOW)),
+    ret(REFUSED),
+  ];
 }
 
 /** From number `start` up to the next interval's, `code` decides. */
@@ -74,7 +79,7 @@ function intervals(profile: Profile, arch: Architecture): Interval[] {
   };
   for (const name of profile.allowed) put(name, plain.allow);
   for (const name of profile.absent) put(name, plain.absent);
-  for (const call of profile.conditional) put(call.name, conditionCode(call));
+  for (const call of profile.conditional) put(call.name, conditionCode(call, profile));
   const result: Interval[] = [];
   for (let number = 0; number <= HIGHEST_ASSIGNED; number += 1) {
     const code = special.get(number) ?? plain.refuse;

@@ -50,6 +50,12 @@ export function renderOci(profile: Profile, arch: Architecture): OciSeccomp {
           args: tests.map(argument),
         })),
       ),
+      ...profile.pretended.map(({ name, tests, errno }) => ({
+        names: [name],
+        action: "SCMP_ACT_ERRNO" as const,
+        errnoRet: errno,
+        args: tests.map(argument),
+      })),
       { names: profile.absent.filter(known), action: "SCMP_ACT_ERRNO", errnoRet: ENOSYS },
     ],
   };

@@ -69,10 +69,18 @@ export interface ConditionalCall {
   readonly alternatives: readonly (readonly ArgumentTest[])[];
 }
 
+/** Refused with this error number when all tests hold, instead of EPERM. */
+export interface Pretence {
+  readonly name: string;
+  readonly tests: readonly ArgumentTest[];
+  readonly errno: number;
+}
+
 export interface Profile {
   readonly name: string;
   readonly allowed: readonly string[];
   readonly conditional: readonly ConditionalCall[];
+  readonly pretended: readonly Pretence[];
   /** Pretended not to exist, so that libraries use the older call whose arguments a filter can see. */
   readonly absent: readonly string[];
 }
@@ -85,6 +93,8 @@ const AF_INET = 2;
 const AF_INET6 = 10;
 const AF_NETLINK = 16;
 const NETLINK_ROUTE = 0;
+const NETLINK_AUDIT = 9;
+const EAFNOSUPPORT = 97;
 /** personality(2): the default, and the question what it is. */
 const PERSONALITIES = [0, 0xffffffff];
 
@@ -107,5 +117,7 @@ export const PROFILE: Profile = {
     },
     { name: "personality", alternatives: PERSONALITIES.map((value) => [equals(0, value)]) },
   ],
+  // PAM takes "no audit in this kernel" for an answer, but fails a login (su, sudo) when audit is merely forbidden.
+  pretended: [{ name: "socket", tests: [equals(0, AF_NETLINK), equals(2, NETLINK_AUDIT)], errno: EAFNOSUPPORT }],
   absent: ["clone3", "futex_wake", "futex_wait", "futex_requeue", "mseal"],
 };
