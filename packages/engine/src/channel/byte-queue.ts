@@ -7,7 +7,7 @@ const MAX_RETENTION = 4;
 
 /**
  * First in, first out, for bytes that come in pieces of hostile sizes: memory held is at most MAX_RETENTION times the bytes
- * held plus one gathering block, however small the pieces are.
+ * held plus one block of Node's buffer pool, however small the pieces are.
  */
 export class ByteQueue {
   #blocks: Buffer[] = [];

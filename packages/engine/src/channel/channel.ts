@@ -7,12 +7,14 @@ import { FrameDecoder, FrameEncoder } from "./frame.ts";
 import { grammarOf, type OpenMessage } from "./grammar.ts";
 import { Sender } from "./sender.ts";
 import { ChannelStream, type StreamHandlers, type StreamPort } from "./stream.ts";
-import { type Configure, type Hello, MAX_STREAMS, readMessage, TO_HOST, TYPE } from "./wire.gen.ts";
+import { type Configure, type Hello, MAX_PAYLOAD_BYTES, MAX_STREAMS, readMessage, TO_HOST, TYPE } from "./wire.gen.ts";
 
 /** The wire has stream ids below 2^31. */
 const LAST_STREAM_ID = 2 ** 31 - 1;
 /** Many more pings at once than any health check has; the answers owed stay bounded. */
 const MAX_PINGS = 64;
+/** Requests an agent that does not read can make wait here, however often it ends their streams unread: 64 of the largest. */
+const MAX_WAITING_BYTES = 64 * MAX_PAYLOAD_BYTES;
 const DEFAULT_ATTACH_TIMEOUT_MS = 10_000;
 const DEFAULT_PING_TIMEOUT_MS = 5_000;
 /** After a write has failed, what the agent still had to say is worth this much waiting. */
@@ -153,7 +155,7 @@ export class Channel {
   open(message: OpenMessage, handlers: StreamHandlers): ChannelStream {
     if (this.#state.at === "closed") throw this.#error();
     if (this.#streams.size >= MAX_STREAMS) throw streamLimit();
-    if (this.#lastStream >= LAST_STREAM_ID) throw streamLimit();
+    if (this.#lastStream >= LAST_STREAM_ID || this.#sender.waitingBytes > MAX_WAITING_BYTES) throw streamLimit();
     const id = this.#lastStream + 1;
     try {
       this.#sender.control(id, message);

@@ -12,6 +12,7 @@ export class Sender {
   readonly #writable: Writable;
   readonly #encoder: FrameEncoder;
   #control: Uint8Array[] = [];
+  #controlBytes = 0;
   #credits: InboundLane[] = [];
   #lanes: OutboundLane[] = [];
   #held = 0;
@@ -27,7 +28,13 @@ export class Sender {
     });
   }
 
+  /** Bytes of control frames the agent has not made room for. */
+  get waitingBytes(): number {
+    return this.#controlBytes;
+  }
+
   raw(bytes: Uint8Array): void {
+    this.#controlBytes += bytes.length;
     this.#control.push(bytes);
     this.#pump();
   }
@@ -82,6 +89,7 @@ export class Sender {
     const control = this.#control;
     if (control.length > 0) {
       this.#control = [];
+      this.#controlBytes = 0;
       for (const frame of control) this.#write(frame);
       return true;
     }

@@ -14,6 +14,9 @@ const DEFAULT_MAX_OUTPUT_BYTES = 64 * 1024 * 1024;
 /** Long enough for a pipeline's last member to write, short enough not to be felt as a hang. */
 const DEFAULT_DRAIN_GRACE_MS = 500;
 
+/** One of each that exists. */
+const MAX_EARLY_SIGNALS = 64;
+
 /** What an execution is made from: a new process, or one that runs already. */
 export type Origin =
   | { readonly kind: "exec"; readonly command: Command }
@@ -51,6 +54,9 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
   #stdin: Writable | null = null;
   #result: Promise<ExecResult> | null = null;
   #state: State = { at: "starting" };
+  #started = false;
+  /** Signals asked for before there was a process to get them. */
+  readonly #early: { readonly signal: number; readonly group: boolean }[] = [];
   #timer: NodeJS.Timeout | null = null;
   #drain: NodeJS.Timeout | null = null;
 
@@ -130,8 +136,9 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
 
   /** Sends a signal, to the whole process group unless told otherwise. Nothing happens when the process has gone. */
   kill(signal: SignalInput = "SIGKILL", options: { readonly group?: boolean } = {}): void {
-    const number = signalNumber(signal);
-    this.#stream?.send({ name: "Signal", body: { signal: number, group: options.group ?? true } });
+    const body = { signal: signalNumber(signal), group: options.group ?? true };
+    if (this.#started) this.#stream?.send({ name: "Signal", body });
+    else if (this.#early.length < MAX_EARLY_SIGNALS) this.#early.push(body);
   }
 
   /** Of its pty. */
@@ -191,6 +198,12 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
 
   #message(message: StreamMessage): void {
     if (message.name === "Started") {
+      this.#started = true;
+      for (const body of this.#early) this.#stream?.send({ name: "Signal", body });
+      if (this.#state.at === "failed") {
+        this.#stream?.cancel();
+        return;
+      }
       this.#state = { at: "running", pid: message.body.pid };
       this.#pid.resolve(message.body.pid);
     }
@@ -215,7 +228,8 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
       this.#end({ how: "done" });
       return;
     }
-    this.#drain = setTimeout(() => this.#watchDrain(received), graceMs);
+    // Output that nobody ever reads must not keep the host process alive.
+    this.#drain = setTimeout(() => this.#watchDrain(received), graceMs).unref();
   }
 
   #end(end: StreamEnd): void {
@@ -236,6 +250,7 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
 
   #fail(error: BulkheadError): void {
     this.#settle();
+    if (this.#state.at === "failed") return;
     this.#state = { at: "failed", error };
     this.#pid.reject(error);
     this.#exit.reject(error);
@@ -249,8 +264,10 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
 
   /** Ends the process group, when it is ours to end, and everything that waits for it. */
   #stop(error: BulkheadError): void {
+    if (this.#kills) this.#early.length = 0;
     if (this.#kills) this.kill("SIGKILL");
-    this.#stream?.cancel(error);
+    // Cancelled before it has started, the process would start all the same and live on unseen.
+    if (this.#started || !this.#kills) this.#stream?.cancel(error);
     this.#fail(error);
   }
 

@@ -42,6 +42,7 @@ export class Sandbox implements AsyncDisposable {
   readonly #release: () => Promise<void>;
   readonly #inside: Inside;
   #killed: Promise<void> | null = null;
+  #ending = false;
 
   constructor(parts: SandboxParts) {
     this.id = parts.id;
@@ -109,13 +110,19 @@ export class Sandbox implements AsyncDisposable {
     await this.kill();
   }
 
+<<<<<<< HEAD
   async #end(reason?: BulkheadError): Promise<void> {
     this.#channel.close(reason ?? new BulkheadError("SANDBOX_GONE", { what: `sandbox ${this.id} was ended` }));
+=======
+  async #end(): Promise<void> {
+    this.#ending = true;
+    this.#channel.close(new BulkheadError("SANDBOX_GONE", { what: `sandbox ${this.id} was ended` }));
+>>>>>>> channel
     await this.#release();
   }
 
   async #explain(error: BulkheadError): Promise<BulkheadError> {
-    if (error.code !== "SANDBOX_GONE" || this.#killed !== null) return error;
+    if (error.code !== "SANDBOX_GONE" || this.#ending) return error;
     const end = await within(this.ended, EXPLAIN_WITHIN_MS);
     if (end === null) return error;
     const why = end.oomKilled

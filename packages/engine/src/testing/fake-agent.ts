@@ -65,7 +65,8 @@ export class FakeAgent {
         const message = type === TYPE.Data ? null : readMessage(type, new WireReader(payload));
         const seen = { stream, type, lane, message, payload: Buffer.from(payload) };
         this.seen.push(seen);
-        this.onFrame(seen);
+        // Unlike a socket, a duplexPair delivers within the other side's write.
+        process.nextTick(() => this.onFrame(seen));
       },
     });
   }

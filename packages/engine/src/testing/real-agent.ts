@@ -16,6 +16,9 @@ export interface RealAgent extends AsyncDisposable {
   readonly child: ChildProcess;
   readonly channel: Channel;
   readonly box: Sandbox;
+  readonly writable: AttachOptions["writable"];
+  /** Another host's ends of the same FIFOs. */
+  reopen(): Ends;
 }
 
 export interface RealOptions extends Partial<Omit<AttachOptions, "readable" | "writable">> {
@@ -38,38 +41,48 @@ export async function startRealAgent(options: RealOptions = {}): Promise<RealAge
   try {
     const channel = await Channel.attach({ readable: io.readable, writable: io.writable, fresh: true, configure: CONFIGURE, ...attach });
     const box = new Sandbox({ id: "test", plan: {} as Plan, channel, ended, release });
-    return { child: io.child, channel, box, [Symbol.asyncDispose]: () => box.kill() };
+    return { child: io.child, channel, box, writable: io.writable, reopen: io.reopen, [Symbol.asyncDispose]: () => box.kill() };
   } catch (error) {
     await release();
     throw error;
   }
 }
 
-interface Io {
-  readonly child: ChildProcess;
+export interface Ends {
   readonly readable: AttachOptions["readable"];
   readonly writable: AttachOptions["writable"];
+}
+
+interface Io extends Ends {
+  readonly child: ChildProcess;
+  reopen(): Ends;
   clean(): void;
 }
 
 function overPipes(path: string): Io {
   const child = spawn(path, [], { stdio: ["pipe", "pipe", "inherit"] });
   if (child.stdin === null || child.stdout === null) throw new Error("no pipes");
-  return { child, readable: child.stdout, writable: child.stdin, clean: () => {} };
+  const reopen = (): never => {
+    throw new Error("pipes cannot be opened again");
+  };
+  return { child, readable: child.stdout, writable: child.stdin, reopen, clean: () => {} };
 }
 
 function overFifos(path: string): Io {
   const dir = mkdtempSync(join(tmpdir(), "bulkhead-channel-"));
   const [input, output] = [join(dir, "in"), join(dir, "out")];
   spawnSync("mkfifo", ["-m", "600", input, output]);
-  // Read-write opens never block, and keep both ends alive until the child has its own.
+  // Read-write opens never block, and keep both FIFOs alive until the child has its own ends.
   const [heldIn, heldOut] = [openSync(input, "r+"), openSync(output, "r+")];
-  const writeFd = openSync(input, constants.O_WRONLY | constants.O_NONBLOCK);
-  const readFd = openSync(output, constants.O_RDONLY | constants.O_NONBLOCK);
+  const reopen = (): Ends => {
+    const writeFd = openSync(input, constants.O_WRONLY | constants.O_NONBLOCK);
+    const readFd = openSync(output, constants.O_RDONLY | constants.O_NONBLOCK);
+    const readable = new Socket({ fd: readFd, readable: true, writable: false });
+    return { readable, writable: new Socket({ fd: writeFd, readable: false, writable: true }) };
+  };
+  const ends = reopen();
   const [childIn, childOut] = [openSync(input, "r"), openSync(output, "w")];
   const child = spawn(path, [], { stdio: [childIn, childOut, "inherit"] });
   for (const fd of [heldIn, heldOut, childIn, childOut]) closeSync(fd);
-  const readable = new Socket({ fd: readFd, readable: true, writable: false });
-  const writable = new Socket({ fd: writeFd, readable: false, writable: true });
-  return { child, readable, writable, clean: () => rmSync(dir, { recursive: true, force: true }) };
+  return { child, ...ends, reopen, clean: () => rmSync(dir, { recursive: true, force: true }) };
 }
