@@ -9,6 +9,7 @@
 
 if ((EUID == 0)); then state=/var/lib/bulkhead; else state=${XDG_STATE_HOME:-${HOME-/}/.local/state}/bulkhead; fi
 state=${BULKHEAD_STATE:-$state}
+[[ $state == /* ]] || state=$PWD/$state
 readonly EXIT_CANNOT=125
 # Cargo 1.85 is the first with edition 2024, which dependencies use.
 readonly RUST_MINOR_MIN=85
