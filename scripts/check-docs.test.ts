@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { ERRORS } from "../packages/contract/src/errors.ts";
-import { exitCodeProblems } from "./check-docs.ts";
+import { exitCodeProblems, withErrorTable } from "./check-docs.ts";
 
 test("docs/exit-codes.md and the error registry say the same", () => {
   const page = readFileSync(join(import.meta.dirname, "../docs/exit-codes.md"), "utf8");
@@ -22,4 +22,12 @@ test("a difference is found both ways", () => {
     "exit code 121 is not explained",
     "exit code 99 is explained and never used",
   ]);
+});
+
+test("withErrorTable leaves nothing to complain about and changes nothing else", () => {
+  const page = "# Title\n\n| 125 | ours |\n\n| error |\n|---|\n| `OLD` | 125 | 500 | no |\n";
+  const registry = { NEW: { exit: 125, http: 500, retryable: true } };
+  const written = withErrorTable(page, registry);
+  expect(written).toBe("# Title\n\n| 125 | ours |\n\n| error |\n|---|\n| `NEW` | 125 | 500 | yes |\n");
+  expect(exitCodeProblems(written, registry)).toEqual([]);
 });

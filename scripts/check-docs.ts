@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ERRORS } from "../packages/contract/src/errors.ts";
 
@@ -26,9 +26,20 @@ export function exitCodeProblems(page: string, registry: Registry): readonly str
   ];
 }
 
+/** The page with its table of errors replaced by the registry's. */
+export function withErrorTable(page: string, registry: Registry): string {
+  const kept = page.split("\n").filter((line) => !/^\| `[A-Z_]+` \|/.test(line));
+  return `${kept.join("\n").trimEnd()}\n${Object.entries(registry)
+    .map(([code, entry]) => `${errorRow(code, entry)}\n`)
+    .join("")}`;
+}
+
 if (import.meta.main) {
-  const page = readFileSync(join(import.meta.dirname, "..", EXIT_CODES), "utf8");
-  const problems = exitCodeProblems(page, ERRORS);
+  const path = join(import.meta.dirname, "..", EXIT_CODES);
+  const page = readFileSync(path, "utf8");
+  if (process.argv.includes("--write")) writeFileSync(path, withErrorTable(page, ERRORS));
+  const problems = exitCodeProblems(readFileSync(path, "utf8"), ERRORS);
   for (const problem of problems) console.log(`${EXIT_CODES}: ${problem}`);
+  if (problems.length > 0) console.log("./x docs --write puts the table right");
   process.exitCode = problems.length === 0 ? 0 : 1;
 }

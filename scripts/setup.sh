@@ -1,7 +1,7 @@
 # What Bulkhead needs on this machine, found out and installed. Sourced by ./bulkhead and ./x; bash.
 # The caller sets `home` (this repository) and `me` (its own name for messages). Everything printed goes to stderr.
 #
-#   setup_is_ready run|dev   true when nothing is missing; sets `node`. One process (find), no other.
+#   setup_is_ready run|dev   true when nothing is missing; sets `node`.
 #   setup_ensure run|dev     installs what is missing, sets `node`; exits 125 with a next step when it cannot.
 #
 # Two stamps say "ready": one in the state directory for what the machine has, one in the repository for what is
@@ -9,6 +9,7 @@
 
 if ((EUID == 0)); then state=/var/lib/bulkhead; else state=${XDG_STATE_HOME:-${HOME-/}/.local/state}/bulkhead; fi
 state=${BULKHEAD_STATE:-$state}
+[[ $state == /* ]] || state=$PWD/$state
 readonly EXIT_CANNOT=125
 # Cargo 1.85 is the first with edition 2024, which dependencies use.
 readonly RUST_MINOR_MIN=85
@@ -22,15 +23,19 @@ readonly APT_LOCK_SECONDS=300
 
 setup_say() { printf '%s: %s\n' "$me" "$*" >&2; }
 
+# Starts no process at all: this is on the way of every command.
 setup_is_ready() {
-  local mode=$1 stamp=$home/.bulkhead/ready-$1 for_state changed
+  local mode=$1 stamp=$home/.bulkhead/ready-$1 for_state file
   [[ -r $stamp && -e $state/setup/ready ]] || return 1
   { IFS= read -r for_state && IFS= read -r node; } <"$stamp" || return 1
   [[ $for_state == "$state" && -x $node && -x $home/target/release/bulkhead-agent ]] || return 1
   [[ -x $home/target/release/bulkhead-keeper && -d $home/node_modules ]] || return 1
-  changed=$(cd "$home" && find agent keeper Cargo.toml Cargo.lock .cargo package-lock.json scripts/setup.sh \
-    scripts/node -newer "$stamp" -print -quit 2>&1) || return 1
-  [[ -z $changed ]]
+  shopt -s globstar nullglob
+  # A directory is newer when a file in it has come or gone.
+  for file in "$home"/{agent,keeper}/{,*,src/**,wire/**} "$home"/{Cargo.toml,Cargo.lock,.cargo/config.toml} \
+    "$home"/{package-lock.json,scripts/setup.sh,scripts/node/package-lock.json}; do
+    [[ ! $file -nt $stamp ]] || return 1
+  done
 }
 
 # --- what is here -----------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { BulkheadError, LEVELS, parseSpec, type Level } from "@bulkhead/contract";
+import { BulkheadError, ERRORS, LEVELS, parseSpec, type Level } from "@bulkhead/contract";
 import type { Driver, ImageFiles, Runtime } from "./drivers/driver.ts";
 import type { HostFacts } from "./host/facts.ts";
 import { resolveSpec } from "./policy/defaults.ts";
@@ -72,6 +72,17 @@ async function probe(driver: Driver, runtime: Runtime, image: ImageFiles, from: 
   return performance.now() - started;
 }
 
+function failed(driver: string, error: unknown): DriverReport {
+  if (!(error instanceof BulkheadError)) {
+    return { state: "failed", driver, reason: String(error), remedy: ERRORS.INTERNAL.next };
+  }
+  const { why, next } = ERRORS[error.code];
+  // The registry's own words for these would send the reader back here.
+  const reason = error.why === why ? error.message : `${error.message}: ${error.why}`;
+  const remedy = error.next === next ? "set BULKHEAD_DEBUG=1 and run something at this level for the whole trace" : error.next;
+  return { state: "failed", driver, reason, remedy };
+}
+
 async function report(candidate: Candidate<Driver>, image: ImageFiles, from: Examination): Promise<DriverReport> {
   const { driver, availability } = candidate;
   if (!availability.ok) {
@@ -82,13 +93,7 @@ async function report(candidate: Candidate<Driver>, image: ImageFiles, from: Exa
     return { state: "works", driver: driver.name, runtime, startMs: await probe(driver, runtime, image, from), notes };
   } catch (error) {
     if (from.signal?.aborted === true) throw error;
-    const known = error instanceof BulkheadError;
-    return {
-      state: "failed",
-      driver: driver.name,
-      reason: known ? `${error.message}: ${error.why}` : String(error),
-      remedy: known ? error.next : "set BULKHEAD_DEBUG=1 for the whole trace",
-    };
+    return failed(driver.name, error);
   }
 }
 

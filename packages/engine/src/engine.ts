@@ -1,5 +1,5 @@
 import { BulkheadError, formatDuration, parseSpec, planDigest, type Plan, type Spec, type SpecInput, type Step } from "@bulkhead/contract";
-import { DRIVERS } from "./drivers/index.ts";
+import { allDrivers } from "./drivers/index.ts";
 import type { Driver, ImageFiles } from "./drivers/driver.ts";
 import type { DoctorReport } from "./doctor.ts";
 import { gatherFacts, type HostFacts } from "./host/facts.ts";
@@ -72,7 +72,7 @@ export class Engine implements AsyncDisposable {
   static async open(options: EngineOptions = {}): Promise<Engine> {
     refuseWithoutRoot();
     const host = await gatherFacts(configOf(options), options.signal);
-    return new Engine(host, DRIVERS);
+    return new Engine(host, allDrivers(host.arch));
   }
 
   /** Every driver with what it found on this host, preferred first within a level. */
@@ -89,6 +89,18 @@ export class Engine implements AsyncDisposable {
       this.#keeper = started;
     }
     return this.#keeper;
+  }
+
+  /** Both are built, not downloaded, so they can be missing. */
+  #requireBinaries(): void {
+    const { digests, paths } = this.host;
+    const absent = digests.agent === "" ? paths.agent : digests.keeper === "" ? paths.keeper : undefined;
+    if (absent === undefined) return;
+    throw new BulkheadError("HOST_UNSUPPORTED", {
+      what: `${absent} is missing`,
+      why: "it is built from source on first use, and is not there",
+      next: "run ./x setup in the repository, or cargo build --release",
+    });
   }
 
   async #prepare(spec: Spec): Promise<Prepared> {
@@ -117,17 +129,17 @@ export class Engine implements AsyncDisposable {
   /**
    * Starts a sandbox. When it cannot be had exactly as asked for, nothing is started and nothing is left behind.
    * @throws BulkheadError SPEC_INVALID, POLICY_REFUSED, LEVEL_UNAVAILABLE, IMAGE_NOT_FOUND, IMAGE_INVALID, MOUNT_INVALID,
-   * RUNTIME_FAILED, HOST_RESOURCE, KEEPER_FAILED, CHANNEL_PROTOCOL, ABORTED.
+   * RUNTIME_FAILED, HOST_UNSUPPORTED, HOST_RESOURCE, KEEPER_FAILED, CHANNEL_PROTOCOL, ABORTED.
    */
   async create(input: SpecInput, options: CallOptions = {}): Promise<Sandbox> {
     const { signal } = options;
     const spec = parseSpec(input);
     if (signal?.aborted === true) throw aborted("the sandbox's start", signal);
+    this.#requireBinaries();
     const { driver, plan, image } = await this.#prepare(spec);
-    await using stack = new AsyncDisposableStack();
-    const held = stack.use(this.images.use(image.digest));
     const keeper = await this.#keep();
-    stack.move();
+    // The keeper outlives this process for as long as it still has mounts of the image.
+    const held = this.images.use(image.digest, keeper.hello.pid);
     const box = await openSandbox({ keeper, driver, plan, image, host: this.host, held, ...(signal !== undefined && { signal }) });
     this.#watch(box);
     return box;
@@ -146,6 +158,7 @@ export class Engine implements AsyncDisposable {
 
   /** What every driver can do here, found out by starting a sandbox with each that is installed. */
   async doctor(options: CallOptions = {}): Promise<DoctorReport> {
+    this.#requireBinaries();
     const { examine } = await import("./doctor.ts");
     const keeper = await this.#keep();
     return examine({ host: this.host, candidates: this.candidates, keeper, ...options });
