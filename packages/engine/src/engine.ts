@@ -13,6 +13,8 @@ import { openSandbox } from "./sandbox/open.ts";
 import { Keeper } from "./system/keeper.ts";
 
 export interface EngineOptions extends Directories {
+  /** Only these drivers, by name (`container/runc`): for a test of one, or a host that must not use another. Default: all. */
+  readonly drivers?: readonly string[];
   /** Aborts the opening. */
   readonly signal?: AbortSignal;
 }
@@ -68,11 +70,11 @@ export class Engine implements AsyncDisposable {
     this.images = new ImageStore(host.paths.state);
   }
 
-  /** @throws BulkheadError HOST_NOT_ROOT, HOST_UNSUPPORTED, HOST_RESOURCE, SPEC_INVALID (a path that is not absolute). */
+  /** @throws BulkheadError HOST_NOT_ROOT, HOST_UNSUPPORTED, HOST_RESOURCE, SPEC_INVALID (a path that is not absolute, an unknown driver). */
   static async open(options: EngineOptions = {}): Promise<Engine> {
     refuseWithoutRoot();
     const host = await gatherFacts(configOf(options), options.signal);
-    return new Engine(host, allDrivers(host.arch));
+    return new Engine(host, chosen(allDrivers(host.arch), options.drivers));
   }
 
   /** Every driver with what it found on this host, preferred first within a level. */
@@ -169,6 +171,16 @@ export class Engine implements AsyncDisposable {
     const keeper = await this.#keeper?.catch(() => undefined);
     await keeper?.[Symbol.asyncDispose]();
   }
+}
+
+function chosen(all: readonly Driver[], names: readonly string[] | undefined): readonly Driver[] {
+  if (names === undefined) return all;
+  const unknown = names.find((name) => !all.some((driver) => driver.name === name));
+  if (unknown === undefined) return all.filter((driver) => names.includes(driver.name));
+  throw new BulkheadError("SPEC_INVALID", {
+    what: `there is no driver ${JSON.stringify(unknown)}`,
+    next: `name one of ${all.map((driver) => driver.name).join(", ")}`,
+  });
 }
 
 function timeLimit(timeoutMs: number): BulkheadError {

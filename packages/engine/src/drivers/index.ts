@@ -4,6 +4,7 @@ import { makeFilter } from "./container/seccomp/compile.ts";
 import { PROFILE } from "./container/seccomp/profile.ts";
 import { SYSCALLS, type Architecture } from "./container/seccomp/syscalls.ts";
 import type { Driver } from "./driver.ts";
+import { gvisorDriver } from "./gvisor/driver.ts";
 
 function architecture(arch: string): Architecture {
   if (Object.hasOwn(SYSCALLS, arch)) return arch as Architecture;
@@ -20,5 +21,5 @@ function architecture(arch: string): Architecture {
  */
 export function allDrivers(arch: string): readonly Driver[] {
   const filter = makeFilter(PROFILE, architecture(arch));
-  return [containerDriver("crun", filter), containerDriver("runc", filter)];
+  return [containerDriver("crun", filter), containerDriver("runc", filter), gvisorDriver()];
 }
