@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readFile, readdir, rm, rmdir, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, readdir, rm, rmdir, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -27,6 +27,8 @@ export class Lab implements AsyncDisposable {
 
   static async make(): Promise<Lab> {
     const directory = await mkdtemp(join(tmpdir(), "bulkhead-bench-"));
+    // Runtimes pass through it under ids of their own.
+    await chmod(directory, 0o755);
     return new Lab(directory, `/${directory.slice(directory.lastIndexOf("/") + 1)}`);
   }
 

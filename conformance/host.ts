@@ -1,6 +1,7 @@
 import { execFile } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
-import { lstat, readFile, readdir, readlink } from "node:fs/promises";
+import { chmod, lstat, mkdtemp, readFile, readdir, readlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 
@@ -145,4 +146,11 @@ export function keeperOf(parent: number, directory: string): number {
     }
   }
   throw new Error(`process ${parent} has no keeper for ${directory}`);
+}
+
+/** A fresh directory that other users can pass through: the runtimes do so under ids of their own. */
+export async function freshDirectory(prefix: string): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), prefix));
+  await chmod(directory, 0o755);
+  return directory;
 }

@@ -1,12 +1,11 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Context } from "../check.ts";
 import { eventually, theme, within } from "../check.ts";
-import { exists, filesBelow, traces } from "../host.ts";
+import { exists, filesBelow, freshDirectory, traces } from "../host.ts";
 
 interface Victim {
   readonly enginePid: number;
@@ -28,7 +27,7 @@ async function victim(context: Context, run: string, count: number): Promise<Vic
 }
 
 async function runDirectory(context: Context): Promise<string> {
-  const run = await mkdtemp(join(tmpdir(), "conformance-run-"));
+  const run = await freshDirectory("conformance-run-");
   context.defer(() => rm(run, { recursive: true, force: true }));
   return run;
 }

@@ -1,14 +1,13 @@
 import assert from "node:assert/strict";
-import { chmod, chown, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { chown, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Context } from "../check.ts";
 import { fails, theme } from "../check.ts";
+import { freshDirectory, hostCommand } from "../host.ts";
 
 async function hostDirectory({ defer }: Context): Promise<string> {
-  const directory = await mkdtemp(join(tmpdir(), "conformance-mount-"));
+  const directory = await freshDirectory("conformance-mount-");
   defer(() => rm(directory, { recursive: true }));
-  await chmod(directory, 0o755);
   await writeFile(join(directory, "given"), "from the host\n");
   return directory;
 }
@@ -67,7 +66,6 @@ export const storageChecks = theme("storage", "host", (check) => {
 
   check("a device on a mount cannot be opened, and a set-user-id file there raises nothing", async (context) => {
     const source = await hostDirectory(context);
-    const { hostCommand } = await import("../host.ts");
     await hostCommand(["mknod", "-m", "666", join(source, "full"), "c", "1", "7"]);
     await hostCommand(["cp", "/usr/bin/id", join(source, "id")]);
     await hostCommand(["chmod", "4755", join(source, "id")]);

@@ -1,9 +1,7 @@
 import { Engine } from "@bulkhead/engine";
 import type { SpecInput } from "@bulkhead/contract";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { keeperOf } from "../host.ts";
+import { rm } from "node:fs/promises";
+import { freshDirectory, keeperOf } from "../host.ts";
 import type { BoxSpec, OpenTarget, Target, Traits } from "../target.ts";
 import { boxOf } from "./adapt.ts";
 import { config } from "./config.ts";
@@ -23,7 +21,7 @@ export function driver(name: string, traits: Traits & { readonly level: "contain
       return availability.ok ? { ok: true } : { ok: false, reason: `${availability.reason}; ${availability.remedy}` };
     },
     open: async (roots): Promise<OpenTarget> => {
-      const run = roots?.run ?? (await mkdtemp(join(tmpdir(), "conformance-run-")));
+      const run = roots?.run ?? (await freshDirectory("conformance-run-"));
       const engine = await Engine.open({ ...options, run });
       return {
         create: async (spec = {}, signal) => {
