@@ -66,12 +66,14 @@ print(json.dumps([why,len(children)]))`;
     assert.equal((await own.files.read("/home/user/more")).length, 4 * MIB);
   });
 
-  check("every writable place counts against the disk limit", async ({ fresh }) => {
+  // gVisor's own /tmp has the same size again and counts as memory; its plan says so.
+  check("every writable place counts against the disk limit", async ({ fresh, target }) => {
     const own = await fresh({ diskBytes: 32 * MIB, memoryBytes: 512 * MIB });
+    const places = target.traits.level === "gvisor" ? "" : "'/tmp',";
     const code = `
 import os,json
 total=0
-for p in ['/tmp','/var/tmp','/home/user','/root','/run','/etc','/opt','/mnt','/srv','/usr/local']:
+for p in [${places}'/var/tmp','/home/user','/root','/run','/etc','/opt','/mnt','/srv','/usr/local']:
     try:
         f=open(p+'/fill','wb',0); b=b'x'*1048576
         while total<200*1048576: total+=f.write(b)
@@ -79,6 +81,13 @@ for p in ['/tmp','/var/tmp','/home/user','/root','/run','/etc','/opt','/mnt','/s
 print(json.dumps(total))`;
     const total = await probe<number>(own, code, "root");
     assert.ok(total <= 33 * MIB, `${total} bytes fitted into 32 MiB`);
+  });
+
+  check("the sandbox's own /tmp is bounded too", async ({ fresh }) => {
+    const own = await fresh({ diskBytes: 32 * MIB, memoryBytes: 512 * MIB });
+    const result = await own.run(["sh", "-c", "head -c 100000000 /dev/zero > /tmp/fill; stat -c %s /tmp/fill"]);
+    assert.ok(Number(result.stdout.toString()) <= 32 * MIB, `${result.stdout.toString().trim()} bytes fitted into /tmp`);
+    assert.equal((await own.run(["echo", "usable"])).stdout.toString(), "usable\n");
   });
 
   check("cpu time is held to the quota", async ({ fresh }) => {

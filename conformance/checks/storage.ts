@@ -106,7 +106,15 @@ export const storageChecks = theme("storage", "host", (check) => {
     }
   });
 
-  check("sudo works when the spec allows set-user-id, and the plan names it", async ({ fresh, open, target }) => {
+  check("root is to be had by asking for it, at every level", async ({ box }) => {
+    assert.equal((await box.run(["id", "-u"], { user: "root" })).stdout.toString(), "0\n");
+  });
+
+  check("sudo works when the spec allows set-user-id and the plan names it, or the spec is refused", async ({ fresh, open, target }) => {
+    if (target.traits.level === "gvisor") {
+      await fails("LEVEL_UNAVAILABLE", () => open.create({ allowSetuid: true }));
+      return;
+    }
     const plan = await open.plan({ allowSetuid: true });
     if (!target.traits.setuidInside) assert.ok(plan?.boundary.weakened.some((w) => /setuid|set-user-id/i.test(w)), "the plan does not name it");
     const own = await fresh({ allowSetuid: true });

@@ -13,7 +13,7 @@ async function baseRootfs(): Promise<string> {
 const DRIVERS: readonly Target[] = [
   driver("container/crun", { level: "container", setuidInside: false, ownKernel: false }),
   driver("container/runc", { level: "container", setuidInside: false, ownKernel: false }),
-  driver("gvisor/runsc", { level: "gvisor", setuidInside: true, ownKernel: true }),
+  driver("gvisor/runsc", { level: "gvisor", setuidInside: false, ownKernel: true }),
 ];
 
 export const DRIVER_NAMES: readonly string[] = DRIVERS.map((target) => target.name);
