@@ -95,6 +95,20 @@ export async function filesBelow(path: string): Promise<string[]> {
   return [...entries.map((e) => join(path, e.name)), ...(await Promise.all(nested)).flat()];
 }
 
+/** The mounts of every mount namespace some thread is in; threads of one process may be in different ones. */
+async function mountNamespaces(): Promise<ReadonlyMap<string, string>> {
+  const found = new Map<string, string>();
+  for (const pid of await hostPids()) {
+    for (const task of await quiet(readdir(`/proc/${pid}/task`), [])) {
+      const namespace = await quiet(readlink(`/proc/${pid}/task/${task}/ns/mnt`), null);
+      if (namespace === null || found.has(namespace)) continue;
+      const mounts = await quiet(readFile(`/proc/${pid}/task/${task}/mountinfo`, "latin1"), null);
+      if (mounts !== null) found.set(namespace, mounts);
+    }
+  }
+  return found;
+}
+
 /**
  * Everything on this machine that names one of `needles` (sandbox ids, a run directory): processes by command line,
  * environment or control group, mounts in every mount namespace, control groups. One line each; empty when nothing is left.
@@ -107,11 +121,9 @@ export async function traces(needles: readonly string[], except: readonly number
   for (const p of processes) {
     if (has(p.command) || has(p.environment) || has(p.cgroup)) found.push(`process ${p.pid}: ${p.command.slice(0, 200)}`);
   }
-  const mounts = new Set<string>();
-  for (const p of [...processes, await hostProcess(process.pid)]) {
-    for (const line of p.mounts.split("\n")) if (has(line)) mounts.add(`mount seen by process ${p.pid}: ${line}`);
+  for (const [namespace, mounts] of await mountNamespaces()) {
+    for (const line of mounts.split("\n")) if (has(line)) found.push(`mount in ${namespace}: ${line}`);
   }
-  found.push(...mounts);
   for (const directory of await directoriesBelow(CGROUP_ROOT)) if (has(directory)) found.push(`control group ${directory}`);
   return found;
 }

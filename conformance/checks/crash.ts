@@ -36,7 +36,7 @@ async function runDirectory(context: Context): Promise<string> {
 async function standing(found: Victim, run: string): Promise<void> {
   const seen = await traces([...found.ids, run], [found.enginePid]);
   for (const id of found.ids) assert.ok(seen.some((line) => line.includes(id)), `nothing of sandbox ${id} was there before the kill`);
-  assert.ok(seen.some((l) => l.startsWith("mount")), "no mount was seen before the kill");
+  assert.ok(seen.some((l) => l.startsWith("mount in")), "no mount was seen before the kill");
   assert.ok(seen.some((l) => l.startsWith("control group")), "no control group was seen before the kill");
 }
 
