@@ -67,8 +67,15 @@ async function groupsBelow(path: string): Promise<string[]> {
 }
 
 async function groupDirectories(cgroup: string): Promise<string[]> {
-  const roots = (await readdir(CGROUP_ROOT, { withFileTypes: true })).filter((e) => e.isDirectory()).map((e) => join(CGROUP_ROOT, e.name, cgroup));
-  const found = await Promise.all([join(CGROUP_ROOT, cgroup), ...roots].map(async (root) => ((await readdir(root).catch(() => null)) === null ? [] : groupsBelow(root))));
+  const hierarchies = (await readdir(CGROUP_ROOT, { withFileTypes: true })).filter((e) => e.isDirectory()).map((e) => join(CGROUP_ROOT, e.name));
+  const found = await Promise.all(
+    [CGROUP_ROOT, ...hierarchies].map(async (hierarchy) => {
+      // Where there is no such file, the hierarchy is covered by a file system of the bench's own, which vanishes with it.
+      const real = (await readFile(join(hierarchy, "cgroup.procs")).catch(() => null)) !== null;
+      const root = join(hierarchy, cgroup);
+      return real && (await readdir(root).catch(() => null)) !== null ? await groupsBelow(root) : [];
+    }),
+  );
   return found.flat();
 }
 

@@ -10,7 +10,7 @@ import { docker } from "./peers/docker.ts";
 import { borrow, ociPeer } from "./peers/oci.ts";
 import { closeWith, ourCommand, ours } from "./peers/ours.ts";
 import { podman } from "./peers/podman.ts";
-import { findTools, type Tools } from "./peers/tools.ts";
+import { findTools } from "./peers/tools.ts";
 import { mountRoot, packImage } from "./rootfs.ts";
 
 export interface Field {
@@ -21,17 +21,18 @@ export interface Field {
   readonly missing: readonly { readonly name: string; readonly missing: string }[];
 }
 
-async function runtimesAndUs(lab: Lab, engine: Engine, root: string, tools: Tools): Promise<Setup[]> {
+async function runtimesAndUs(lab: Lab, engine: Engine, root: string): Promise<Setup[]> {
   const container = borrow((await engine.explain({ isolation: "container" })).steps);
   const setups: Setup[] = [
     { ok: true, peers: [ociPeer(lab, root, { name: "crun, same config", ...container })] },
   ];
-  const { runc } = tools.paths;
-  setups.push(
-    runc === undefined
-      ? { ok: false, name: "runc", missing: tools.missing("runc") }
-      : { ok: true, peers: [ociPeer(lab, root, { name: "runc, same config, no filter", command: [runc], config: withoutFilter(container.config) })] },
-  );
+  try {
+    await using other = await Engine.open({ run: await lab.path("run-runc"), drivers: ["container/runc"] });
+    const runc = borrow((await other.explain({ isolation: "container" })).steps);
+    setups.push({ ok: true, peers: [ociPeer(lab, root, { name: "runc, same config", ...runc })] });
+  } catch (error) {
+    setups.push({ ok: false, name: "runc", missing: String(error) });
+  }
   setups.push({ ok: true, peers: [ours(engine, "container", "bulkhead container", "crun, same config")] });
   try {
     const gvisor = borrow((await engine.explain({ isolation: "gvisor" })).steps);
@@ -43,11 +44,6 @@ async function runtimesAndUs(lab: Lab, engine: Engine, root: string, tools: Tool
   return setups;
 }
 
-/** runc does not take a compiled filter, and would compile crun's placeholder instead. */
-function withoutFilter<T extends { readonly linux: object }>(borrowed: T): T {
-  return { ...borrowed, linux: { ...borrowed.linux, seccomp: undefined }, annotations: undefined };
-}
-
 export async function setUp(lab: Lab, options: Options, progress: (text: string) => void): Promise<Field> {
   progress("looking for the peers' programs");
   const peersDirectory = config.peers ?? join(lab.directory, "peers");
@@ -57,7 +53,7 @@ export async function setUp(lab: Lab, options: Options, progress: (text: string)
   closeWith(lab, engine);
   const image = engine.images.resolve("base");
   const root = await mountRoot(lab, image.rootfs);
-  const setups: Setup[] = [bare(lab), bwrap(tools.paths["bwrap"] ?? null, root), ...(await runtimesAndUs(lab, engine, root, tools))];
+  const setups: Setup[] = [bare(lab), bwrap(tools.paths["bwrap"] ?? null, root), ...(await runtimesAndUs(lab, engine, root))];
   const commandSetups: Setup[] = [];
   progress("importing the image into docker and podman");
   const tar = await packImage(lab, image.rootfs);
