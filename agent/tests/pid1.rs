@@ -91,6 +91,7 @@ fn bundle(name: &str) -> PathBuf {
     std::fs::copy(env!("CARGO_BIN_EXE_bulkhead-agent"), root.join(".bulkhead/agent")).unwrap();
     std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n").unwrap();
     let capabilities = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL"];
+    let namespaces = ["pid", "mount", "ipc", "uts", "network"].map(|kind| serde_json::json!({ "type": kind }));
     let config = serde_json::json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -103,7 +104,7 @@ fn bundle(name: &str) -> PathBuf {
             { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"] },
             { "destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"] },
         ],
-        "linux": { "namespaces": ["pid", "mount", "ipc", "uts", "network"].map(|kind| serde_json::json!({ "type": kind })) },
+        "linux": { "namespaces": namespaces },
     });
     std::fs::write(bundle.join("config.json"), config.to_string()).unwrap();
     bundle
