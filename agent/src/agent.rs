@@ -281,7 +281,9 @@ impl Agent {
                 None => {}
                 Some(Item::Attach(attach)) => self.attach(attach),
                 Some(Item::Message { stream, lane, message }) => self.request(stream, lane, message),
-                Some(Item::Data { stream, lane, start, length }) => self.data(stream, lane, &rest[start..start + length]),
+                Some(Item::Data { stream, lane, start, length }) => {
+                    self.data(stream, lane, &rest[start..start + length])
+                }
                 Some(Item::Lost) => self.forget_session(),
             }
             at += step.used;

@@ -68,7 +68,14 @@ impl Task for Start {
             result = spawn(&program);
         }
         let pid = result.map_err(|(step, errno)| explain(step, errno, request, &user, &cwd))?;
-        let started = Started { pid, pty: request.pty, kill_on_cancel: request.kill_on_cancel, input: ours.input, out: ours.out, err: ours.err };
+        let started = Started {
+            pid,
+            pty: request.pty,
+            kill_on_cancel: request.kill_on_cancel,
+            input: ours.input,
+            out: ours.out,
+            err: ours.err,
+        };
         Ok(Output { messages: Vec::new(), data: Vec::new(), next: Next::Process(Box::new(started)) })
     }
 }
@@ -95,7 +102,8 @@ fn check(request: &Exec) -> Outcome<()> {
 }
 
 fn c_string(bytes: &[u8], what: &str) -> Outcome<CString> {
-    CString::new(bytes).map_err(|_| Failure::new(kind::INVALID, format!("{what} \"{}\" holds a NUL byte", shown(bytes))))
+    CString::new(bytes)
+        .map_err(|_| Failure::new(kind::INVALID, format!("{what} \"{}\" holds a NUL byte", shown(bytes))))
 }
 
 fn strings(list: &[Vec<u8>], what: &str) -> Outcome<Vec<CString>> {
@@ -197,8 +205,12 @@ fn explain(step: Step, errno: Errno, request: &Exec, user: &User, cwd: &[u8]) ->
             let directory = shown(cwd);
             Failure::with_kind(which, errno, format!("cannot work in directory \"{directory}\" as user \"{name}\""))
         }
-        Step::User | Step::Group | Step::Groups => Failure::of(errno, format!("cannot start \"{command}\" as user \"{name}\" (uid {uid})")),
-        Step::Limits => Failure::of(errno, format!("cannot set a resource limit of \"{command}\"; the sandbox allows less")),
+        Step::User | Step::Group | Step::Groups => {
+            Failure::of(errno, format!("cannot start \"{command}\" as user \"{name}\" (uid {uid})"))
+        }
+        Step::Limits => {
+            Failure::of(errno, format!("cannot set a resource limit of \"{command}\"; the sandbox allows less"))
+        }
         Step::Clone => Failure::of(errno, format!("cannot start \"{command}\": no room for another process")),
         other => Failure::of(errno, format!("cannot start \"{command}\" (step {other:?})")),
     }

@@ -225,5 +225,6 @@ fn signal_process(pid: u32, signal: u8, group: bool) -> Result<(), Failure> {
         return Err(Failure::new(kind::INVALID, text));
     }
     let target = if group { -(pid as i32) } else { pid as i32 };
-    process::kill(target, i32::from(signal)).map_err(|errno| Failure::of(errno, format!("cannot send signal {signal} to process {pid}")))
+    process::kill(target, i32::from(signal))
+        .map_err(|errno| Failure::of(errno, format!("cannot send signal {signal} to process {pid}")))
 }

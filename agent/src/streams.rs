@@ -1,8 +1,8 @@
 //! The streams of a session.
 
 use crate::sink::{AtEnd, Sink};
-use crate::workers::Task;
 use crate::wire::generated::INITIAL_CREDIT_BYTES;
+use crate::workers::Task;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

@@ -85,7 +85,13 @@ impl Agent {
     }
 
     /// The stream that asked is no more: what was begun for it is undone, but a process without killOnCancel stays.
-    fn orphaned(&mut self, id: u32, current: bool, task: Box<dyn crate::workers::Task>, result: Result<Output, Failure>) {
+    fn orphaned(
+        &mut self,
+        id: u32,
+        current: bool,
+        task: Box<dyn crate::workers::Task>,
+        result: Result<Output, Failure>,
+    ) {
         let cancelled = current && self.cancelled_starts.remove(&id);
         match result {
             Ok(Output { next: Next::Process(started), .. }) => {

@@ -61,7 +61,12 @@ fn works(mut sandbox: Sandbox, protects_init: bool) {
         assert!(ended.exited.is_some(), "{ended:?}");
     }
     assert_eq!(wire.run(&["/bin/sh", "-c", "exit 0"]).code(), 0);
-    let stream = wire.open(&Message::Exec(Exec { pty: true, rows: 9, cols: 33, ..exec_request(&["/bin/sh", "-c", "tty; exit 2"]) }));
+    let stream = wire.open(&Message::Exec(Exec {
+        pty: true,
+        rows: 9,
+        cols: 33,
+        ..exec_request(&["/bin/sh", "-c", "tty; exit 2"])
+    }));
     let ended = wire.finish(stream);
     if let Some(failed) = &ended.failed {
         panic!("no terminal: {failed:?}");
@@ -91,7 +96,8 @@ fn bundle(name: &str) -> PathBuf {
     }
     std::fs::copy(env!("CARGO_BIN_EXE_bulkhead-agent"), root.join(".bulkhead/agent")).unwrap();
     std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n").unwrap();
-    let capabilities = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL"];
+    let capabilities =
+        ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL"];
     let namespaces = ["pid", "mount", "ipc", "uts", "network"].map(|kind| serde_json::json!({ "type": kind }));
     let config = serde_json::json!({
         "ociVersion": "1.0.2",
@@ -123,7 +129,19 @@ fn under_unshare() {
 fn under_bwrap_without_a_capability() {
     let bundle = bundle("bwrap");
     let root = bundle.join("rootfs");
-    let command = ["bwrap", "--unshare-all", "--as-pid-1", "--bind", root.to_str().unwrap(), "/", "--proc", "/proc", "--dev", "/dev", "/.bulkhead/agent"];
+    let command = [
+        "bwrap",
+        "--unshare-all",
+        "--as-pid-1",
+        "--bind",
+        root.to_str().unwrap(),
+        "/",
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "/.bulkhead/agent",
+    ];
     if let Some(sandbox) = Sandbox::start(&command) {
         works(sandbox, true);
     }
@@ -137,7 +155,23 @@ fn under_crun() {
     // crun refuses a hybrid hierarchy unless the second one looks empty; in a mount namespace of its own that harms nobody.
     let script = "[ -d /sys/fs/cgroup/unified ] && mount -t tmpfs -o size=1m tmpfs /sys/fs/cgroup/unified; exec \"$@\"";
     let id = format!("bulkhead-pid1-{}", std::process::id());
-    let command = ["unshare", "-m", "--propagation", "slave", "sh", "-c", script, "sh", "crun", "--root", state.to_str().unwrap(), "run", "-b", bundle.to_str().unwrap(), &id];
+    let command = [
+        "unshare",
+        "-m",
+        "--propagation",
+        "slave",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        "crun",
+        "--root",
+        state.to_str().unwrap(),
+        "run",
+        "-b",
+        bundle.to_str().unwrap(),
+        &id,
+    ];
     if installed("crun") {
         if let Some(sandbox) = Sandbox::start(&command) {
             works(sandbox, true);
@@ -155,7 +189,18 @@ fn under_runsc() {
     let bundle = bundle("runsc");
     let state = bundle.join("state");
     let id = format!("bulkhead-pid1-{:08}", std::process::id());
-    let command = [&runsc, "--root", state.to_str().unwrap(), "--platform=systrap", "--network=none", "--ignore-cgroups", "run", "-bundle", bundle.to_str().unwrap(), &id];
+    let command = [
+        &runsc,
+        "--root",
+        state.to_str().unwrap(),
+        "--platform=systrap",
+        "--network=none",
+        "--ignore-cgroups",
+        "run",
+        "-bundle",
+        bundle.to_str().unwrap(),
+        &id,
+    ];
     if let Some(sandbox) = Sandbox::start(&command) {
         works(sandbox, false);
     }

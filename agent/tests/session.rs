@@ -50,7 +50,8 @@ impl Fifos {
     }
 
     fn ends(&self) -> (File, File) {
-        let from = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(self.directory.join("out")).unwrap();
+        let from =
+            OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(self.directory.join("out")).unwrap();
         let to = OpenOptions::new().write(true).open(self.directory.join("in")).unwrap();
         (to, from)
     }
@@ -201,7 +202,11 @@ fn malformed_messages_end_the_session_and_not_the_agent() {
 #[test]
 fn shutdown_is_graceful_then_not() {
     let mut agent = Agent::start();
-    let polite = agent.wire.open(&exec(&["/bin/sh", "-c", "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done"]));
+    let polite = agent.wire.open(&exec(&[
+        "/bin/sh",
+        "-c",
+        "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done",
+    ]));
     let stubborn = agent.wire.open(&exec(&["/bin/sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done"]));
     for stream in [polite, stubborn] {
         while !matches!(agent.wire.next_on(stream), Received::Data(..)) {}

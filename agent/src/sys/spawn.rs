@@ -229,8 +229,7 @@ fn become_user(program: &Program) -> ChildResult {
         }
         libc::syscall(libc::SYS_prctl, libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
         if program.change_user {
-            check(libc::syscall(libc::SYS_setresuid, program.uid, program.uid, program.uid))
-                .map_err(at(Step::User))?;
+            check(libc::syscall(libc::SYS_setresuid, program.uid, program.uid, program.uid)).map_err(at(Step::User))?;
         }
     }
     capabilities(program.uid).map_err(at(Step::Capabilities))
