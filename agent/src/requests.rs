@@ -2,7 +2,7 @@
 
 use crate::agent::Agent;
 use crate::failure::Failure;
-use crate::streams::{Kind, Stream, TaskStream, Waiting};
+use crate::streams::{Kind, Stream, TaskStream, Waiting, BEFORE_START_MAX};
 use crate::sys::{process, start, tty};
 use crate::wire::generated::{error_kind as kind, host_gone, Credit, Done, Message, MAX_STREAMS};
 use crate::workers::{Input, Task};
@@ -15,6 +15,9 @@ const SIGNAL_MAX: u8 = 64;
 
 impl Agent {
     pub(crate) fn request(&mut self, stream: u32, lane: u8, message: Message) {
+        if matches!(message, Message::Signal(_) | Message::Resize(_)) && self.waits_for_start(stream, &message) {
+            return;
+        }
         match message {
             Message::Ping(ping) => {
                 let pong = crate::wire::generated::Pong { token: ping.token };
@@ -25,7 +28,7 @@ impl Agent {
                 self.surroundings.default_user = configure.default_user;
                 self.surroundings.allow_setuid = configure.allow_setuid;
                 self.surroundings.env = configure.env;
-                if !configure.hostname.is_empty() {
+                if !configure.hostname.is_empty() && process::own_pid() == 1 {
                     // A sandbox that may not name itself keeps the name its runtime gave it.
                     let _ = start::set_hostname(&configure.hostname);
                 }
@@ -190,6 +193,15 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// True when the stream's process is still being started: the message waits for it.
+    fn waits_for_start(&mut self, id: u32, message: &Message) -> bool {
+        let Some(Stream { kind: Kind::Task(task), .. }) = self.streams.get_mut(&id) else { return false };
+        if task.starts_process && task.before_start.len() < BEFORE_START_MAX {
+            task.before_start.push(message.clone());
+        }
+        true
     }
 
     fn signal_stream(&mut self, id: u32, signal: u8, group: bool) {
