@@ -46,7 +46,7 @@ impl Agent {
     fn open(&mut self, id: u32, message: Message) {
         if id == 0 || id > STREAM_ID_MAX || self.streams.contains_key(&id) {
             // The host does not know its own streams any more.
-            return self.forget_session();
+            return self.lose_session();
         }
         if self.streams.len() >= MAX_STREAMS {
             let text = format!("{MAX_STREAMS} streams are open already; end one first");
@@ -76,7 +76,7 @@ impl Agent {
             other => match crate::files::task(other, &self.surroundings) {
                 Some((task, has_out)) => self.start_task(id, task, has_out, false),
                 // A message that only the agent sends.
-                None => self.forget_session(),
+                None => self.lose_session(),
             },
         }
     }
@@ -97,7 +97,7 @@ impl Agent {
         // A stream that ended meanwhile is fine: the host had not heard of it yet.
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if lane != 0 || bytes.len() as u64 > stream.granted {
-            return self.forget_session();
+            return self.lose_session();
         }
         stream.granted -= bytes.len() as u64;
         match &mut stream.kind {
@@ -138,7 +138,7 @@ impl Agent {
     fn credit(&mut self, id: u32, lane: u8, bytes: u32) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let Some(credit) = lane.checked_sub(1).and_then(|index| stream.credit.get_mut(usize::from(index))) else {
-            return self.forget_session();
+            return self.lose_session();
         };
         *credit = credit.saturating_add(u64::from(bytes));
         match &stream.kind {
