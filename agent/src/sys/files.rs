@@ -15,13 +15,15 @@ impl At {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
     pub size: u64,
     pub mtime_ns: i64,
+    pub ctime_ns: i64,
+    pub inode: u64,
 }
 
 impl Status {
@@ -46,6 +48,8 @@ fn status(raw: &libc::stat) -> Status {
         gid: raw.st_gid,
         size: raw.st_size as u64,
         mtime_ns: raw.st_mtime.saturating_mul(1_000_000_000).saturating_add(raw.st_mtime_nsec),
+        ctime_ns: raw.st_ctime.saturating_mul(1_000_000_000).saturating_add(raw.st_ctime_nsec),
+        inode: raw.st_ino,
     }
 }
 
@@ -84,9 +88,8 @@ pub fn read_link(at: At, path: &[u8]) -> Result<Vec<u8>> {
     let path = c_string(path)?;
     let mut target = vec![0u8; libc::PATH_MAX as usize];
     // SAFETY: pointer and length of a live buffer.
-    let length = check(unsafe {
-        libc::readlinkat(at.0, path.as_ptr(), target.as_mut_ptr().cast(), target.len()) as i64
-    })?;
+    let length =
+        check(unsafe { libc::readlinkat(at.0, path.as_ptr(), target.as_mut_ptr().cast(), target.len()) as i64 })?;
     target.truncate(length as usize);
     Ok(target)
 }
@@ -113,7 +116,8 @@ pub fn rename(from: &[u8], to: &[u8], replace: bool) -> Result<()> {
         if replace {
             return check(libc::renameat(here, from.as_ptr(), here, to.as_ptr()) as i64).map(drop);
         }
-        check(libc::syscall(libc::SYS_renameat2, here, from.as_ptr(), here, to.as_ptr(), libc::RENAME_NOREPLACE)).map(drop)
+        check(libc::syscall(libc::SYS_renameat2, here, from.as_ptr(), here, to.as_ptr(), libc::RENAME_NOREPLACE))
+            .map(drop)
     }
 }
 
