@@ -119,7 +119,8 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
       const early = box.exec("sleep 30");
       early.kill();
       expect(await early).toMatchObject({ signal: "SIGKILL" });
-      const late = box.exec("sleep 30");
+      // Not through a shell: it may swallow a SIGINT that comes while it starts.
+      const late = box.exec(["sleep", "30"]);
       await late.pid;
       late.kill("SIGINT");
       expect((await late.exit).signal).toBe("SIGINT");
@@ -237,7 +238,7 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
       expect(await box.files.readText(at("x"))).toBe("old");
       await box.files.write(at("x"), "new", { atomic: true });
       expect(await box.files.readText(at("x"))).toBe("new");
-      expect((await box.files.list(dir)).filter((entry) => entry.path.includes("x")).length).toBe(1);
+      expect((await box.files.list(dir)).filter((entry) => entry.path.endsWith("x") || entry.path.includes(".x")).length).toBe(1);
     });
 
     test("names that are not UTF-8 go round", async () => {
@@ -265,7 +266,7 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
       await expect(box.files.read("/etc")).rejects.toMatchObject({ code: "FILE_IS_A_DIRECTORY" });
       await expect(box.files.list("/etc/passwd")).rejects.toMatchObject({ code: "FILE_NOT_A_DIRECTORY" });
       await expect(box.files.readStream(at("none"))).rejects.toMatchObject({ code: "FILE_NOT_FOUND" });
-      await expect(box.files.read("/dev/zero", { maxBytes: 100_000 })).rejects.toMatchObject({ code: expect.stringMatching(/OUTPUT_LIMIT|FILE_/) });
+      await expect(box.files.read("/dev/zero", { maxBytes: 100_000 })).rejects.toMatchObject({ code: "SPEC_INVALID" });
       await box.files.write(at("big"), Buffer.alloc(200_000));
       await expect(box.files.read(at("big"), { maxBytes: 100_000 })).rejects.toMatchObject({ code: "OUTPUT_LIMIT" });
     });
