@@ -14,6 +14,7 @@ import {
   type TerminalSize,
 } from "./exec-request.ts";
 import { Collector, commandFailed, ExecResult, type ExitStatus, tail, toExitStatus } from "./exec-result.ts";
+import { MAX_PID, MAX_TIMEOUT_MS, whole } from "./names.ts";
 import { mergeLanes, type OutputEvent } from "./output-events.ts";
 import { type SignalInput, signalNumber } from "./signals.ts";
 
@@ -74,6 +75,8 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
     this.#subject = origin.kind === "exec" ? describeCommand(origin.command) : `process ${origin.pid}`;
     for (const promise of [this.#pid.promise, this.#exit.promise, this.#over.promise]) promise.catch(ignore);
     try {
+      whole(options.timeoutMs ?? 1, "timeoutMs", 1, MAX_TIMEOUT_MS);
+      whole(options.drainGraceMs ?? 0, "drainGraceMs", 0, MAX_TIMEOUT_MS);
       if (options.signal?.aborted === true) throw aborted(this.#subject, options.signal);
       this.#stream = inside.channel.open(this.#request(origin), {
         subject: this.#subject,
@@ -90,11 +93,12 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
       return;
     }
     options.signal?.addEventListener("abort", this.#abort, { once: true });
-    if (options.timeoutMs !== undefined) this.#timer = setTimeout(() => this.#timeout(), options.timeoutMs);
+    const { timeoutMs } = options;
+    if (timeoutMs !== undefined) this.#timer = setTimeout(() => this.#timeout(timeoutMs), timeoutMs);
   }
 
   #request(origin: Origin): OpenMessage {
-    if (origin.kind === "connect") return { name: "Connect", body: { pid: origin.pid } };
+    if (origin.kind === "connect") return { name: "Connect", body: { pid: whole(origin.pid, "pid", 1, MAX_PID) } };
     return { name: "Exec", body: execBody(origin.command, this.#options) };
   }
 
@@ -292,16 +296,17 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
     if (this.#kills) this.kill("SIGKILL");
     // Cancelled before it has started, the process would start all the same and live on unseen.
     if (this.#started || !this.#kills) this.#stream?.cancel(error);
+    else this.#stream?.abandon(error);
     this.#fail(error);
   }
 
   readonly #abort = (): void => this.#stop(aborted(this.#subject, this.#options.signal));
 
-  #timeout(): void {
+  #timeout(timeoutMs: number): void {
     const { out, err } = this.#collectors;
     const partial = { stdout: tail(out?.take() ?? EMPTY), stderr: tail(err?.take() ?? EMPTY) };
     const pid = this.#state.at === "running" ? this.#state.pid : null;
-    this.#stop(timedOut(this.#subject, this.#options.timeoutMs ?? 0, { pid, ...partial }));
+    this.#stop(timedOut(this.#subject, timeoutMs, { pid, ...partial }));
   }
 }
 
