@@ -65,6 +65,7 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
   #started = false;
   /** Signals asked for before there was a process to get them. */
   readonly #early: { readonly signal: number; readonly group: boolean }[] = [];
+  #earlySize: TerminalSize | null = null;
   #timer: NodeJS.Timeout | null = null;
   #drain: NodeJS.Timeout | null = null;
 
@@ -165,7 +166,9 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
 
   /** Of its pty. */
   resize(size: TerminalSize): void {
-    this.#stream?.send({ name: "Resize", body: terminalSize(size) });
+    const body = terminalSize(size);
+    if (this.#started) this.#stream?.send({ name: "Resize", body });
+    else this.#earlySize = body;
   }
 
   /** Stops listening; the process goes on and can be connected to later. Lanes end, the result rejects with ABORTED. */
@@ -227,6 +230,7 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
   #message(message: StreamMessage): void {
     if (message.name === "Started") {
       this.#started = true;
+      if (this.#earlySize !== null) this.#stream?.send({ name: "Resize", body: this.#earlySize });
       for (const body of this.#early) this.#stream?.send({ name: "Signal", body });
       if (this.#state.at === "failed") {
         this.#stream?.cancel();
