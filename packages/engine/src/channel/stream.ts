@@ -7,7 +7,10 @@ import { OutboundLane } from "./outbound.ts";
 import { LANE, readMessage, TYPE, type Message } from "./wire.gen.ts";
 
 /** A message on a stream that is neither flow control nor an end. */
-export type StreamMessage = Extract<Message, { readonly name: "Started" | "Exited" | "StatResult" | "Opened" | "Written" | "Usage" }>;
+export type StreamMessage = Extract<
+  Message,
+  { readonly name: "Started" | "Exited" | "StatResult" | "Opened" | "Written" | "Usage" }
+>;
 
 export type StreamEnd =
   | { readonly how: "done" }
@@ -76,6 +79,11 @@ export class ChannelStream {
     this.#closeLanes(error);
   }
 
+  /** Readers and writers of the lanes see their end now; the stream itself waits for `cancel` or its own end. */
+  abandon(error: Error): void {
+    this.#closeLanes(error);
+  }
+
   /** One frame from the agent. @returns true when it was the stream's last. @throws Malformed for any violation. */
   receive(type: number, lane: number, payload: Buffer): boolean {
     if (type === TYPE.Data) {
@@ -119,7 +127,8 @@ export class ChannelStream {
     const { first, messages } = this.#grammar;
     if (!messages.includes(type)) throw new Malformed("a message that does not belong to its stream");
     if (this.#seen.has(type)) throw new Malformed("a message twice on one stream");
-    if (first !== null && first !== type && !this.#seen.has(first)) throw new Malformed("a message before the stream was answered");
+    if (first !== null && first !== type && !this.#seen.has(first))
+      throw new Malformed("a message before the stream was answered");
     this.#seen.add(type);
   }
 
@@ -135,7 +144,8 @@ export class ChannelStream {
       if (!this.#seen.has(type)) throw new Malformed("the end of a stream before all it has to say");
     }
     for (const lane of this.#grammar.endsBeforeDone) {
-      if (!(lane === LANE.out ? this.out : this.err).ended) throw new Malformed("the end of a stream before its lanes ended");
+      if (!(lane === LANE.out ? this.out : this.err).ended)
+        throw new Malformed("the end of a stream before its lanes ended");
     }
   }
 

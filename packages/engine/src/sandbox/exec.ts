@@ -5,8 +5,16 @@ import type { InboundLane } from "../channel/inbound.ts";
 import type { ChannelStream, StreamEnd, StreamMessage } from "../channel/stream.ts";
 import type { Inside } from "./calls.ts";
 import { aborted, outputLimit, timedOut } from "./errors.ts";
-import { type Command, describeCommand, execBody, type ExecOptions, terminalSize, type TerminalSize } from "./exec-request.ts";
+import {
+  type Command,
+  describeCommand,
+  execBody,
+  type ExecOptions,
+  terminalSize,
+  type TerminalSize,
+} from "./exec-request.ts";
 import { Collector, commandFailed, ExecResult, type ExitStatus, tail, toExitStatus } from "./exec-result.ts";
+import { MAX_PID, MAX_TIMEOUT_MS, whole } from "./names.ts";
 import { mergeLanes, type OutputEvent } from "./output-events.ts";
 import { type SignalInput, signalNumber } from "./signals.ts";
 
@@ -57,6 +65,7 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
   #started = false;
   /** Signals asked for before there was a process to get them. */
   readonly #early: { readonly signal: number; readonly group: boolean }[] = [];
+  #earlySize: TerminalSize | null = null;
   #timer: NodeJS.Timeout | null = null;
   #drain: NodeJS.Timeout | null = null;
 
@@ -67,6 +76,8 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
     this.#subject = origin.kind === "exec" ? describeCommand(origin.command) : `process ${origin.pid}`;
     for (const promise of [this.#pid.promise, this.#exit.promise, this.#over.promise]) promise.catch(ignore);
     try {
+      whole(options.timeoutMs ?? 1, "timeoutMs", 1, MAX_TIMEOUT_MS);
+      whole(options.drainGraceMs ?? 0, "drainGraceMs", 0, MAX_TIMEOUT_MS);
       if (options.signal?.aborted === true) throw aborted(this.#subject, options.signal);
       this.#stream = inside.channel.open(this.#request(origin), {
         subject: this.#subject,
@@ -75,15 +86,20 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
       });
       this.#feedStdin(this.#stream);
     } catch (error) {
-      this.#fail(error instanceof BulkheadError ? error : new BulkheadError("INTERNAL", { what: `${this.#subject} could not be started`, cause: error }));
+      this.#fail(
+        error instanceof BulkheadError
+          ? error
+          : new BulkheadError("INTERNAL", { what: `${this.#subject} could not be started`, cause: error }),
+      );
       return;
     }
     options.signal?.addEventListener("abort", this.#abort, { once: true });
-    if (options.timeoutMs !== undefined) this.#timer = setTimeout(() => this.#timeout(), options.timeoutMs);
+    const { timeoutMs } = options;
+    if (timeoutMs !== undefined) this.#timer = setTimeout(() => this.#timeout(timeoutMs), timeoutMs);
   }
 
   #request(origin: Origin): OpenMessage {
-    if (origin.kind === "connect") return { name: "Connect", body: { pid: origin.pid } };
+    if (origin.kind === "connect") return { name: "Connect", body: { pid: whole(origin.pid, "pid", 1, MAX_PID) } };
     return { name: "Exec", body: execBody(origin.command, this.#options) };
   }
 
@@ -92,7 +108,14 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
     if (stdin === "pipe" || !this.#kills || (pty !== undefined && stdin === undefined)) return;
     if (stdin === undefined || stdin === "null") return;
     if (stdin instanceof Readable) {
-      stdin.on("error", (cause) => this.#stop(new BulkheadError("ABORTED", { what: `${this.#subject} was ended: its standard input could not be read`, cause })));
+      stdin.on("error", (cause) =>
+        this.#stop(
+          new BulkheadError("ABORTED", {
+            what: `${this.#subject} was ended: its standard input could not be read`,
+            cause,
+          }),
+        ),
+      );
       stdin.pipe(this.stdin);
     } else {
       stream.in.write(typeof stdin === "string" ? Buffer.from(stdin) : stdin, ignore);
@@ -143,7 +166,9 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
 
   /** Of its pty. */
   resize(size: TerminalSize): void {
-    this.#stream?.send({ name: "Resize", body: terminalSize(size) });
+    const body = terminalSize(size);
+    if (this.#started) this.#stream?.send({ name: "Resize", body });
+    else this.#earlySize = body;
   }
 
   /** Stops listening; the process goes on and can be connected to later. Lanes end, the result rejects with ABORTED. */
@@ -165,7 +190,7 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
   }
 
   finally(settled: () => void): Promise<ExecResult> {
-    return this.then().finally(settled);
+    return this.then(undefined).finally(settled);
   }
 
   [Symbol.asyncIterator](): AsyncIterator<OutputEvent> {
@@ -181,7 +206,13 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
     const state = this.#state;
     if (state.at !== "exited") throw this.#failure();
     const { out, err } = this.#collectors;
-    const result = new ExecResult(state.pid, state.status, state.durationMs, out?.take() ?? EMPTY, err?.take() ?? EMPTY);
+    const result = new ExecResult(
+      state.pid,
+      state.status,
+      state.durationMs,
+      out?.take() ?? EMPTY,
+      err?.take() ?? EMPTY,
+    );
     if (this.#options.check === true && !result.ok) throw commandFailed(this.#subject, result);
     return result;
   }
@@ -199,6 +230,7 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
   #message(message: StreamMessage): void {
     if (message.name === "Started") {
       this.#started = true;
+      if (this.#earlySize !== null) this.#stream?.send({ name: "Resize", body: this.#earlySize });
       for (const body of this.#early) this.#stream?.send({ name: "Signal", body });
       if (this.#state.at === "failed") {
         this.#stream?.cancel();
@@ -268,16 +300,17 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
     if (this.#kills) this.kill("SIGKILL");
     // Cancelled before it has started, the process would start all the same and live on unseen.
     if (this.#started || !this.#kills) this.#stream?.cancel(error);
+    else this.#stream?.abandon(error);
     this.#fail(error);
   }
 
   readonly #abort = (): void => this.#stop(aborted(this.#subject, this.#options.signal));
 
-  #timeout(): void {
+  #timeout(timeoutMs: number): void {
     const { out, err } = this.#collectors;
     const partial = { stdout: tail(out?.take() ?? EMPTY), stderr: tail(err?.take() ?? EMPTY) };
     const pid = this.#state.at === "running" ? this.#state.pid : null;
-    this.#stop(timedOut(this.#subject, this.#options.timeoutMs ?? 0, { pid, ...partial }));
+    this.#stop(timedOut(this.#subject, timeoutMs, { pid, ...partial }));
   }
 }
 

@@ -24,7 +24,12 @@ export function pathBytes(path: GuestPath): Uint8Array {
   if (bytes.length === 0 || bytes.length > MAX_PATH_BYTES || bytes.includes(0)) {
     throw new BulkheadError("SPEC_INVALID", {
       what: `path ${quote(path)} is not a path`,
-      why: bytes.length === 0 ? "it is empty" : bytes.includes(0) ? "it holds a zero byte" : `it has ${bytes.length} bytes`,
+      why:
+        bytes.length === 0
+          ? "it is empty"
+          : bytes.includes(0)
+            ? "it holds a zero byte"
+            : `it has ${bytes.length} bytes`,
       next: `give 1 to ${MAX_PATH_BYTES} bytes without a zero byte`,
     });
   }
@@ -33,8 +38,25 @@ export function pathBytes(path: GuestPath): Uint8Array {
 
 /** Bytes of an argument, or of a directory that may be left out. @param what names it in the error. */
 export function plainBytes(text: string, what: string): Uint8Array {
-  if (text.includes("\0")) throw new BulkheadError("SPEC_INVALID", { what: `${what} ${quote(text)} holds a zero byte` });
+  if (text.includes("\0"))
+    throw new BulkheadError("SPEC_INVALID", { what: `${what} ${quote(text)} holds a zero byte` });
   return Buffer.from(text, "utf8");
+}
+
+/** The longest delay Node's timers take; a longer one would fire at once. */
+export const MAX_TIMEOUT_MS = 2 ** 31 - 1;
+/** Linux's PID_MAX_LIMIT on 64-bit machines. */
+export const MAX_PID = 4_194_304;
+/** Permission bits, set-id and sticky bits. */
+export const MAX_MODE = 0o7777;
+
+/** @returns `value`, when it is a whole number within both bounds. @param what names it in the error. */
+export function whole(value: number, what: string, least: number, most: number): number {
+  if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
+  throw new BulkheadError("SPEC_INVALID", {
+    what: `${what} of ${value} is out of range`,
+    next: `give a whole number from ${least} to ${most}`,
+  });
 }
 
 const SHOWN_CHARS = 120;

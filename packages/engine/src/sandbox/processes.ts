@@ -2,6 +2,7 @@ import { Malformed, type WireReader } from "../channel/codec.ts";
 import { readProcess, type Process } from "../channel/wire.gen.ts";
 import { answerOf, call, type CallOptions, type Inside, records } from "./calls.ts";
 import { safeNumber, untrustedText } from "./errors.ts";
+import { MAX_PID, whole } from "./names.ts";
 import { type SignalInput, signalName, signalNumber } from "./signals.ts";
 
 /** More processes than any sandbox's pids limit in practice; a longer list is a lie. */
@@ -55,7 +56,13 @@ export async function listProcesses(inside: Inside, options: CallOptions = {}): 
     if (found.length >= MAX_PROCESSES) throw new Malformed(`more than ${MAX_PROCESSES} processes`);
     return toProcess(readProcess(reader));
   };
-  for await (const process of records(inside, { name: "ListProcesses", body: {} }, "the list of processes", read, options)) {
+  for await (const process of records(
+    inside,
+    { name: "ListProcesses", body: {} },
+    "the list of processes",
+    read,
+    options,
+  )) {
     found.push(process);
   }
   return found;
@@ -69,7 +76,7 @@ export async function signalProcess(
   options: CallOptions & { readonly group?: boolean } = {},
 ): Promise<void> {
   const number = signalNumber(signal);
-  const body = { pid, signal: number, group: options.group ?? false };
+  const body = { pid: whole(pid, "pid", 1, MAX_PID), signal: number, group: options.group ?? false };
   await call(inside, { name: "SignalProcess", body }, `process ${pid}, to be sent ${signalName(number)},`, options);
 }
 

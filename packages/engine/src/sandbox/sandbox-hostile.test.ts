@@ -2,14 +2,25 @@ import { type BulkheadError, type Plan } from "@bulkhead/contract";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { WireWriter } from "../channel/codec.ts";
-import { type Entry, INITIAL_CREDIT_BYTES, LANE, type Message, TYPE, writeEntry, writeWatchEvent } from "../channel/wire.gen.ts";
+import {
+  type Entry,
+  INITIAL_CREDIT_BYTES,
+  LANE,
+  type Message,
+  TYPE,
+  writeEntry,
+  writeWatchEvent,
+} from "../channel/wire.gen.ts";
 import { type FakeAgent, fakePair } from "../testing/fake-agent.ts";
 import { Sandbox, type SandboxEnd } from "./sandbox.ts";
 
 const DONE: Message = { name: "Done", body: {} };
 const END: Message = { name: "End", body: {} };
 const STARTED: Message = { name: "Started", body: { pid: 7, stdoutOffset: 0n, stderrOffset: 0n } };
-const EXITED: Message = { name: "Exited", body: { code: 3, signal: 0, coreDumped: false, userMs: 0n, systemMs: 0n, maxRssBytes: 0n } };
+const EXITED: Message = {
+  name: "Exited",
+  body: { code: 3, signal: 0, coreDumped: false, userMs: 0n, systemMs: 0n, maxRssBytes: 0n },
+};
 
 let uncaught: unknown[] = [];
 const record = (error: unknown): void => void uncaught.push(error);
@@ -95,7 +106,14 @@ describe("records from a hostile agent", () => {
       agent.say(stream, DONE);
     });
     const [first, second] = await box.files.list("/");
-    expect(first).toMatchObject({ path: "a", kind: "file", mode: 0o644, owner: "ro ot", size: Number.MAX_SAFE_INTEGER, target: null });
+    expect(first).toMatchObject({
+      path: "a",
+      kind: "file",
+      mode: 0o644,
+      owner: "ro ot",
+      size: Number.MAX_SAFE_INTEGER,
+      target: null,
+    });
     expect(second?.path).toBe("\ufffdA");
     expect(Buffer.from(second?.pathBytes ?? []).toString("hex")).toBe("ff41");
   });
@@ -165,6 +183,22 @@ describe("executions", () => {
     ]);
   });
 
+  test("aborted before it has started: it is ended as soon as it has", async () => {
+    const { agent, box } = await setup(() => {});
+    const controller = new AbortController();
+    const execution = box.exec("late", { signal: controller.signal });
+    const stream = execution.stdout;
+    await sleep(5);
+    controller.abort();
+    await expect(execution).rejects.toMatchObject({ code: "ABORTED" });
+    await sleep(1);
+    expect(stream.errored).toMatchObject({ code: "ABORTED" });
+    expect(agent.seen).toHaveLength(1);
+    agent.say(1, STARTED);
+    await sleep(5);
+    expect(agent.seen.slice(1).map((one) => one.message?.name)).toEqual(["Signal", "Cancel"]);
+  });
+
   test("too much output is OUTPUT_LIMIT, never a result cut short", async () => {
     const { box } = await setup((fake, name, stream) => {
       if (name !== "Exec") return;
@@ -189,7 +223,12 @@ describe("executions", () => {
     const { box, released } = await setup((fake, name, stream) => name === "Exec" && fake.say(stream, STARTED));
     const execution = box.exec("sleep 9");
     const never = box.files.read("/x");
-    await Promise.all([box.kill(), box.kill(), expect(execution).rejects.toMatchObject({ code: "SANDBOX_GONE" }), expect(never).rejects.toMatchObject({ code: "SANDBOX_GONE" })]);
+    await Promise.all([
+      box.kill(),
+      box.kill(),
+      expect(execution).rejects.toMatchObject({ code: "SANDBOX_GONE" }),
+      expect(never).rejects.toMatchObject({ code: "SANDBOX_GONE" }),
+    ]);
     expect(released()).toBe(1);
     await expect(box.exec("true")).rejects.toMatchObject({ code: "SANDBOX_GONE" });
     await expect(box.exec("true").pid).rejects.toMatchObject({ code: "SANDBOX_GONE" });
@@ -208,6 +247,11 @@ describe("executions", () => {
     await expect(box.files.stat("")).rejects.toMatchObject(invalid);
     await expect(box.files.read("/a\0")).rejects.toMatchObject(invalid);
     await expect(box.files.write("/a", "", { append: true, atomic: true })).rejects.toMatchObject(invalid);
+    await expect(box.exec("x", { timeoutMs: 2 ** 31 })).rejects.toMatchObject(invalid);
+    await expect(box.connect(Number.NaN)).rejects.toMatchObject(invalid);
+    await expect(box.signal(-1, "SIGTERM")).rejects.toMatchObject(invalid);
+    await expect(box.files.chmod("/a", 0o17777)).rejects.toMatchObject(invalid);
+    await expect(box.files.list("/a", { depth: 0 })).rejects.toMatchObject(invalid);
     await expect(box.dial(0)).rejects.toMatchObject(invalid);
     await expect(box.signal(1, "SIGNOPE")).rejects.toMatchObject(invalid);
     expect(agent.seen).toEqual([]);

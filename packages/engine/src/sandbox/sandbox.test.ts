@@ -7,15 +7,15 @@ import { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { agentPath } from "../testing/config.ts";
-import { CONFIGURE, type RealAgent, startRealAgent } from "../testing/real-agent.ts";
-import type { Plan } from "@bulkhead/contract";
-import { Channel } from "../channel/channel.ts";
-import { HostGone, TYPE } from "../channel/wire.gen.ts";
-import { rawFrame } from "../testing/fake-agent.ts";
-import { Sandbox } from "./sandbox.ts";
+import { type RealAgent, startRealAgent } from "../testing/real-agent.ts";
+import type { Sandbox } from "./sandbox.ts";
 
-if (agentPath === null) console.error("SKIPPED: the agent is not built, nothing real is tested (cargo build --release -p bulkhead-agent)");
+if (agentPath === null)
+  console.error("SKIPPED: the agent is not built, nothing real is tested (cargo build --release -p bulkhead-agent)");
 
+const PATIENT = { timeout: 4_000 };
+
+// Needs the agent's binary, which cargo makes; the line above says loudly when it is not there.
 describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
   let agent: RealAgent;
   let box: Sandbox;
@@ -36,7 +36,10 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
       const result = await box.exec("echo out; echo err >&2; exit 7");
       expect(result).toMatchObject({ exitCode: 7, signal: null, ok: false, text: "out\n", errorText: "err\n" });
       expect(result.pid).toBeGreaterThan(1);
-      await expect(box.exec("echo no >&2; exit 7", { check: true })).rejects.toMatchObject({ code: "COMMAND_FAILED", details: { exitCode: 7, stderr: "no\n" } });
+      await expect(box.exec("echo no >&2; exit 7", { check: true })).rejects.toMatchObject({
+        code: "COMMAND_FAILED",
+        details: { exitCode: 7, stderr: "no\n" },
+      });
     });
 
     test("a signal is named", async () => {
@@ -82,7 +85,8 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
 
     test("both lanes as they come", async () => {
       const lanes: string[] = [];
-      for await (const { lane, data } of box.exec("echo a; sleep 0.05; echo b >&2; sleep 0.05; echo c")) lanes.push(`${lane} ${data.toString().trim()}`);
+      for await (const { lane, data } of box.exec("echo a; sleep 0.05; echo b >&2; sleep 0.05; echo c"))
+        lanes.push(`${lane} ${data.toString().trim()}`);
       expect(lanes).toEqual(["stdout a", "stderr b", "stdout c"]);
     });
 
@@ -95,6 +99,16 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
 
     test("input nobody reads is no error", async () => {
       expect((await box.exec("exec true", { stdin: Buffer.alloc(4 * 1024 * 1024) })).exitCode).toBe(0);
+    });
+
+    test("more at once than the wire has streams: each one ends or is refused, and the rest go on", async () => {
+      const many = Array.from({ length: 1_030 }, () => box.files.exists("/etc/passwd"));
+      const settled = await Promise.allSettled(many);
+      const refused = settled.filter((one) => one.status === "rejected");
+      expect(refused.length).toBeGreaterThanOrEqual(6);
+      for (const { reason } of refused as PromiseRejectedResult[])
+        expect(reason).toMatchObject({ code: "STREAM_LIMIT" });
+      expect(await box.files.exists("/etc/passwd")).toBe(true);
     });
 
     test("50 at once", async () => {
@@ -119,26 +133,27 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
       const early = box.exec("sleep 30");
       early.kill();
       expect(await early).toMatchObject({ signal: "SIGKILL" });
-      const late = box.exec("sleep 30");
+      // Not through a shell: it may swallow a SIGINT that comes while it starts.
+      const late = box.exec(["sleep", "30"]);
       await late.pid;
       late.kill("SIGINT");
       expect((await late.exit).signal).toBe("SIGINT");
     });
 
     test("a background process that holds the output: the result comes, the process goes on", async () => {
-      const file = at("background");
-      const started = performance.now();
-      const result = await box.exec(`(sleep 1; echo x > ${file}) & echo started`, { drainGraceMs: 100 });
-      expect(result.text).toBe("started\n");
-      expect(performance.now() - started).toBeLessThan(900);
-      await expect.poll(() => box.files.exists(file), { timeout: 3_000 }).toBe(true);
+      const result = await box.exec("sleep 600 & echo $!", { drainGraceMs: 100 });
+      const pid = Number(result.text);
+      expect((await box.processes()).find((one) => one.pid === pid)?.command).toContain("sleep");
+      await box.signal(pid, "SIGKILL");
     });
 
     test("too much output is refused, and the process killed", async () => {
       const flood = box.exec("yes", { maxOutputBytes: 1_000_000 });
       const pid = await flood.pid;
       await expect(flood).rejects.toMatchObject({ code: "OUTPUT_LIMIT" });
-      await expect.poll(async () => (await box.processes()).some((one) => one.pid === pid && one.state !== "Z")).toBe(false);
+      await expect
+        .poll(async () => (await box.processes()).some((one) => one.pid === pid && one.state !== "Z"), PATIENT)
+        .toBe(false);
     });
 
     test("a flood nobody reads stalls inside, not in host memory", async () => {
@@ -184,7 +199,7 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
       const usage = await box.usage();
       expect(usage.processes).toBeGreaterThan(0);
       expect(usage.memoryTotalBytes).toBeGreaterThan(usage.memoryUsedBytes);
-      expect(await box.ping()).toBeLessThan(1_000);
+      expect(await box.ping()).toBeGreaterThan(0);
     });
   });
 
@@ -193,15 +208,17 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
     let seen = "";
     pty.output.on("data", (chunk: Buffer) => (seen += chunk.toString()));
     pty.input.write("stty size; tty\n");
-    await expect.poll(() => seen).toMatch(/30 100\r\n\/dev\/pts\/\d+/);
+    await expect.poll(() => seen, PATIENT).toMatch(/30 100\r\n\/dev\/pts\/\d+/);
     pty.resize(40, 90);
     pty.input.write("stty size\n");
-    await expect.poll(() => seen).toContain("40 90");
-    pty.input.write("sleep 30\n");
-    await sleep(100);
+    await expect.poll(() => seen, PATIENT).toContain("40 90");
+    pty.input.write("sleep 613\n");
+    const sleeps = async (): Promise<boolean> => (await box.processes()).some(({ command }) => command.includes("613"));
+    await expect.poll(sleeps, PATIENT).toBe(true);
     pty.input.write("\u0003");
+    await expect.poll(sleeps, PATIENT).toBe(false);
     pty.input.write("echo a$((1+1))c\n");
-    await expect.poll(() => seen).toContain("a2c");
+    await expect.poll(() => seen, PATIENT).toContain("a2c");
     pty.input.write("exit 5\n");
     expect((await pty.exit).exitCode).toBe(5);
   });
@@ -209,16 +226,22 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
   describe("files", () => {
     test("written, read, appended, listed, moved, removed", async () => {
       const content = randomBytes(3_000_000);
-      expect(await box.files.write(at("a/b/f"), content, { parents: true, mode: 0o600 })).toEqual({ bytes: content.length });
+      expect(await box.files.write(at("a/b/f"), content, { parents: true, mode: 0o600 })).toEqual({
+        bytes: content.length,
+      });
       expect((await box.files.read(at("a/b/f"))).equals(content)).toBe(true);
-      expect((await box.files.read(at("a/b/f"), { offset: 10, length: 5 })).equals(content.subarray(10, 15))).toBe(true);
+      expect((await box.files.read(at("a/b/f"), { offset: 10, length: 5 })).equals(content.subarray(10, 15))).toBe(
+        true,
+      );
       expect(await box.files.stat(at("a/b/f"))).toMatchObject({ kind: "file", size: content.length, mode: 0o600 });
       await box.files.write(at("a/t"), "one");
       await box.files.write(at("a/t"), Readable.from(["two", Buffer.from("three")]), { append: true });
       expect(await box.files.readText(at("a/t"))).toBe("onetwothree");
       await box.files.symlink("t", at("a/link"));
       expect(await box.files.stat(at("a/link"), { follow: false })).toMatchObject({ kind: "symlink", target: "t" });
-      const names = (await box.files.list(at("a"), { depth: 2 })).map((entry) => entry.path.slice(entry.path.lastIndexOf("/") + 1)).sort();
+      const names = (await box.files.list(at("a"), { depth: 2 }))
+        .map((entry) => entry.path.slice(entry.path.lastIndexOf("/") + 1))
+        .sort();
       expect(names).toEqual(["b", "f", "link", "t"]);
       await box.files.move(at("a/t"), at("a/u"));
       await expect(box.files.remove(at("a"))).rejects.toMatchObject({ code: "FILE_FAILED" });
@@ -237,7 +260,9 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
       expect(await box.files.readText(at("x"))).toBe("old");
       await box.files.write(at("x"), "new", { atomic: true });
       expect(await box.files.readText(at("x"))).toBe("new");
-      expect((await box.files.list(dir)).filter((entry) => entry.path.includes("x")).length).toBe(1);
+      expect(
+        (await box.files.list(dir)).filter((entry) => entry.path.endsWith("x") || entry.path.includes(".x")).length,
+      ).toBe(1);
     });
 
     test("names that are not UTF-8 go round", async () => {
@@ -265,7 +290,7 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
       await expect(box.files.read("/etc")).rejects.toMatchObject({ code: "FILE_IS_A_DIRECTORY" });
       await expect(box.files.list("/etc/passwd")).rejects.toMatchObject({ code: "FILE_NOT_A_DIRECTORY" });
       await expect(box.files.readStream(at("none"))).rejects.toMatchObject({ code: "FILE_NOT_FOUND" });
-      await expect(box.files.read("/dev/zero", { maxBytes: 100_000 })).rejects.toMatchObject({ code: expect.stringMatching(/OUTPUT_LIMIT|FILE_/) });
+      await expect(box.files.read("/dev/zero", { maxBytes: 100_000 })).rejects.toMatchObject({ code: "SPEC_INVALID" });
       await box.files.write(at("big"), Buffer.alloc(200_000));
       await expect(box.files.read(at("big"), { maxBytes: 100_000 })).rejects.toMatchObject({ code: "OUTPUT_LIMIT" });
     });
@@ -277,7 +302,7 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
         bytes += (piece as Buffer).length;
         if (bytes > 1_000_000) break;
       }
-      await expect.poll(() => agent.channel.streams).toBe(0);
+      await expect.poll(() => agent.channel.streams, PATIENT).toBe(0);
     });
 
     test("watched, recursively", async () => {
@@ -291,7 +316,7 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
         if (event.kind === "write") break;
       }
       expect(kinds).toContain("create");
-      await expect.poll(() => agent.channel.streams).toBe(0);
+      await expect.poll(() => agent.channel.streams, PATIENT).toBe(0);
     });
 
     test("a closed watch ends, an aborted one throws", async () => {
@@ -314,13 +339,19 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
       });
       for (const where of ["tcp", "unix"] as const) {
         const path = at("socket");
-        await new Promise<void>((resolve) => (where === "tcp" ? server.listen(0, "127.0.0.1", resolve) : server.listen(path, resolve)));
+        await new Promise<void>((resolve) =>
+          where === "tcp" ? server.listen(0, "127.0.0.1", resolve) : server.listen(path, resolve),
+        );
         const address = server.address();
-        const connection = await box.dial(typeof address === "object" && address !== null ? address.port : { unix: path });
+        const connection = await box.dial(
+          typeof address === "object" && address !== null ? address.port : { unix: path },
+        );
         connection.end(Buffer.alloc(1_000_000, 0x61));
         expect((await Array.fromAsync(connection)).join("")).toBe("got 1000000");
         await new Promise((resolve) => server.close(resolve));
-        await expect(box.dial(typeof address === "object" && address !== null ? address.port : { unix: path })).rejects.toMatchObject({
+        await expect(
+          box.dial(typeof address === "object" && address !== null ? address.port : { unix: path }),
+        ).rejects.toMatchObject({
           code: where === "tcp" ? "PORT_CLOSED" : expect.stringMatching(/PORT_CLOSED|FILE_NOT_FOUND/),
         });
       }
@@ -328,39 +359,6 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
   });
 
   test("no stream is left when all is done", async () => {
-    await expect.poll(() => agent.channel.streams).toBe(0);
-  });
-});
-
-describe.skipIf(agentPath === null)("the end of the real agent", () => {
-  test("the host's end of file ends it; its death fails what is under way", async () => {
-    await using first = await startRealAgent({ over: "fifos" });
-    const running = first.box.exec("sleep 30");
-    await running.pid;
-    first.child.kill("SIGKILL");
-    await expect(running).rejects.toMatchObject({ code: "SANDBOX_GONE", why: "its first process was ended by SIGKILL" });
-    await using second = await startRealAgent();
-    second.channel.close();
-    expect(await second.box.ended).toMatchObject({ signal: null });
-  });
-
-  test("a host that dies within a frame: the next one attaches, processes went on", async () => {
-    await using first = await startRealAgent({ over: "fifos", configure: { ...CONFIGURE, hostGone: HostGone.keep } });
-    const sleeper = first.box.exec("sleep 1; echo late; sleep 30");
-    const flood = first.box.exec(["yes"]);
-    const [pid] = await Promise.all([sleeper.pid, flood.pid]);
-    await sleep(50);
-    // What a host leaves that is killed in the middle of a write: a header that promises more than comes.
-    first.writable.write(rawFrame({ type: TYPE.Data, stream: 1, length: 60_000 }).subarray(0, 12));
-    await sleep(20);
-    first.channel.close();
-    const channel = await Channel.attach({ ...first.reopen(), fresh: false });
-    expect(channel.hello.reattached).toBe(true);
-    const second = new Sandbox({ id: "again", plan: {} as Plan, channel, ended: first.box.ended, release: async () => {} });
-    const again = second.connect(pid);
-    expect((await again.stdout[Symbol.asyncIterator]().next()).value.toString()).toBe("late\n");
-    again.kill();
-    expect((await again.exit).signal).toBe("SIGKILL");
-    await second.kill();
+    await expect.poll(() => agent.channel.streams, PATIENT).toBe(0);
   });
 });

@@ -1,8 +1,10 @@
 import { BulkheadError, type Plan } from "@bulkhead/contract";
 import type { Duplex } from "node:stream";
 import type { Channel, PingOptions } from "../channel/channel.ts";
+import type { Hello } from "../channel/wire.gen.ts";
 import type { CallOptions, Inside } from "./calls.ts";
 import { dial, type DialTarget } from "./dial.ts";
+import { untrustedText } from "./errors.ts";
 import { Execution } from "./exec.ts";
 import type { Command, ExecOptions } from "./exec-request.ts";
 import { Files } from "./files.ts";
@@ -39,6 +41,7 @@ export class Sandbox implements AsyncDisposable {
   /** Resolves when process 1 has ended, by itself or by `kill`. */
   readonly ended: Promise<SandboxEnd>;
   readonly #channel: Channel;
+  readonly #hello: Hello;
   readonly #release: () => Promise<void>;
   readonly #inside: Inside;
   #killed: Promise<void> | null = null;
@@ -49,9 +52,20 @@ export class Sandbox implements AsyncDisposable {
     this.plan = parts.plan;
     this.ended = parts.ended;
     this.#channel = parts.channel;
+    this.#hello = parts.channel.hello;
     this.#release = () => parts.release();
     this.#inside = { channel: parts.channel, explain: (error) => this.#explain(error) };
     this.files = new Files(this.#inside);
+  }
+
+  /** What the agent said of itself when it was attached to. Untrusted. */
+  get guest(): { readonly agentVersion: string; readonly kernelRelease: string; readonly bootId: string } {
+    const { agentVersion, kernelRelease, bootId } = this.#hello;
+    return {
+      agentVersion: untrustedText(agentVersion),
+      kernelRelease: untrustedText(kernelRelease),
+      bootId: untrustedText(bootId),
+    };
   }
 
   /** Starts a process. The request is on its way when this returns. */
@@ -64,7 +78,10 @@ export class Sandbox implements AsyncDisposable {
    * Listens to a process that `exec` started. Output that came while nobody listened is lost. `signal` and `timeoutMs` end
    * the listening, not the process.
    */
-  connect(pid: number, options: Pick<ExecOptions, "signal" | "timeoutMs" | "maxOutputBytes" | "check" | "drainGraceMs"> = {}): Execution {
+  connect(
+    pid: number,
+    options: Pick<ExecOptions, "signal" | "timeoutMs" | "maxOutputBytes" | "check" | "drainGraceMs"> = {},
+  ): Execution {
     return new Execution(this.#inside, { kind: "connect", pid }, options);
   }
 
@@ -79,7 +96,11 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /** Any process inside, by its pid there. Default: that process alone, not its group. */
-  async signal(pid: number, signal: SignalInput, options: CallOptions & { readonly group?: boolean } = {}): Promise<void> {
+  async signal(
+    pid: number,
+    signal: SignalInput,
+    options: CallOptions & { readonly group?: boolean } = {},
+  ): Promise<void> {
     return signalProcess(this.#inside, pid, signal, options);
   }
 
