@@ -95,7 +95,12 @@ export function readInstance(value: unknown): Instance {
   };
 }
 
-export function readOutput(value: unknown): { code: number | null; signal: number | null; stdout: string; stderr: string } {
+export function readOutput(value: unknown): {
+  code: number | null;
+  signal: number | null;
+  stdout: string;
+  stderr: string;
+} {
   const from = fields(value);
   return {
     code: maybeNumber(from, "code"),
@@ -113,4 +118,10 @@ export function readEnded(line: Fields): KeeperEnded {
     oomKilled: line["oomKilled"] === true,
     log: string(line, "log"),
   };
+}
+
+export function readTimes(value: unknown): readonly number[] {
+  const times = fields(value)["doneAtUs"];
+  if (!Array.isArray(times) || !times.every((time) => typeof time === "number")) throw broken(JSON.stringify(value));
+  return times;
 }

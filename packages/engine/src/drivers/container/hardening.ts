@@ -38,13 +38,7 @@ export const MASKED_PATHS = [
   "/sys/module",
 ] as const;
 
-export const READ_ONLY_PATHS = [
-  "/proc/bus",
-  "/proc/fs",
-  "/proc/irq",
-  "/proc/sys",
-  "/proc/sysrq-trigger",
-] as const;
+export const READ_ONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"] as const;
 
 const MIB = 1024 * 1024;
 export const SHM_BYTES = 64 * MIB;
@@ -61,3 +55,6 @@ export const RLIMITS: Readonly<Record<string, number>> = {
 
 /** Quota period of the CPU controller, µs: the kernel's default. */
 export const CPU_PERIOD_US = 100_000;
+
+/** The agent and its helper threads, on top of the processes asked for. */
+export const HOST_TASK_OVERHEAD = 4;
