@@ -112,7 +112,7 @@ export async function examine(from: Examination): Promise<DoctorReport> {
       level,
       works: drivers.some((driver) => driver.state === "works"),
       reason: none ? `this build of Bulkhead has no ${level} driver` : null,
-      remedy: none ? "nothing on this host changes that; use a level that works" : null,
+      remedy: none ? "use a level that works; nothing installed on this host would change it" : null,
       drivers,
     });
   }

@@ -1,13 +1,14 @@
 import { BulkheadError, formatDuration, parseSpec, planDigest, type Plan, type Spec, type SpecInput, type Step } from "@bulkhead/contract";
-import { allDrivers } from "./drivers/index.ts";
+import { loadDrivers } from "./drivers/registry.ts";
 import type { Driver, ImageFiles } from "./drivers/driver.ts";
 import type { DoctorReport } from "./doctor.ts";
 import { gatherFacts, type HostFacts } from "./host/facts.ts";
 import { configOf, type Directories } from "./host/index.ts";
+import { probe } from "./host/probe.ts";
 import { ImageStore } from "./image/store.ts";
 import { resolveSpec } from "./policy/defaults.ts";
 import { checkMounts } from "./policy/mounts.ts";
-import { resolveLevel, type Candidate } from "./policy/resolve.ts";
+import { resolveLevel, type Candidate, type Choice } from "./policy/resolve.ts";
 import type { Sandbox } from "./sandbox/sandbox.ts";
 import { openSandbox } from "./sandbox/open.ts";
 import { Keeper } from "./system/keeper.ts";
@@ -72,7 +73,7 @@ export class Engine implements AsyncDisposable {
   static async open(options: EngineOptions = {}): Promise<Engine> {
     refuseWithoutRoot();
     const host = await gatherFacts(configOf(options), options.signal);
-    return new Engine(host, allDrivers(host.arch));
+    return new Engine(host, await loadDrivers(host));
   }
 
   /** Every driver with what it found on this host, preferred first within a level. */
@@ -103,11 +104,25 @@ export class Engine implements AsyncDisposable {
     });
   }
 
-  async #prepare(spec: Spec): Promise<Prepared> {
-    const { driver, runtime, ...choice } = resolveLevel(
-      { isolation: spec.isolation, trust: spec.trust, hardware: spec.hardware },
-      this.candidates,
-    );
+  /**
+   * A driver is chosen by what it found, and then has to have shown once since boot that it can start something here; if
+   * it cannot, the choice is made again without it.
+   */
+  async #choose(spec: Spec, signal?: AbortSignal): Promise<Choice<Driver>> {
+    const { isolation, trust, hardware } = spec;
+    let candidates = this.candidates;
+    for (;;) {
+      const choice = resolveLevel({ isolation, trust, hardware }, candidates);
+      const { driver } = choice;
+      const keeper = (): Promise<Keeper> => this.#keep();
+      const availability = await probe({ driver, host: this.host, keeper, ...(signal !== undefined && { signal }) });
+      if (availability.ok) return choice;
+      candidates = candidates.map((one) => (one.driver === driver ? { driver, availability } : one));
+    }
+  }
+
+  async #prepare(spec: Spec, signal?: AbortSignal): Promise<Prepared> {
+    const { driver, runtime, ...choice } = await this.#choose(spec, signal);
     const image = this.images.resolve(spec.image);
     const { state, run } = this.host.paths;
     const mounts = await checkMounts(spec.mounts, [state, run]);
@@ -116,7 +131,8 @@ export class Engine implements AsyncDisposable {
   }
 
   /**
-   * What `create` would do with the same spec on this host. Starts nothing.
+   * What `create` would do with the same spec on this host. Starts nothing, but for one empty sandbox when the driver has
+   * not yet shown since boot that it can.
    * @throws as `create` does before it starts anything.
    */
   async explain(input: SpecInput): Promise<Explanation> {
@@ -136,7 +152,7 @@ export class Engine implements AsyncDisposable {
     const spec = parseSpec(input);
     if (signal?.aborted === true) throw aborted("the sandbox's start", signal);
     this.#requireBinaries();
-    const { driver, plan, image } = await this.#prepare(spec);
+    const { driver, plan, image } = await this.#prepare(spec, signal);
     const keeper = await this.#keep();
     // The keeper outlives this process for as long as it still has mounts of the image.
     const held = this.images.use(image.digest, keeper.hello.pid);

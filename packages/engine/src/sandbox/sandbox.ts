@@ -110,14 +110,9 @@ export class Sandbox implements AsyncDisposable {
     await this.kill();
   }
 
-<<<<<<< HEAD
   async #end(reason?: BulkheadError): Promise<void> {
-    this.#channel.close(reason ?? new BulkheadError("SANDBOX_GONE", { what: `sandbox ${this.id} was ended` }));
-=======
-  async #end(): Promise<void> {
     this.#ending = true;
-    this.#channel.close(new BulkheadError("SANDBOX_GONE", { what: `sandbox ${this.id} was ended` }));
->>>>>>> channel
+    this.#channel.close(reason ?? new BulkheadError("SANDBOX_GONE", { what: `sandbox ${this.id} was ended` }));
     await this.#release();
   }
 
