@@ -10,6 +10,7 @@ mod keeper;
 mod paths;
 mod proto;
 mod reaper;
+mod requests;
 mod run;
 mod steps;
 mod sweep;
@@ -25,7 +26,8 @@ use std::thread;
 
 use cgroup::Hierarchies;
 use keeper::{Keeper, STACK_BYTES};
-use proto::{Failure, Lines, Op, Request, Sender, GENERATION};
+use proto::{Failure, Lines, Sender, GENERATION};
+use requests::{Op, Request};
 use serde_json::{json, Value};
 
 const CONTROL_FD: i32 = 3;
@@ -46,7 +48,9 @@ fn run_dir() -> io::Result<PathBuf> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.as_slice() {
         [flag, dir] if flag == "--run" && dir.starts_with('/') => Ok(PathBuf::from(dir)),
-        _ => Err(io::Error::other("usage: bulkhead-keeper --run <absolute directory>, control socket as fd 3")),
+        _ => Err(io::Error::other(
+            "usage: bulkhead-keeper --run <absolute directory>, control socket as fd 3",
+        )),
     }
 }
 
@@ -81,7 +85,10 @@ fn start() -> io::Result<()> {
 }
 
 fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().stack_size(STACK_BYTES).spawn(work).map(drop)
+    thread::Builder::new()
+        .stack_size(STACK_BYTES)
+        .spawn(work)
+        .map(drop)
 }
 
 fn watch_signals(keeper: &Keeper, control: &File) {
@@ -103,7 +110,9 @@ struct Gate {
 
 impl Gate {
     fn wait_below(&self, limit: usize) -> std::sync::MutexGuard<'_, usize> {
-        self.changed.wait_while(self.busy.lock().unwrap(), |busy| *busy >= limit).unwrap()
+        self.changed
+            .wait_while(self.busy.lock().unwrap(), |busy| *busy >= limit)
+            .unwrap()
     }
 
     fn leave(&self) {
@@ -153,6 +162,9 @@ fn answer(keeper: &Arc<Keeper>, op: &Op) -> Result<Value, Failure> {
         Op::Acquire { instance, steps } => keeper.acquire(instance, steps),
         Op::Settled { instance } => keeper.settled(instance),
         Op::Release { instance } => keeper.release(instance),
-        Op::Run { program, max_output_bytes } => keeper.run(program, *max_output_bytes),
+        Op::Run {
+            program,
+            max_output_bytes,
+        } => keeper.run(program, *max_output_bytes),
     }
 }

@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::proto::{Failure, Program};
+use crate::proto::Failure;
 use crate::reaper::{Ended, Reaper};
+use crate::requests::Program;
 use crate::sys;
 
 /// Enough for any runtime's message; the rest of what a program says is read and dropped.
@@ -41,11 +42,22 @@ impl Capture {
     fn new(limit: usize) -> io::Result<(Capture, OwnedFd)> {
         let (read, write) = sys::pipe()?;
         sys::set_nonblocking(read.as_fd())?;
-        Ok((Capture { end: Some(read.into()), kept: Vec::new(), limit }, write))
+        Ok((
+            Capture {
+                end: Some(read.into()),
+                kept: Vec::new(),
+                limit,
+            },
+            write,
+        ))
     }
 
     fn none() -> Capture {
-        Capture { end: None, kept: Vec::new(), limit: 0 }
+        Capture {
+            end: None,
+            kept: Vec::new(),
+            limit: 0,
+        }
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -73,7 +85,10 @@ impl Capture {
 fn environment(program: &Program) -> io::Result<Vec<CString>> {
     match &program.env {
         None => Ok(vec![sys::cstr(PATH)?]),
-        Some(env) => env.iter().map(|(name, value)| sys::cstr(format!("{name}={value}"))).collect(),
+        Some(env) => env
+            .iter()
+            .map(|(name, value)| sys::cstr(format!("{name}={value}")))
+            .collect(),
     }
 }
 
@@ -85,14 +100,28 @@ pub fn run(
     max_stdout: usize,
     cancelled: &AtomicBool,
 ) -> Result<Output, Failure> {
-    let argv: Vec<CString> = program.argv.iter().map(sys::cstr).collect::<io::Result<_>>()?;
-    if !program.argv.first().is_some_and(|path| path.starts_with('/')) {
+    let argv: Vec<CString> = program
+        .argv
+        .iter()
+        .map(sys::cstr)
+        .collect::<io::Result<_>>()?;
+    if !program
+        .argv
+        .first()
+        .is_some_and(|path| path.starts_with('/'))
+    {
         return Err(Failure::new("a program is named by its absolute path"));
     }
     let name = &program.argv[0];
     let env = environment(program)?;
     let cwd = program.cwd.as_ref().map(sys::cstr).transpose()?;
-    let null = || -> io::Result<OwnedFd> { Ok(File::options().read(true).write(true).open("/dev/null")?.into()) };
+    let null = || -> io::Result<OwnedFd> {
+        Ok(File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")?
+            .into())
+    };
     let (mut out, mut err) = (Capture::none(), Capture::none());
     let stdin = given.stdin.map_or_else(null, Ok)?;
     let stdout = match given.stdout {
@@ -105,8 +134,15 @@ pub fn run(
         None => Capture::new(STDERR_TAIL_BYTES).map(|(capture, end)| (err = capture, end).1)?,
     };
     let stdio = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-    let what = sys::Spawn { argv: &argv, env: &env, cwd: cwd.as_deref(), stdio };
-    let child = reaper.spawn(&what).map_err(|error| Failure::from(error).at(name))?;
+    let what = sys::Spawn {
+        argv: &argv,
+        env: &env,
+        cwd: cwd.as_deref(),
+        stdio,
+    };
+    let child = reaper
+        .spawn(&what)
+        .map_err(|error| Failure::from(error).at(name))?;
     drop((stdin, stdout, stderr));
 
     let deadline = Instant::now() + Duration::from_millis(program.timeout_ms);
@@ -114,14 +150,21 @@ pub fn run(
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let wait = left.min(CANCEL_POLL).as_millis() as i32;
-        let ready = sys::poll_in(&[Some(child.pidfd.as_fd()), out.fd(), err.fd()], wait.max(1))?;
+        let ready = sys::poll_in(
+            &[Some(child.pidfd.as_fd()), out.fd(), err.fd()],
+            wait.max(1),
+        )?;
         out.drain();
         err.drain();
         if ready[0] {
             break;
         }
         if stopped.is_none() && (left.is_zero() || cancelled.load(Ordering::Relaxed)) {
-            stopped = Some(if left.is_zero() { "took longer than it may" } else { "was called off" });
+            stopped = Some(if left.is_zero() {
+                "took longer than it may"
+            } else {
+                "was called off"
+            });
             sys::kill_group(child.pid);
         }
     }
@@ -129,9 +172,19 @@ pub fn run(
     match stopped {
         Some(why) => {
             let stderr = String::from_utf8_lossy(&err.kept).into_owned();
-            let errno = Some("ETIMEDOUT".to_string()).filter(|_| !cancelled.load(Ordering::Relaxed));
-            Err(Failure { errno, message: format!("{name} {why}"), stderr, ..Failure::default() })
+            let errno =
+                Some("ETIMEDOUT".to_string()).filter(|_| !cancelled.load(Ordering::Relaxed));
+            Err(Failure {
+                errno,
+                message: format!("{name} {why}"),
+                stderr,
+                ..Failure::default()
+            })
         }
-        None => Ok(Output { ended, stdout: out.kept, stderr: err.kept }),
+        None => Ok(Output {
+            ended,
+            stdout: out.kept,
+            stderr: err.kept,
+        }),
     }
 }

@@ -18,14 +18,25 @@ const UNBORN_AGE: Duration = Duration::from_secs(60);
 
 fn open_lock(path: &Path, create: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(create).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options
+        .read(true)
+        .write(true)
+        .create_new(create)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW);
     options.open(path)
 }
 
 /// Makes the directory of a new engine. @returns its name and the lock to hold.
 pub fn found(run_dir: &Path) -> io::Result<(String, File)> {
-    DirBuilder::new().recursive(true).mode(0o711).create(run_dir)?;
-    let (name, unborn) = (paths::new_name('e')?, run_dir.join(paths::new_name(UNBORN)?));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(run_dir)?;
+    let (name, unborn) = (
+        paths::new_name('e')?,
+        run_dir.join(paths::new_name(UNBORN)?),
+    );
     DirBuilder::new().mode(0o711).create(&unborn)?;
     let lock = open_lock(&unborn.join(LOCK), true)?;
     sys::flock(&lock)?;
@@ -34,12 +45,17 @@ pub fn found(run_dir: &Path) -> io::Result<(String, File)> {
 }
 
 fn is_dead(dir: &Path, name: &str) -> bool {
-    let Ok(meta) = fs::symlink_metadata(dir) else { return false };
+    let Ok(meta) = fs::symlink_metadata(dir) else {
+        return false;
+    };
     if !meta.is_dir() || meta.uid() != 0 {
         return false;
     }
     if paths::is_name(UNBORN, name) {
-        let age = meta.modified().ok().and_then(|then| SystemTime::now().duration_since(then).ok());
+        let age = meta
+            .modified()
+            .ok()
+            .and_then(|then| SystemTime::now().duration_since(then).ok());
         return age.is_some_and(|age| age > UNBORN_AGE);
     }
     if !paths::is_name('e', name) {
@@ -56,7 +72,9 @@ fn is_dead(dir: &Path, name: &str) -> bool {
 /// Cleans up after every dead engine of this run directory. Two sweeps at once do no harm: each removes what it finds.
 pub fn sweep(run_dir: &Path, hierarchies: &Hierarchies) {
     for entry in fs::read_dir(run_dir).into_iter().flatten().flatten() {
-        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
         if !is_dead(&entry.path(), &name) {
             continue;
         }

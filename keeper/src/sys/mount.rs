@@ -24,7 +24,16 @@ pub fn mount(
     let data = data.map_or(std::ptr::null(), |text| text.as_ptr());
     // SAFETY: all strings live across the call.
     check(
-        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.cast()) }.into(),
+        unsafe {
+            libc::mount(
+                source.as_ptr(),
+                target.as_ptr(),
+                kind.as_ptr(),
+                flags,
+                data.cast(),
+            )
+        }
+        .into(),
     )
     .map(drop)
 }
@@ -55,7 +64,12 @@ pub fn clone_tree(source: &Path) -> io::Result<OwnedFd> {
 
 pub fn set_mount(tree: BorrowedFd<'_>, set: u64, userns: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let attr = MountAttr {
-        attr_set: set | if userns.is_some() { MOUNT_ATTR_IDMAP } else { 0 },
+        attr_set: set
+            | if userns.is_some() {
+                MOUNT_ATTR_IDMAP
+            } else {
+                0
+            },
         attr_clr: 0,
         propagation: libc::MS_PRIVATE,
         userns_fd: userns.map_or(0, |fd| fd.as_raw_fd() as u64),

@@ -32,11 +32,21 @@ impl UsernsHolder {
         // outlives it (see drop). With CLONE_PIDFD the parent_tid argument receives the descriptor.
         let pid = unsafe {
             let top = stack.as_mut_ptr().add(stack.len()).cast();
-            libc::clone(idle, top, flags, std::ptr::null_mut(), &mut pidfd as *mut RawFd)
+            libc::clone(
+                idle,
+                top,
+                flags,
+                std::ptr::null_mut(),
+                &mut pidfd as *mut RawFd,
+            )
         };
         check(pid.into())?;
         let pidfd = owned(pidfd.into())?;
-        Ok(UsernsHolder { pid, pidfd, _stack: stack })
+        Ok(UsernsHolder {
+            pid,
+            pidfd,
+            _stack: stack,
+        })
     }
 }
 
@@ -44,7 +54,10 @@ impl Drop for UsernsHolder {
     fn drop(&mut self) {
         // A pidfd becomes readable when its process is dead; only then may the stack go.
         while pidfd_kill(self.pidfd.as_fd()).is_ok()
-            && !matches!(poll_in(&[Some(self.pidfd.as_fd())], -1).as_deref(), Ok([true]))
+            && !matches!(
+                poll_in(&[Some(self.pidfd.as_fd())], -1).as_deref(),
+                Ok([true])
+            )
         {}
     }
 }
@@ -58,7 +71,13 @@ pub fn pidfd_kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     let none = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: plain numbers and a null siginfo.
     check(unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, none, 0)
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            none,
+            0,
+        )
     })
     .map(drop)
 }
@@ -128,10 +147,19 @@ pub struct Spawn<'a> {
 pub fn spawn(what: &Spawn<'_>) -> io::Result<libc::pid_t> {
     let pointers = |list: &[CString]| -> Vec<*mut libc::c_char> {
         let ends = std::iter::once(std::ptr::null_mut());
-        list.iter().map(|text| text.as_ptr().cast_mut()).chain(ends).collect()
+        list.iter()
+            .map(|text| text.as_ptr().cast_mut())
+            .chain(ends)
+            .collect()
     };
     let (argv, env) = (pointers(what.argv), pointers(what.env));
-    let fail = |code: i32| if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) };
+    let fail = |code: i32| {
+        if code == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(code))
+        }
+    };
     // SAFETY: both objects are initialised before use and destroyed after; all pointers live across the call.
     unsafe {
         let mut actions: libc::posix_spawn_file_actions_t = std::mem::zeroed();
@@ -149,7 +177,9 @@ pub fn spawn(what: &Spawn<'_>) -> io::Result<libc::pid_t> {
         libc::posix_spawnattr_setsigmask(&mut attr, &set);
         libc::sigaddset(&mut set, libc::SIGPIPE);
         libc::posix_spawnattr_setsigdefault(&mut attr, &set);
-        let flags = libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF | i32::from(libc::POSIX_SPAWN_SETSID);
+        let flags = libc::POSIX_SPAWN_SETSIGMASK
+            | libc::POSIX_SPAWN_SETSIGDEF
+            | i32::from(libc::POSIX_SPAWN_SETSID);
         libc::posix_spawnattr_setflags(&mut attr, flags as libc::c_short);
         let mut pid = 0;
         let path = argv[0];

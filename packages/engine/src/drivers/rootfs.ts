@@ -97,8 +97,12 @@ export function rootSteps({ plan, instance, image, host, shiftIds }: RootOptions
       work: `${disk}/work`,
     },
     ...(plan.mounts.length === 0 ? [] : [{ op: "dir", path: `${dir}/mounts`, mode: 0o755 } as const]),
-    ...plan.mounts.map(
-      ({ source, readOnly }, index): Step => ({ op: "bind", source, target: at.mount(index), readOnly, ...idmap }),
-    ),
+    ...plan.mounts.map(({ source, readOnly }, index): Step => ({
+      op: "bind",
+      source,
+      target: at.mount(index),
+      readOnly,
+      ...idmap,
+    })),
   ];
 }

@@ -95,12 +95,12 @@ export async function startSandbox(options: StartOptions): Promise<StartedSandbo
   await keeper.settled(instance);
   signal.removeEventListener("abort", callOff);
 
-  const owned = stack.move();
+  // From here on the sandbox is the caller's, who ends it with release().
+  stack.move();
   const end = (): Promise<void> => {
     channel.readable.destroy();
     channel.writable.destroy();
     return release();
   };
-  void owned;
   return { instance, channel, ended, release: end, [Symbol.asyncDispose]: end };
 }

@@ -95,7 +95,12 @@ export function readInstance(value: unknown): Instance {
   };
 }
 
-export function readOutput(value: unknown): { code: number | null; signal: number | null; stdout: string; stderr: string } {
+export function readOutput(value: unknown): {
+  code: number | null;
+  signal: number | null;
+  stdout: string;
+  stderr: string;
+} {
   const from = fields(value);
   return {
     code: maybeNumber(from, "code"),

@@ -2,7 +2,15 @@ import { spawn, type ChildProcess } from "node:child_process";
 import type { Duplex } from "node:stream";
 import { BulkheadError, type Step } from "@bulkhead/contract";
 import type { Instance } from "../drivers/driver.ts";
-import { readAnswer, readEnded, readHello, readInstance, readLine, readOutput, type KeeperEnded } from "./keeper-wire.ts";
+import {
+  readAnswer,
+  readEnded,
+  readHello,
+  readInstance,
+  readLine,
+  readOutput,
+  type KeeperEnded,
+} from "./keeper-wire.ts";
 import { splitLines } from "./lines.ts";
 
 export type { KeeperEnded } from "./keeper-wire.ts";
@@ -13,6 +21,8 @@ const MAX_LINE_BYTES = 16 * 1024 * 1024;
 /** Undoing a sandbox is bounded to about 10 s in the keeper; the end of all of them, eight at a time, gets this long. */
 const END_TIMEOUT_MS = 60_000;
 const CONTROL_FD = 3;
+/** The keeper's own complaints are a line each. */
+const STDERR_TAIL_CHARS = 4096;
 
 export interface KeeperHello {
   readonly version: string;
@@ -61,25 +71,29 @@ export class Keeper implements AsyncDisposable {
   readonly #closed = Promise.withResolvers<void>();
   #nextId = 1;
   #state: { readonly kind: "open" } | { readonly kind: "failed"; readonly error: BulkheadError } = { kind: "open" };
+  #stderr = "";
   #hello: KeeperHello = { version: "", engine: "", pid: 0 };
 
   private constructor(child: ChildProcess, socket: Duplex) {
     this.#child = child;
     this.#socket = socket;
-    let stderr = "";
     child.stderr?.setEncoding("utf8").on("data", (text: string) => {
-      stderr = (stderr + text).slice(-4096);
+      this.#stderr = (this.#stderr + text).slice(-STDERR_TAIL_CHARS);
     });
-    const fail = (why: string, cause?: unknown): void => this.#fail(why, stderr, cause);
-    child.once("error", (error) => fail(error.message, error));
-    child.once("close", (code, signal) => {
-      fail(signal === null ? `it ended with code ${code}` : `it was ended by ${signal}`);
+    child.once("error", (error) => {
+      this.#fail(error.message, error);
       this.#closed.resolve();
     });
-    socket.on("error", (error) => fail(error.message, error));
-    splitLines(socket, MAX_LINE_BYTES, (line) => this.#receive(line), (why) => {
-      fail(why);
-      child.kill("SIGTERM");
+    child.once("close", (code, signal) => {
+      this.#fail(signal === null ? `it ended with code ${code}` : `it was ended by ${signal}`);
+      this.#closed.resolve();
+    });
+    socket.on("error", (error) => this.#fail(error.message, error));
+    splitLines(socket, MAX_LINE_BYTES, {
+      line: (text) => this.#receive(text),
+      // The reason for an end of the stream is the process's own, which "close" brings.
+      end: () => undefined,
+      tooLong: () => this.#distrust(`a line is longer than ${MAX_LINE_BYTES} bytes`),
     });
   }
 
@@ -104,7 +118,7 @@ export class Keeper implements AsyncDisposable {
       detached: true,
     });
     const keeper = new Keeper(child, child.stdio[CONTROL_FD] as Duplex);
-    const { generation, ...hello } = readHello(await keeper.#request({ op: "hello" }));
+    const { generation, ...hello } = await keeper.#greet(options.path);
     if (generation !== GENERATION) {
       await keeper[Symbol.asyncDispose]();
       throw new BulkheadError("KEEPER_FAILED", {
@@ -172,6 +186,19 @@ export class Keeper implements AsyncDisposable {
     (this.#child.stderr as (NodeJS.ReadableStream & { unref?: () => void }) | null)?.unref?.();
   }
 
+  async #greet(path: string): Promise<ReturnType<typeof readHello>> {
+    try {
+      return readHello(await this.#request({ op: "hello" }));
+    } catch (cause) {
+      throw new BulkheadError("KEEPER_FAILED", {
+        what: `the keeper ${path} cannot be started`,
+        ...(cause instanceof BulkheadError && cause.why !== undefined ? { why: cause.why } : {}),
+        next: "build it with cargo build --release, or set BULKHEAD_KEEPER to where it is",
+        cause,
+      });
+    }
+  }
+
   #request(message: Record<string, unknown> & { op: string }): Promise<unknown> {
     if (this.#state.kind === "failed") return Promise.reject(this.#state.error);
     const id = this.#nextId++;
@@ -182,23 +209,28 @@ export class Keeper implements AsyncDisposable {
   }
 
   #receive(text: string): void {
-    const line = readLine(text);
-    if ("event" in line) {
-      const ended = readEnded(line);
-      const listener = this.#listeners.get(ended.instance);
-      this.#listeners.delete(ended.instance);
-      return listener?.(ended);
+    try {
+      const line = readLine(text);
+      if ("event" in line) return this.#end(readEnded(line));
+      const waiting = this.#waiting.get(line.id);
+      this.#waiting.delete(line.id);
+      const answer = readAnswer(line);
+      if (answer.ok) waiting?.resolve(answer.value);
+      else waiting?.reject(answer.error);
+    } catch (cause) {
+      this.#distrust(cause instanceof Error ? cause.message : String(cause));
     }
-    const waiting = this.#waiting.get(line.id);
-    this.#waiting.delete(line.id);
-    const answer = readAnswer(line);
-    if (answer.ok) waiting?.resolve(answer.value);
-    else waiting?.reject(answer.error);
   }
 
-  #fail(why: string, stderr: string, cause?: unknown): void {
+  /** What cannot be read ends the keeper: no later answer could be matched to its request. */
+  #distrust(why: string): void {
+    this.#fail(why);
+    this.#child.kill("SIGTERM");
+  }
+
+  #fail(why: string, cause?: unknown): void {
     if (this.#state.kind === "failed") return;
-    const last = stderr.trim().split("\n").at(-1);
+    const last = this.#stderr.trim().split("\n").at(-1);
     const error = new BulkheadError("KEEPER_FAILED", {
       what: "the keeper has ended, and with it every sandbox of this engine",
       why: last ? `${why}: ${last}` : why,
@@ -211,9 +243,13 @@ export class Keeper implements AsyncDisposable {
     for (const id of [...this.#listeners.keys()]) this.#lose(id);
   }
 
+  #end(ended: KeeperEnded): void {
+    const listener = this.#listeners.get(ended.instance);
+    this.#listeners.delete(ended.instance);
+    listener?.(ended);
+  }
+
   #lose(id: string): void {
-    const listener = this.#listeners.get(id);
-    this.#listeners.delete(id);
-    listener?.({ instance: id, code: null, signal: null, oomKilled: false, log: "" });
+    this.#end({ instance: id, code: null, signal: null, oomKilled: false, log: "" });
   }
 }

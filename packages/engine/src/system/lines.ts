@@ -1,16 +1,16 @@
 import { StringDecoder } from "node:string_decoder";
 import type { Readable } from "node:stream";
 
-/**
- * Calls `onLine` for each line of a UTF-8 stream, and `onEnd` once with the reason: its end, or a line longer than
- * `maxBytes`, after which nothing more is read.
- */
-export function splitLines(
-  stream: Readable,
-  maxBytes: number,
-  onLine: (line: string) => void,
-  onEnd: (why: string) => void,
-): void {
+export interface LineHandlers {
+  line(text: string): void;
+  /** The stream has ended; an unfinished line is dropped. */
+  end(): void;
+  /** A line is longer than allowed. Nothing is read after it. */
+  tooLong(): void;
+}
+
+/** Calls back for each line of a UTF-8 stream. `maxChars` bounds what is held of an unfinished line. */
+export function splitLines(stream: Readable, maxChars: number, handlers: LineHandlers): void {
   const decoder = new StringDecoder("utf8");
   let parts: string[] = [];
   let held = 0;
@@ -18,16 +18,15 @@ export function splitLines(
     const lines = decoder.write(chunk).split("\n");
     const rest = lines.pop() ?? "";
     for (const line of lines) {
-      onLine(parts.join("") + line);
+      handlers.line(parts.join("") + line);
       parts = [];
       held = 0;
     }
     parts.push(rest);
     held += rest.length;
-    if (held <= maxBytes) return;
-    stream.off("data", onData).off("end", onClose).pause();
-    onEnd(`a line is longer than ${maxBytes} bytes`);
+    if (held <= maxChars) return;
+    stream.off("data", onData).resume();
+    handlers.tooLong();
   };
-  const onClose = (): void => onEnd("its socket was closed");
-  stream.on("data", onData).once("end", onClose);
+  stream.on("data", onData).once("end", () => handlers.end());
 }

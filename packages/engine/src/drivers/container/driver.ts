@@ -61,7 +61,10 @@ function locate(name: string, host: HostFacts): Availability {
 function weakened(spec: ResolvedSpec): string[] {
   const words = spec.allowSetuid ? ["set-user-id programs may raise privileges inside (no_new_privs is off)"] : [];
   const writable = spec.mounts.filter((mount) => !mount.readOnly);
-  return [...words, ...writable.map((mount) => `the host's ${mount.source} is writable from inside at ${mount.target}`)];
+  return [
+    ...words,
+    ...writable.map((mount) => `the host's ${mount.source} is writable from inside at ${mount.target}`),
+  ];
 }
 
 function plan(

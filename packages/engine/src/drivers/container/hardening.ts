@@ -38,13 +38,7 @@ export const MASKED_PATHS = [
   "/sys/module",
 ] as const;
 
-export const READ_ONLY_PATHS = [
-  "/proc/bus",
-  "/proc/fs",
-  "/proc/irq",
-  "/proc/sys",
-  "/proc/sysrq-trigger",
-] as const;
+export const READ_ONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"] as const;
 
 const MIB = 1024 * 1024;
 export const SHM_BYTES = 64 * MIB;

@@ -35,7 +35,9 @@ function readFilter(text: string, arch: Architecture): Filter | null {
  */
 export async function loadFilter(state: string, hostArch: string): Promise<Filter> {
   const arch = architecture(hostArch);
-  const key = createHash("sha256").update(JSON.stringify([COMPILER_VERSION, arch, PROFILE])).digest("hex");
+  const key = createHash("sha256")
+    .update(JSON.stringify([COMPILER_VERSION, arch, PROFILE]))
+    .digest("hex");
   const path = join(state, "cache", `seccomp-${key.slice(0, 16)}.json`);
   const stored = await readFile(path, "utf8")
     .then((text) => readFilter(text, arch))
