@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::process::Process;
 use crate::streams::{Kind, SocketStream, Stream, TaskStream, Waiting};
 use crate::sys::{poll, process};
-use crate::wire::generated::{error_kind as kind, Credit, End, Message, Opened, Started as StartedMessage, LANE_OUT};
+use crate::wire::generated::{error_kind as kind, End, Message, Opened, Started as StartedMessage, LANE_OUT};
 use crate::workers::{Finished, Input, Next, Output};
 
 /// What one step of a task reads or lists at most: two frames, so that one can be read while the other is sent.
@@ -54,6 +54,7 @@ impl Agent {
             stream.pending_bytes += output.data.len();
             stream.pending.push_back(output.data);
         }
+        let fed = if matches!(output.next, Next::Done) { 0 } else { fed };
         match output.next {
             Next::Done => stream.waiting = Waiting::Finishing,
             Next::Room => stream.waiting = Waiting::Room,
@@ -78,18 +79,9 @@ impl Agent {
             }
             Next::Process(started) => return self.become_process(id, *started),
         }
-        if fed > 0 {
-            self.consumed_by_task(id, fed);
-        }
+        self.consumed(id, fed);
         self.queue_task(id);
         self.advance(id);
-    }
-
-    fn consumed_by_task(&mut self, id: u32, bytes: usize) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.granted += bytes as u64;
-            self.output.push(id, 0, &Message::Credit(Credit { bytes: bytes as u32 }));
-        }
     }
 
     /// The stream that asked is no more: what was begun for it is undone, but a process without killOnCancel stays.

@@ -200,6 +200,7 @@ impl Wire {
                 }
                 Received::Message(_, _, Message::Done(_)) => return ended,
                 Received::Message(_, lane, Message::End(_)) => ended.lanes_ended.push(lane),
+                Received::Message(_, _, Message::Credit(_)) => {}
                 Received::Message(_, _, message) => ended.messages.push(message),
             }
         }
