@@ -60,7 +60,8 @@ export class AnswerHunt {
     let from = 0;
     for (;;) {
       const at = bytes.indexOf(MAGIC, from);
-      if (before + (at === -1 ? bytes.length : at) > HUNT_LIMIT_BYTES) throw new Malformed("no answer to our attach within the bytes allowed");
+      if (before + (at === -1 ? bytes.length : at) > HUNT_LIMIT_BYTES)
+        throw new Malformed("no answer to our attach within the bytes allowed");
       if (at === -1) return this.#wait(bytes, Math.max(from, bytes.length - MAGIC_BYTES + 1));
       if (bytes.length - at < ANSWER_BYTES) return this.#wait(bytes, at);
       const answer = this.#answerAt(bytes, at);
@@ -81,8 +82,10 @@ export class AnswerHunt {
     const nonceAt = at + MAGIC_BYTES + 4;
     if (!bytes.subarray(nonceAt, nonceAt + NONCE_BYTES).equals(this.#nonce)) return null;
     const generation = bytes[at + MAGIC_BYTES] as number;
-    if (generation !== 0 && generation !== GENERATION) throw new Malformed("an answer with a generation that was not offered");
-    if (bytes.readUIntLE(at + MAGIC_BYTES + 1, 3) !== 0) throw new Malformed("an answer whose reserved bytes are not 0");
+    if (generation !== 0 && generation !== GENERATION)
+      throw new Malformed("an answer with a generation that was not offered");
+    if (bytes.readUIntLE(at + MAGIC_BYTES + 1, 3) !== 0)
+      throw new Malformed("an answer whose reserved bytes are not 0");
     return { generation };
   }
 }

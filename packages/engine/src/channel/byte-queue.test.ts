@@ -20,19 +20,23 @@ describe("ByteQueue", () => {
     expect(owned(chunk.subarray(0, 16_383)).buffer).not.toBe(chunk.buffer);
   });
 
-  fuzz("bytes come out as they went in", [fc.array(fc.oneof(fc.nat(30), fc.nat(40_000), fc.constant(-1)), { maxLength: 60 })], (steps) => {
-    const queue = new ByteQueue();
-    let next = 0;
-    let expected = 0;
-    const check = (block: Buffer): void => {
-      for (const byte of block) if (byte !== (expected++ & 0xff)) throw new Error(`byte ${expected}`);
-    };
-    for (const step of steps) {
-      if (step >= 0) queue.append(Buffer.from(Array.from({ length: step }, () => next++ & 0xff)));
-      else check(queue.shift() ?? Buffer.alloc(0));
-      expect(queue.length).toBe(next - expected);
-    }
-    check(queue.takeAll());
-    expect([expected, queue.length]).toEqual([next, 0]);
-  });
+  fuzz(
+    "bytes come out as they went in",
+    [fc.array(fc.oneof(fc.nat(30), fc.nat(40_000), fc.constant(-1)), { maxLength: 60 })],
+    (steps) => {
+      const queue = new ByteQueue();
+      let next = 0;
+      let expected = 0;
+      const check = (block: Buffer): void => {
+        for (const byte of block) if (byte !== (expected++ & 0xff)) throw new Error(`byte ${expected}`);
+      };
+      for (const step of steps) {
+        if (step >= 0) queue.append(Buffer.from(Array.from({ length: step }, () => next++ & 0xff)));
+        else check(queue.shift() ?? Buffer.alloc(0));
+        expect(queue.length).toBe(next - expected);
+      }
+      check(queue.takeAll());
+      expect([expected, queue.length]).toEqual([next, 0]);
+    },
+  );
 });

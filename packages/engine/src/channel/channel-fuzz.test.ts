@@ -11,7 +11,18 @@ const EMPTY = new Uint8Array();
 const OPENERS: readonly OpenMessage[] = [
   {
     name: "Exec",
-    body: { argv: [EMPTY], env: [], cwd: EMPTY, user: "", stdin: 1, pty: false, rows: 0, cols: 0, rlimits: [], killOnCancel: false },
+    body: {
+      argv: [EMPTY],
+      env: [],
+      cwd: EMPTY,
+      user: "",
+      stdin: 1,
+      pty: false,
+      rows: 0,
+      cols: 0,
+      rlimits: [],
+      killOnCancel: false,
+    },
   },
   { name: "Stat", body: { path: EMPTY, follow: true, user: "" } },
   { name: "WriteFile", body: { path: EMPTY, mode: 0, how: 0, makeParents: false, user: "" } },
@@ -32,7 +43,11 @@ const HONEST: readonly (readonly [stream: number, lane: number, said: Message | 
   [1, 1, { name: "End", body: {} }],
   [1, 2, { name: "End", body: {} }],
   [3, 0, { name: "Written", body: { bytes: 0n } }],
-  [1, 0, { name: "Exited", body: { code: 1, signal: 0, coreDumped: false, userMs: 1n, systemMs: 1n, maxRssBytes: 1n } }],
+  [
+    1,
+    0,
+    { name: "Exited", body: { code: 1, signal: 0, coreDumped: false, userMs: 1n, systemMs: 1n, maxRssBytes: 1n } },
+  ],
   [3, 0, NOTHING],
   [1, 0, NOTHING],
   [5, 1, { name: "End", body: {} }],
@@ -60,7 +75,11 @@ async function play(attempt: Attempt): Promise<string[]> {
       end: (end) => note(end.how === "done" ? "done" : end.error.code),
     });
     let bytes = 0;
-    for (const lane of [stream.out, stream.err]) lane.consume((piece) => (bytes += piece.length), () => note(`end of lane after ${bytes}`));
+    for (const lane of [stream.out, stream.err])
+      lane.consume(
+        (piece) => (bytes += piece.length),
+        () => note(`end of lane after ${bytes}`),
+      );
   });
   const bytes = attempt.bytes(agent.tag);
   for (let at = 0, i = 0; at < bytes.length; i += 1) {
@@ -77,7 +96,9 @@ async function play(attempt: Attempt): Promise<string[]> {
 function honest(tag: number): Buffer {
   const encoder = new FrameEncoder(tag);
   return Buffer.concat(
-    HONEST.flatMap(([stream, lane, said]) => (said === "data" ? encoder.data(stream, lane, Buffer.alloc(100, 1)) : [encoder.message(stream, lane, said)])),
+    HONEST.flatMap(([stream, lane, said]) =>
+      said === "data" ? encoder.data(stream, lane, Buffer.alloc(100, 1)) : [encoder.message(stream, lane, said)],
+    ),
   );
 }
 
@@ -96,14 +117,18 @@ describe("whatever an agent says, the host stays as it is", () => {
     expect(heard.filter((line) => line.endsWith("done"))).toHaveLength(4);
   });
 
-  fuzz("honest words with bytes changed: one verdict at every chunking", [fc.array(fc.tuple(fc.nat(), fc.nat(255)), { minLength: 1, maxLength: 4 }), sizes], async (flips, cuts) => {
-    const bytes = (tag: number): Buffer => {
-      const said = honest(tag);
-      for (const [at, value] of flips) said[at % said.length] = (said[at % said.length] as number) ^ value;
-      return said;
-    };
-    expect(await play({ bytes, sizes: cuts })).toEqual(await play({ bytes, sizes: [] }));
-  });
+  fuzz(
+    "honest words with bytes changed: one verdict at every chunking",
+    [fc.array(fc.tuple(fc.nat(), fc.nat(255)), { minLength: 1, maxLength: 4 }), sizes],
+    async (flips, cuts) => {
+      const bytes = (tag: number): Buffer => {
+        const said = honest(tag);
+        for (const [at, value] of flips) said[at % said.length] = (said[at % said.length] as number) ^ value;
+        return said;
+      };
+      expect(await play({ bytes, sizes: cuts })).toEqual(await play({ bytes, sizes: [] }));
+    },
+  );
 
   fuzz("well-formed frames in any order", [fc.array(frame, { maxLength: 30 }), sizes], async (frames, cuts) => {
     const bytes = (tag: number): Buffer => Buffer.concat(frames.map((one) => rawFrame({ ...one, tag })));

@@ -12,12 +12,26 @@ import { INITIAL_CREDIT_BYTES, LANE, MAX_STREAMS, TYPE, type Message } from "./w
 const EMPTY = new Uint8Array();
 const EXEC: OpenMessage = {
   name: "Exec",
-  body: { argv: [EMPTY], env: [], cwd: EMPTY, user: "", stdin: 1, pty: false, rows: 0, cols: 0, rlimits: [], killOnCancel: false },
+  body: {
+    argv: [EMPTY],
+    env: [],
+    cwd: EMPTY,
+    user: "",
+    stdin: 1,
+    pty: false,
+    rows: 0,
+    cols: 0,
+    rlimits: [],
+    killOnCancel: false,
+  },
 };
 const STAT: OpenMessage = { name: "Stat", body: { path: EMPTY, follow: true, user: "" } };
 const WRITE: OpenMessage = { name: "WriteFile", body: { path: EMPTY, mode: 0, how: 0, makeParents: false, user: "" } };
 const STARTED: Message = { name: "Started", body: { pid: 7, stdoutOffset: 0n, stderrOffset: 0n } };
-const EXITED: Message = { name: "Exited", body: { code: 0, signal: 0, coreDumped: false, userMs: 0n, systemMs: 0n, maxRssBytes: 0n } };
+const EXITED: Message = {
+  name: "Exited",
+  body: { code: 0, signal: 0, coreDumped: false, userMs: 0n, systemMs: 0n, maxRssBytes: 0n },
+};
 const DONE: Message = { name: "Done", body: {} };
 const END: Message = { name: "End", body: {} };
 
@@ -126,9 +140,21 @@ describe("a violation ends the channel, every stream, and nothing else", () => {
     ["data on a stream without lanes", STAT, (a) => a.data(1, 1, Buffer.from("x"))],
     ["credit on a stream without lanes", STAT, (a) => a.say(1, { name: "Credit", body: { bytes: 1 } })],
     ["a truncated message", EXEC, (a) => a.frame({ type: TYPE.Started, stream: 1, payload: Buffer.alloc(5) })],
-    ["bytes after the last field", EXEC, (a) => a.frame({ type: TYPE.End, stream: 1, lane: 1, payload: Buffer.alloc(1) })],
-    ["a string that is not UTF-8", EXEC, (a) => a.frame({ type: TYPE.Failed, stream: 1, payload: Buffer.from([1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0xff]) })],
-    ["a string longer than its frame", EXEC, (a) => a.frame({ type: TYPE.Failed, stream: 1, payload: Buffer.from([1, 0, 0, 0, 0, 0, 255, 255, 255, 255]) })],
+    [
+      "bytes after the last field",
+      EXEC,
+      (a) => a.frame({ type: TYPE.End, stream: 1, lane: 1, payload: Buffer.alloc(1) }),
+    ],
+    [
+      "a string that is not UTF-8",
+      EXEC,
+      (a) => a.frame({ type: TYPE.Failed, stream: 1, payload: Buffer.from([1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0xff]) }),
+    ],
+    [
+      "a string longer than its frame",
+      EXEC,
+      (a) => a.frame({ type: TYPE.Failed, stream: 1, payload: Buffer.from([1, 0, 0, 0, 0, 0, 255, 255, 255, 255]) }),
+    ],
     ["data before Started", EXEC, (a) => a.data(1, LANE.out, Buffer.from("x"))],
     ["Exited before Started", EXEC, (a) => a.say(1, EXITED)],
     ["Started twice", EXEC, (a) => (a.say(1, STARTED), a.say(1, STARTED))],
@@ -137,10 +163,22 @@ describe("a violation ends the channel, every stream, and nothing else", () => {
     ["data on the lane in", EXEC, (a) => (a.say(1, STARTED), a.data(1, LANE.in, Buffer.from("x")))],
     ["data on lane 9", EXEC, (a) => (a.say(1, STARTED), a.data(1, 9, Buffer.from("x")))],
     ["End twice", EXEC, (a) => (a.say(1, STARTED), a.say(1, END, LANE.out), a.say(1, END, LANE.out))],
-    ["data after End", EXEC, (a) => (a.say(1, STARTED), a.say(1, END, LANE.out), a.data(1, LANE.out, Buffer.from("x")))],
+    [
+      "data after End",
+      EXEC,
+      (a) => (a.say(1, STARTED), a.say(1, END, LANE.out), a.data(1, LANE.out, Buffer.from("x"))),
+    ],
     ["more credit than was used", WRITE, (a) => a.say(1, { name: "Credit", body: { bytes: 1 } }, LANE.in)],
-    ["credit on a lane of its own", EXEC, (a) => (a.say(1, STARTED), a.say(1, { name: "Credit", body: { bytes: 1 } }, LANE.out))],
-    ["Done twice", STAT, (a) => (a.say(1, { name: "Failed", body: { kind: 2, errno: 2, message: "" } }), a.say(1, DONE))],
+    [
+      "credit on a lane of its own",
+      EXEC,
+      (a) => (a.say(1, STARTED), a.say(1, { name: "Credit", body: { bytes: 1 } }, LANE.out)),
+    ],
+    [
+      "Done twice",
+      STAT,
+      (a) => (a.say(1, { name: "Failed", body: { kind: 2, errno: 2, message: "" } }), a.say(1, DONE)),
+    ],
     [
       "data beyond the credit",
       EXEC,
@@ -199,10 +237,13 @@ describe("streams", () => {
     const { agent, channel } = await setup();
     const opened = Array.from({ length: MAX_STREAMS }, () => open(channel, STAT));
     expect(() => open(channel, STAT)).toThrow(expect.objectContaining({ code: "STREAM_LIMIT" }));
-    for (const { stream } of opened) agent.say(stream.id, { name: "Failed", body: { kind: 2, errno: 2, message: "no\u001b[2Jthing\n" } });
+    for (const { stream } of opened)
+      agent.say(stream.id, { name: "Failed", body: { kind: 2, errno: 2, message: "no\u001b[2Jthing\n" } });
     await settle();
     expect(opened.every(({ ends }) => ends.length === 1)).toBe(true);
-    expect(opened[0]?.ends[0]).toMatchObject({ error: { code: "FILE_NOT_FOUND", message: "it does not exist", why: "no [2Jthing" } });
+    expect(opened[0]?.ends[0]).toMatchObject({
+      error: { code: "FILE_NOT_FOUND", message: "it does not exist", why: "no [2Jthing" },
+    });
     expect(open(channel, STAT).stream.id).toBe(MAX_STREAMS + 1);
   });
 
@@ -239,7 +280,10 @@ describe("streams", () => {
     agent.say(2, STARTED);
     for (let sent = 0; sent < INITIAL_CREDIT_BYTES; sent += 65_536) agent.data(1, LANE.out, Buffer.alloc(65_536));
     let got = 0;
-    quick.stream.out.consume((piece) => (got += piece.length), () => {});
+    quick.stream.out.consume(
+      (piece) => (got += piece.length),
+      () => {},
+    );
     for (let round = 0; round < 20; round += 1) {
       agent.data(2, LANE.out, Buffer.alloc(65_536));
       await settle();
@@ -261,7 +305,8 @@ describe("streams", () => {
     two.stream.in.write(Buffer.alloc(INITIAL_CREDIT_BYTES), () => (accepted += 1));
     two.stream.in.end();
     await sleep(20);
-    const sent = (id: number): number => agent.seen.filter((s) => s.stream === id && s.type === TYPE.Data).reduce((sum, s) => sum + s.payload.length, 0);
+    const sent = (id: number): number =>
+      agent.seen.filter((s) => s.stream === id && s.type === TYPE.Data).reduce((sum, s) => sum + s.payload.length, 0);
     expect([sent(1), sent(2), accepted]).toEqual([INITIAL_CREDIT_BYTES, INITIAL_CREDIT_BYTES, 1]);
     const data = agent.seen.filter((s) => s.type === TYPE.Data).map((s) => s.stream);
     // The first write finds the socket empty; after that the two take turns.
@@ -315,7 +360,9 @@ describe("streams", () => {
     agent.say(0, { name: "Pong", body: { token: tokens[0] as bigint } });
     await settle();
     const many = Array.from({ length: 100 }, () => channel.ping({ timeoutMs: 30 }));
-    await expect(Promise.allSettled(many)).resolves.toSatisfy((all: PromiseSettledResult<number>[]) => all.every((one) => one.status === "rejected"));
+    await expect(Promise.allSettled(many)).resolves.toSatisfy((all: PromiseSettledResult<number>[]) =>
+      all.every((one) => one.status === "rejected"),
+    );
     expect(tokens).toHaveLength(65);
     expect(channel.streams).toBe(0);
   });

@@ -204,7 +204,9 @@ export class Channel {
   }
 
   /** Ends the channel; every stream fails with `error`. Idempotent. */
-  close(error: BulkheadError = new BulkheadError("CHANNEL_CLOSED", { what: "the channel to the sandbox was closed" })): void {
+  close(
+    error: BulkheadError = new BulkheadError("CHANNEL_CLOSED", { what: "the channel to the sandbox was closed" }),
+  ): void {
     const state = this.#state;
     if (state.at === "closed") return;
     this.#state = { at: "closed", error };

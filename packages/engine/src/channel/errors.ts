@@ -10,7 +10,10 @@ const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028\u2029\u
 
 /** Text from inside the sandbox made fit for one line of a message. */
 export function untrustedText(text: string): string {
-  const line = text.slice(0, 4 * MAX_TEXT_CHARS).replace(UNPRINTABLE, " ").trim();
+  const line = text
+    .slice(0, 4 * MAX_TEXT_CHARS)
+    .replace(UNPRINTABLE, " ")
+    .trim();
   return line.length <= MAX_TEXT_CHARS ? line : `${line.slice(0, MAX_TEXT_CHARS)}…`;
 }
 

@@ -21,7 +21,8 @@ function transcript(chunks: readonly Buffer[], hunting: boolean): string[] {
   const decoder = new FrameDecoder(TAG, hunting ? new AnswerHunt(NONCE) : undefined);
   const sink = {
     answer: ({ generation }: { generation: number }) => said.push(`answer ${generation}`),
-    frame: (stream: number, type: number, lane: number, payload: Buffer) => said.push(`${stream} ${type} ${lane} ${payload.toString("hex")}`),
+    frame: (stream: number, type: number, lane: number, payload: Buffer) =>
+      said.push(`${stream} ${type} ${lane} ${payload.toString("hex")}`),
   };
   try {
     for (const chunk of chunks) decoder.push(chunk, sink as never);
@@ -95,20 +96,33 @@ describe("hunting", () => {
 });
 
 const validFrame = fc
-  .record({ stream: fc.nat(2 ** 31 - 1), type: fc.nat(255), lane: fc.nat(2), payload: fc.uint8Array({ maxLength: 300 }) })
+  .record({
+    stream: fc.nat(2 ** 31 - 1),
+    type: fc.nat(255),
+    lane: fc.nat(2),
+    payload: fc.uint8Array({ maxLength: 300 }),
+  })
   .map((frame) => rawFrame({ ...frame, tag: TAG }));
 
 describe("fuzz", () => {
-  fuzz("results do not depend on chunking", [fc.array(validFrame, { maxLength: 8 }), fc.array(fc.integer({ min: 1, max: 40 }), { maxLength: 6 })], (frames, sizes) => {
-    const bytes = Buffer.concat([Buffer.from("noise"), answer(), ...frames]);
-    const whole = transcript([bytes], true);
-    expect(whole).toHaveLength(1 + frames.length);
-    expect(transcript(cut(bytes, sizes), true)).toEqual(whole);
-  });
+  fuzz(
+    "results do not depend on chunking",
+    [fc.array(validFrame, { maxLength: 8 }), fc.array(fc.integer({ min: 1, max: 40 }), { maxLength: 6 })],
+    (frames, sizes) => {
+      const bytes = Buffer.concat([Buffer.from("noise"), answer(), ...frames]);
+      const whole = transcript([bytes], true);
+      expect(whole).toHaveLength(1 + frames.length);
+      expect(transcript(cut(bytes, sizes), true)).toEqual(whole);
+    },
+  );
 
   fuzz(
     "mutated streams: the same verdict at every chunking, and nothing but Malformed is thrown",
-    [fc.array(validFrame, { minLength: 1, maxLength: 6 }), fc.array(fc.tuple(fc.nat(), fc.nat(255)), { maxLength: 5 }), fc.array(fc.integer({ min: 1, max: 60 }), { maxLength: 6 })],
+    [
+      fc.array(validFrame, { minLength: 1, maxLength: 6 }),
+      fc.array(fc.tuple(fc.nat(), fc.nat(255)), { maxLength: 5 }),
+      fc.array(fc.integer({ min: 1, max: 60 }), { maxLength: 6 }),
+    ],
     (frames, flips, sizes) => {
       const bytes = Buffer.concat([answer(), ...frames]);
       for (const [at, value] of flips) bytes[at % bytes.length] = value;

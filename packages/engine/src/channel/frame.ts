@@ -19,11 +19,16 @@ export interface FrameSink {
 /** A frame of which only a part has arrived. Its memory is bounded by one payload. */
 type Partial =
   | { readonly at: "header"; filled: number }
-  | { readonly at: "body"; readonly stream: number; readonly type: number; readonly lane: number; readonly body: Buffer; filled: number };
+  | {
+      readonly at: "body";
+      readonly stream: number;
+      readonly type: number;
+      readonly lane: number;
+      readonly body: Buffer;
+      filled: number;
+    };
 
-type State =
-  | { readonly at: "hunting"; readonly hunt: AnswerHunt }
-  | { readonly at: "synced"; partial: Partial };
+type State = { readonly at: "hunting"; readonly hunt: AnswerHunt } | { readonly at: "synced"; partial: Partial };
 
 /**
  * Turns a byte stream in chunks of any size into frames. A frame that lies within one chunk is handed over without a

@@ -59,9 +59,17 @@ const PIPED = process(true);
 const PTY = process(false);
 /** Whether the process has a pty is not known here: both lanes may speak, only the first must end. */
 const CONNECTED: Grammar = { ...PIPED, endsBeforeDone: [LANE.out] };
-const DIALED: Grammar = { ...reply(TYPE.Opened), lanes: { out: true, err: false, in: true }, endsBeforeDone: [LANE.out] };
+const DIALED: Grammar = {
+  ...reply(TYPE.Opened),
+  lanes: { out: true, err: false, in: true },
+  endsBeforeDone: [LANE.out],
+};
 const WATCH: Grammar = { ...reply(TYPE.Opened), lanes: { out: true, err: false, in: false } };
-const READ: Grammar = { ...reply(TYPE.StatResult), lanes: { out: true, err: false, in: false }, endsBeforeDone: [LANE.out] };
+const READ: Grammar = {
+  ...reply(TYPE.StatResult),
+  lanes: { out: true, err: false, in: false },
+  endsBeforeDone: [LANE.out],
+};
 const WRITE: Grammar = {
   first: TYPE.Opened,
   messages: [TYPE.Opened, TYPE.Written],

@@ -96,7 +96,8 @@ export class Sender {
     const credit = this.#credits.shift();
     if (credit !== undefined) {
       const bytes = credit.returnCredit();
-      if (bytes > 0) this.#write(this.#encoder.message(credit.stream, credit.number, { name: "Credit", body: { bytes } }));
+      if (bytes > 0)
+        this.#write(this.#encoder.message(credit.stream, credit.number, { name: "Credit", body: { bytes } }));
       return true;
     }
     const lane = this.#lanes.shift();
@@ -129,4 +130,3 @@ export class Sender {
     if (!this.#writable.write(bytes, done)) this.#full = true;
   }
 }
-

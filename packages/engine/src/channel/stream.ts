@@ -7,7 +7,10 @@ import { OutboundLane } from "./outbound.ts";
 import { LANE, readMessage, TYPE, type Message } from "./wire.gen.ts";
 
 /** A message on a stream that is neither flow control nor an end. */
-export type StreamMessage = Extract<Message, { readonly name: "Started" | "Exited" | "StatResult" | "Opened" | "Written" | "Usage" }>;
+export type StreamMessage = Extract<
+  Message,
+  { readonly name: "Started" | "Exited" | "StatResult" | "Opened" | "Written" | "Usage" }
+>;
 
 export type StreamEnd =
   | { readonly how: "done" }
@@ -119,7 +122,8 @@ export class ChannelStream {
     const { first, messages } = this.#grammar;
     if (!messages.includes(type)) throw new Malformed("a message that does not belong to its stream");
     if (this.#seen.has(type)) throw new Malformed("a message twice on one stream");
-    if (first !== null && first !== type && !this.#seen.has(first)) throw new Malformed("a message before the stream was answered");
+    if (first !== null && first !== type && !this.#seen.has(first))
+      throw new Malformed("a message before the stream was answered");
     this.#seen.add(type);
   }
 
@@ -135,7 +139,8 @@ export class ChannelStream {
       if (!this.#seen.has(type)) throw new Malformed("the end of a stream before all it has to say");
     }
     for (const lane of this.#grammar.endsBeforeDone) {
-      if (!(lane === LANE.out ? this.out : this.err).ended) throw new Malformed("the end of a stream before its lanes ended");
+      if (!(lane === LANE.out ? this.out : this.err).ended)
+        throw new Malformed("the end of a stream before its lanes ended");
     }
   }
 

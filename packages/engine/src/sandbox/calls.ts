@@ -18,7 +18,12 @@ export interface CallOptions {
 }
 
 /** One request with short answers: opens, waits for Done. @returns the messages before Done, in order. */
-export function call(inside: Inside, message: OpenMessage, subject: string, options: CallOptions = {}): Promise<readonly StreamMessage[]> {
+export function call(
+  inside: Inside,
+  message: OpenMessage,
+  subject: string,
+  options: CallOptions = {},
+): Promise<readonly StreamMessage[]> {
   const { signal } = options;
   return new Promise((resolve, reject) => {
     if (signal?.aborted === true) throw aborted(subject, signal);

@@ -2,7 +2,11 @@ import { BulkheadError } from "@bulkhead/contract";
 
 export { aborted, failureToError, untrustedText } from "../channel/errors.ts";
 
-export function timedOut(subject: string, timeoutMs: number, details: Readonly<Record<string, unknown>> = {}): BulkheadError {
+export function timedOut(
+  subject: string,
+  timeoutMs: number,
+  details: Readonly<Record<string, unknown>> = {},
+): BulkheadError {
   return new BulkheadError("TIMEOUT", {
     what: `${subject} took longer than ${timeoutMs} ms and was ended`,
     details: { timeoutMs, ...details },

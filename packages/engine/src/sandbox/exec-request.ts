@@ -52,7 +52,9 @@ export interface ExecOptions {
   /** Kills the process group; the result rejects with ABORTED. */
   readonly signal?: AbortSignal;
   /** One value sets soft and hard. */
-  readonly rlimits?: Readonly<Partial<Record<RlimitName, RlimitValue | { readonly soft: RlimitValue; readonly hard: RlimitValue }>>>;
+  readonly rlimits?: Readonly<
+    Partial<Record<RlimitName, RlimitValue | { readonly soft: RlimitValue; readonly hard: RlimitValue }>>
+  >;
   /**
    * Of each of stdout and stderr, when they are collected for the result. One byte more kills the process group and rejects
    * with OUTPUT_LIMIT: a cut-off output never passes for a whole one. Default 64 MiB.
@@ -88,9 +90,15 @@ export function execBody(command: Command, options: ExecOptions): Exec {
 }
 
 export function terminalSize(size: TerminalSize, least = 1): TerminalSize {
-  for (const [name, value] of [["rows", size.rows], ["cols", size.cols]] as const) {
+  for (const [name, value] of [
+    ["rows", size.rows],
+    ["cols", size.cols],
+  ] as const) {
     if (Number.isInteger(value) && value >= least && value <= MAX_TERMINAL) continue;
-    throw new BulkheadError("SPEC_INVALID", { what: `${name} of ${value} is no terminal size`, next: `give 1 to ${MAX_TERMINAL}` });
+    throw new BulkheadError("SPEC_INVALID", {
+      what: `${name} of ${value} is no terminal size`,
+      next: `give 1 to ${MAX_TERMINAL}`,
+    });
   }
   return { rows: size.rows, cols: size.cols };
 }
@@ -109,7 +117,10 @@ function rlimitList(rlimits: NonNullable<ExecOptions["rlimits"]>): Rlimit[] {
   return Object.entries(rlimits).map(([name, value]) => {
     const resource = new Map<string, number>(Object.entries(RESOURCES)).get(name);
     if (resource === undefined) {
-      throw new BulkheadError("SPEC_INVALID", { what: `limit ${quote(name)} is unknown`, next: `use one of ${Object.keys(RESOURCES).join(", ")}` });
+      throw new BulkheadError("SPEC_INVALID", {
+        what: `limit ${quote(name)} is unknown`,
+        next: `use one of ${Object.keys(RESOURCES).join(", ")}`,
+      });
     }
     const both = typeof value === "object" ? value : { soft: value, hard: value };
     return { resource, soft: rlimitValue(name, both.soft), hard: rlimitValue(name, both.hard) };
@@ -118,8 +129,12 @@ function rlimitList(rlimits: NonNullable<ExecOptions["rlimits"]>): Rlimit[] {
 
 function rlimitValue(name: string, value: RlimitValue): bigint {
   if (value === "unlimited") return UNLIMITED;
-  if ((typeof value === "bigint" || Number.isSafeInteger(value)) && value >= 0 && BigInt(value) <= UNLIMITED) return BigInt(value);
-  throw new BulkheadError("SPEC_INVALID", { what: `limit ${name} of ${value} is no limit`, next: 'give a whole number, or "unlimited"' });
+  if ((typeof value === "bigint" || Number.isSafeInteger(value)) && value >= 0 && BigInt(value) <= UNLIMITED)
+    return BigInt(value);
+  throw new BulkheadError("SPEC_INVALID", {
+    what: `limit ${name} of ${value} is no limit`,
+    next: 'give a whole number, or "unlimited"',
+  });
 }
 
 /** For messages: `command "make test"`. */

@@ -5,7 +5,14 @@ import type { InboundLane } from "../channel/inbound.ts";
 import type { ChannelStream, StreamEnd, StreamMessage } from "../channel/stream.ts";
 import type { Inside } from "./calls.ts";
 import { aborted, outputLimit, timedOut } from "./errors.ts";
-import { type Command, describeCommand, execBody, type ExecOptions, terminalSize, type TerminalSize } from "./exec-request.ts";
+import {
+  type Command,
+  describeCommand,
+  execBody,
+  type ExecOptions,
+  terminalSize,
+  type TerminalSize,
+} from "./exec-request.ts";
 import { Collector, commandFailed, ExecResult, type ExitStatus, tail, toExitStatus } from "./exec-result.ts";
 import { mergeLanes, type OutputEvent } from "./output-events.ts";
 import { type SignalInput, signalNumber } from "./signals.ts";
@@ -75,7 +82,11 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
       });
       this.#feedStdin(this.#stream);
     } catch (error) {
-      this.#fail(error instanceof BulkheadError ? error : new BulkheadError("INTERNAL", { what: `${this.#subject} could not be started`, cause: error }));
+      this.#fail(
+        error instanceof BulkheadError
+          ? error
+          : new BulkheadError("INTERNAL", { what: `${this.#subject} could not be started`, cause: error }),
+      );
       return;
     }
     options.signal?.addEventListener("abort", this.#abort, { once: true });
@@ -92,7 +103,14 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
     if (stdin === "pipe" || !this.#kills || (pty !== undefined && stdin === undefined)) return;
     if (stdin === undefined || stdin === "null") return;
     if (stdin instanceof Readable) {
-      stdin.on("error", (cause) => this.#stop(new BulkheadError("ABORTED", { what: `${this.#subject} was ended: its standard input could not be read`, cause })));
+      stdin.on("error", (cause) =>
+        this.#stop(
+          new BulkheadError("ABORTED", {
+            what: `${this.#subject} was ended: its standard input could not be read`,
+            cause,
+          }),
+        ),
+      );
       stdin.pipe(this.stdin);
     } else {
       stream.in.write(typeof stdin === "string" ? Buffer.from(stdin) : stdin, ignore);
@@ -165,7 +183,7 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
   }
 
   finally(settled: () => void): Promise<ExecResult> {
-    return this.then().finally(settled);
+    return this.then(undefined).finally(settled);
   }
 
   [Symbol.asyncIterator](): AsyncIterator<OutputEvent> {
@@ -181,7 +199,13 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
     const state = this.#state;
     if (state.at !== "exited") throw this.#failure();
     const { out, err } = this.#collectors;
-    const result = new ExecResult(state.pid, state.status, state.durationMs, out?.take() ?? EMPTY, err?.take() ?? EMPTY);
+    const result = new ExecResult(
+      state.pid,
+      state.status,
+      state.durationMs,
+      out?.take() ?? EMPTY,
+      err?.take() ?? EMPTY,
+    );
     if (this.#options.check === true && !result.ok) throw commandFailed(this.#subject, result);
     return result;
   }

@@ -100,7 +100,8 @@ export class Files {
       await this.stat(path, { ...options, follow: false });
       return true;
     } catch (error) {
-      if (error instanceof BulkheadError && (error.code === "FILE_NOT_FOUND" || error.code === "FILE_NOT_A_DIRECTORY")) return false;
+      if (error instanceof BulkheadError && (error.code === "FILE_NOT_FOUND" || error.code === "FILE_NOT_A_DIRECTORY"))
+        return false;
       throw error;
     }
   }
@@ -123,7 +124,10 @@ export class Files {
   }
 
   /** @param options.parents also missing ones above; an existing directory is then no failure. Default mode 0755. */
-  async mkdir(path: GuestPath, options: FileOptions & { readonly mode?: number; readonly parents?: boolean } = {}): Promise<void> {
+  async mkdir(
+    path: GuestPath,
+    options: FileOptions & { readonly mode?: number; readonly parents?: boolean } = {},
+  ): Promise<void> {
     const body = {
       path: pathBytes(path),
       mode: options.mode ?? DIRECTORY_MODE,
@@ -134,8 +138,17 @@ export class Files {
   }
 
   /** @param options.overwrite replaces what is there. Default false: FILE_EXISTS. */
-  async move(from: GuestPath, to: GuestPath, options: FileOptions & { readonly overwrite?: boolean } = {}): Promise<void> {
-    const body = { from: pathBytes(from), to: pathBytes(to), overwrite: options.overwrite ?? false, user: options.user ?? "" };
+  async move(
+    from: GuestPath,
+    to: GuestPath,
+    options: FileOptions & { readonly overwrite?: boolean } = {},
+  ): Promise<void> {
+    const body = {
+      from: pathBytes(from),
+      to: pathBytes(to),
+      overwrite: options.overwrite ?? false,
+      user: options.user ?? "",
+    };
     await call(this.#inside, { name: "Move", body }, `move of ${quote(from)} to ${quote(to)}`, options);
   }
 
@@ -155,7 +168,12 @@ export class Files {
     to: { readonly owner?: string | number; readonly group?: string | number },
     options: FileOptions = {},
   ): Promise<void> {
-    const body = { path: pathBytes(path), owner: String(to.owner ?? ""), group: String(to.group ?? ""), user: options.user ?? "" };
+    const body = {
+      path: pathBytes(path),
+      owner: String(to.owner ?? ""),
+      group: String(to.group ?? ""),
+      user: options.user ?? "",
+    };
     await call(this.#inside, { name: "ChangeOwner", body }, `file ${quote(path)}`, options);
   }
 
@@ -183,7 +201,10 @@ function readRequest(path: GuestPath, options: ReadOptions): OpenMessage {
 
 function count(value: number, name: string): bigint {
   if (Number.isSafeInteger(value) && value >= 0) return BigInt(value);
-  throw new BulkheadError("SPEC_INVALID", { what: `${name} of ${value} is no count of bytes`, next: "give a whole number from 0" });
+  throw new BulkheadError("SPEC_INVALID", {
+    what: `${name} of ${value} is no count of bytes`,
+    next: "give a whole number from 0",
+  });
 }
 
 const MAX_DEPTH = 65_535;

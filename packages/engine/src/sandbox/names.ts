@@ -24,7 +24,12 @@ export function pathBytes(path: GuestPath): Uint8Array {
   if (bytes.length === 0 || bytes.length > MAX_PATH_BYTES || bytes.includes(0)) {
     throw new BulkheadError("SPEC_INVALID", {
       what: `path ${quote(path)} is not a path`,
-      why: bytes.length === 0 ? "it is empty" : bytes.includes(0) ? "it holds a zero byte" : `it has ${bytes.length} bytes`,
+      why:
+        bytes.length === 0
+          ? "it is empty"
+          : bytes.includes(0)
+            ? "it holds a zero byte"
+            : `it has ${bytes.length} bytes`,
       next: `give 1 to ${MAX_PATH_BYTES} bytes without a zero byte`,
     });
   }
@@ -33,7 +38,8 @@ export function pathBytes(path: GuestPath): Uint8Array {
 
 /** Bytes of an argument, or of a directory that may be left out. @param what names it in the error. */
 export function plainBytes(text: string, what: string): Uint8Array {
-  if (text.includes("\0")) throw new BulkheadError("SPEC_INVALID", { what: `${what} ${quote(text)} holds a zero byte` });
+  if (text.includes("\0"))
+    throw new BulkheadError("SPEC_INVALID", { what: `${what} ${quote(text)} holds a zero byte` });
   return Buffer.from(text, "utf8");
 }
 

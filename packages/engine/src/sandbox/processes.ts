@@ -55,7 +55,13 @@ export async function listProcesses(inside: Inside, options: CallOptions = {}): 
     if (found.length >= MAX_PROCESSES) throw new Malformed(`more than ${MAX_PROCESSES} processes`);
     return toProcess(readProcess(reader));
   };
-  for await (const process of records(inside, { name: "ListProcesses", body: {} }, "the list of processes", read, options)) {
+  for await (const process of records(
+    inside,
+    { name: "ListProcesses", body: {} },
+    "the list of processes",
+    read,
+    options,
+  )) {
     found.push(process);
   }
   return found;

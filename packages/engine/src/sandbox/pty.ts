@@ -8,7 +8,8 @@ import type { SignalInput } from "./signals.ts";
 const DEFAULT_SIZE: TerminalSize = { rows: 24, cols: 80 };
 const SHELL = ["/bin/sh", "-i"];
 
-export interface PtyOptions extends Pick<ExecOptions, "env" | "cwd" | "user" | "signal" | "timeoutMs" | "rlimits">, Partial<TerminalSize> {
+export interface PtyOptions
+  extends Pick<ExecOptions, "env" | "cwd" | "user" | "signal" | "timeoutMs" | "rlimits">, Partial<TerminalSize> {
   /** Default: an interactive `/bin/sh`. */
   readonly cmd?: Command;
 }

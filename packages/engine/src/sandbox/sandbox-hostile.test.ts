@@ -2,14 +2,25 @@ import { type BulkheadError, type Plan } from "@bulkhead/contract";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { WireWriter } from "../channel/codec.ts";
-import { type Entry, INITIAL_CREDIT_BYTES, LANE, type Message, TYPE, writeEntry, writeWatchEvent } from "../channel/wire.gen.ts";
+import {
+  type Entry,
+  INITIAL_CREDIT_BYTES,
+  LANE,
+  type Message,
+  TYPE,
+  writeEntry,
+  writeWatchEvent,
+} from "../channel/wire.gen.ts";
 import { type FakeAgent, fakePair } from "../testing/fake-agent.ts";
 import { Sandbox, type SandboxEnd } from "./sandbox.ts";
 
 const DONE: Message = { name: "Done", body: {} };
 const END: Message = { name: "End", body: {} };
 const STARTED: Message = { name: "Started", body: { pid: 7, stdoutOffset: 0n, stderrOffset: 0n } };
-const EXITED: Message = { name: "Exited", body: { code: 3, signal: 0, coreDumped: false, userMs: 0n, systemMs: 0n, maxRssBytes: 0n } };
+const EXITED: Message = {
+  name: "Exited",
+  body: { code: 3, signal: 0, coreDumped: false, userMs: 0n, systemMs: 0n, maxRssBytes: 0n },
+};
 
 let uncaught: unknown[] = [];
 const record = (error: unknown): void => void uncaught.push(error);
@@ -95,7 +106,14 @@ describe("records from a hostile agent", () => {
       agent.say(stream, DONE);
     });
     const [first, second] = await box.files.list("/");
-    expect(first).toMatchObject({ path: "a", kind: "file", mode: 0o644, owner: "ro ot", size: Number.MAX_SAFE_INTEGER, target: null });
+    expect(first).toMatchObject({
+      path: "a",
+      kind: "file",
+      mode: 0o644,
+      owner: "ro ot",
+      size: Number.MAX_SAFE_INTEGER,
+      target: null,
+    });
     expect(second?.path).toBe("\ufffdA");
     expect(Buffer.from(second?.pathBytes ?? []).toString("hex")).toBe("ff41");
   });
@@ -189,7 +207,12 @@ describe("executions", () => {
     const { box, released } = await setup((fake, name, stream) => name === "Exec" && fake.say(stream, STARTED));
     const execution = box.exec("sleep 9");
     const never = box.files.read("/x");
-    await Promise.all([box.kill(), box.kill(), expect(execution).rejects.toMatchObject({ code: "SANDBOX_GONE" }), expect(never).rejects.toMatchObject({ code: "SANDBOX_GONE" })]);
+    await Promise.all([
+      box.kill(),
+      box.kill(),
+      expect(execution).rejects.toMatchObject({ code: "SANDBOX_GONE" }),
+      expect(never).rejects.toMatchObject({ code: "SANDBOX_GONE" }),
+    ]);
     expect(released()).toBe(1);
     await expect(box.exec("true")).rejects.toMatchObject({ code: "SANDBOX_GONE" });
     await expect(box.exec("true").pid).rejects.toMatchObject({ code: "SANDBOX_GONE" });

@@ -64,7 +64,10 @@ export class Sandbox implements AsyncDisposable {
    * Listens to a process that `exec` started. Output that came while nobody listened is lost. `signal` and `timeoutMs` end
    * the listening, not the process.
    */
-  connect(pid: number, options: Pick<ExecOptions, "signal" | "timeoutMs" | "maxOutputBytes" | "check" | "drainGraceMs"> = {}): Execution {
+  connect(
+    pid: number,
+    options: Pick<ExecOptions, "signal" | "timeoutMs" | "maxOutputBytes" | "check" | "drainGraceMs"> = {},
+  ): Execution {
     return new Execution(this.#inside, { kind: "connect", pid }, options);
   }
 
@@ -79,7 +82,11 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /** Any process inside, by its pid there. Default: that process alone, not its group. */
-  async signal(pid: number, signal: SignalInput, options: CallOptions & { readonly group?: boolean } = {}): Promise<void> {
+  async signal(
+    pid: number,
+    signal: SignalInput,
+    options: CallOptions & { readonly group?: boolean } = {},
+  ): Promise<void> {
     return signalProcess(this.#inside, pid, signal, options);
   }
 

@@ -3,7 +3,15 @@ import type { Duplex } from "node:stream";
 import { Channel, type AttachOptions } from "../channel/channel.ts";
 import { WireReader } from "../channel/codec.ts";
 import { FrameDecoder, FrameEncoder } from "../channel/frame.ts";
-import { GENERATION, type Hello, MAGIC_ATTACH, MAGIC_ATTACHED, type Message, readMessage, TYPE } from "../channel/wire.gen.ts";
+import {
+  GENERATION,
+  type Hello,
+  MAGIC_ATTACH,
+  MAGIC_ATTACHED,
+  type Message,
+  readMessage,
+  TYPE,
+} from "../channel/wire.gen.ts";
 
 const ATTACH_BYTES = 40;
 const MAGIC = Buffer.from(MAGIC_ATTACH, "hex");

@@ -13,7 +13,13 @@ export function fuzz<T extends [unknown, ...unknown[]]>(
   property: (...values: T) => void | Promise<void>,
 ): void {
   test(name, { timeout: fuzzMs + SLACK_MS }, async () => {
-    const checked = fc.asyncProperty(...(arbitraries as { [K in keyof T]: fc.Arbitrary<T[K]> }), async (...values: T) => property(...values));
-    await fc.assert(checked, { numRuns: Number.MAX_SAFE_INTEGER, interruptAfterTimeLimit: fuzzMs, markInterruptAsFailure: false });
+    const checked = fc.asyncProperty(...(arbitraries as { [K in keyof T]: fc.Arbitrary<T[K]> }), async (...values: T) =>
+      property(...values),
+    );
+    await fc.assert(checked, {
+      numRuns: Number.MAX_SAFE_INTEGER,
+      interruptAfterTimeLimit: fuzzMs,
+      markInterruptAsFailure: false,
+    });
   });
 }

@@ -10,7 +10,13 @@ import { HostGone, type Configure } from "../channel/wire.gen.ts";
 import { Sandbox, type SandboxEnd } from "../sandbox/sandbox.ts";
 import { agentPath } from "./config.ts";
 
-export const CONFIGURE: Configure = { hostGone: HostGone.exit, defaultUser: "", allowSetuid: true, env: [], hostname: "" };
+export const CONFIGURE: Configure = {
+  hostGone: HostGone.exit,
+  defaultUser: "",
+  allowSetuid: true,
+  env: [],
+  hostname: "",
+};
 
 export interface RealAgent extends AsyncDisposable {
   readonly child: ChildProcess;
@@ -39,9 +45,22 @@ export async function startRealAgent(options: RealOptions = {}): Promise<RealAge
     io.clean();
   };
   try {
-    const channel = await Channel.attach({ readable: io.readable, writable: io.writable, fresh: true, configure: CONFIGURE, ...attach });
+    const channel = await Channel.attach({
+      readable: io.readable,
+      writable: io.writable,
+      fresh: true,
+      configure: CONFIGURE,
+      ...attach,
+    });
     const box = new Sandbox({ id: "test", plan: {} as Plan, channel, ended, release });
-    return { child: io.child, channel, box, writable: io.writable, reopen: io.reopen, [Symbol.asyncDispose]: () => box.kill() };
+    return {
+      child: io.child,
+      channel,
+      box,
+      writable: io.writable,
+      reopen: io.reopen,
+      [Symbol.asyncDispose]: () => box.kill(),
+    };
   } catch (error) {
     await release();
     throw error;
