@@ -1,4 +1,13 @@
-import { BulkheadError, formatDuration, parseSpec, planDigest, type Plan, type Spec, type SpecInput, type Step } from "@bulkhead/contract";
+import {
+  BulkheadError,
+  formatDuration,
+  parseSpec,
+  planDigest,
+  type Plan,
+  type Spec,
+  type SpecInput,
+  type Step,
+} from "@bulkhead/contract";
 import { loadDrivers } from "./drivers/registry.ts";
 import type { Driver, ImageFiles } from "./drivers/driver.ts";
 import type { DoctorReport } from "./doctor.ts";
@@ -156,7 +165,15 @@ export class Engine implements AsyncDisposable {
     const keeper = await this.#keep();
     // The keeper outlives this process for as long as it still has mounts of the image.
     const held = this.images.use(image.digest, keeper.hello.pid);
-    const box = await openSandbox({ keeper, driver, plan, image, host: this.host, held, ...(signal !== undefined && { signal }) });
+    const box = await openSandbox({
+      keeper,
+      driver,
+      plan,
+      image,
+      host: this.host,
+      held,
+      ...(signal !== undefined && { signal }),
+    });
     this.#watch(box);
     return box;
   }
