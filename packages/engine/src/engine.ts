@@ -78,11 +78,17 @@ export class Engine implements AsyncDisposable {
     this.images = new ImageStore(host.paths.state);
   }
 
-  /** @throws BulkheadError HOST_NOT_ROOT, HOST_UNSUPPORTED, HOST_RESOURCE, SPEC_INVALID (a path that is not absolute). */
+  /** @throws BulkheadError HOST_NOT_ROOT, HOST_UNSUPPORTED, HOST_RESOURCE, ABORTED, SPEC_INVALID (a path not absolute). */
   static async open(options: EngineOptions = {}): Promise<Engine> {
     refuseWithoutRoot();
-    const host = await gatherFacts(configOf(options), options.signal);
-    return new Engine(host, await loadDrivers(host));
+    const { signal } = options;
+    if (signal?.aborted === true) throw aborted("opening the engine", signal);
+    try {
+      const host = await gatherFacts(configOf(options), signal);
+      return new Engine(host, await loadDrivers(host));
+    } catch (error) {
+      throw signal?.aborted === true ? aborted("opening the engine", signal) : error;
+    }
   }
 
   /** Every driver with what it found on this host, preferred first within a level. */

@@ -33,3 +33,8 @@ test("columns line up without trailing blanks", () => {
     ]),
   ).toBe("a     b\nlong");
 });
+
+test("of two failures the first is shown", () => {
+  const first = new BulkheadError("TIMEOUT", { what: "first" });
+  expect(asBulkheadError(new SuppressedError(new Error("undoing"), first))).toBe(first);
+});
