@@ -271,8 +271,11 @@ impl Keeper {
                 });
             }
         });
-        self.hierarchies
-            .remove_empty(&format!("{PREFIX}/{}", self.engine));
+        // A group whose children have just gone can be busy for a moment, so that one try is not enough.
+        let group = format!("{PREFIX}/{}", self.engine);
+        if let Err(error) = self.hierarchies.destroy(&group) {
+            eprintln!("bulkhead-keeper: {error}");
+        }
         self.hierarchies.remove_empty(PREFIX);
         // Anything a failed release has left keeps the directory, for the next start's sweep.
         let _ = fs::remove_file(self.engine_dir.join(crate::sweep::LOCK));

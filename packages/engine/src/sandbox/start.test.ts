@@ -60,6 +60,7 @@ async function next(from: AsyncIterator<string>): Promise<string | undefined> {
   return done === true ? undefined : value;
 }
 
+// Only a root user with the built helpers can start a sandbox; the warning above says which is missing.
 describe.skipIf(why !== null)("starting sandboxes", () => {
   let base: string;
   let config: Config;

@@ -3,7 +3,7 @@ import { AGENT_INSIDE, type HostFacts } from "../../host/facts.ts";
 import type { Instance } from "../driver.ts";
 import { ociRlimits, resources, type OciMount } from "../oci.ts";
 import { ID_RANGE, places } from "../rootfs.ts";
-import { DEV_BYTES, MAX_PTYS, SHM_BYTES } from "./hardening.ts";
+import { DEV_BYTES, HOST_TASK_OVERHEAD, MAX_PTYS, SHM_BYTES } from "./hardening.ts";
 
 const NAMESPACES: Readonly<Record<string, string>> = { mnt: "mount", net: "network" };
 
@@ -70,7 +70,7 @@ export function bundle(plan: Plan, instance: Instance, host: HostFacts, section:
       uidMappings: ids,
       gidMappings: ids,
       cgroupsPath: instance.cgroup,
-      resources: resources(plan, host),
+      resources: resources(plan, host, { tasks: HOST_TASK_OVERHEAD, memoryBytes: 0 }),
       seccomp: section.seccomp,
       maskedPaths: plan.boundary.maskedPaths,
       readonlyPaths: plan.boundary.readOnlyPaths,

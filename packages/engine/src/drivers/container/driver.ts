@@ -4,13 +4,11 @@ import type { ResolvedSpec } from "../../policy/resolve.ts";
 import type { Availability, Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
 import { diskInodes, places, rootSteps } from "../rootfs.ts";
 import { bundle, type SeccompSection } from "./bundle.ts";
-import { MASKED_PATHS, READ_ONLY_PATHS, ROOT_CAPABILITIES } from "./hardening.ts";
+import { HOST_TASK_OVERHEAD, MASKED_PATHS, READ_ONLY_PATHS, ROOT_CAPABILITIES } from "./hardening.ts";
 import type { Filter } from "./seccomp/compile.ts";
 import { renderOci } from "./seccomp/oci.ts";
 import { PROFILE } from "./seccomp/profile.ts";
 
-/** The agent and its helper threads. */
-const HOST_TASK_OVERHEAD = 4;
 /** A start takes about 10 ms; a host that needs this long is not able to run anything. */
 const START_TIMEOUT_MS = 30_000;
 
