@@ -96,10 +96,22 @@ pub struct Agent {
     pub(crate) early: HashMap<u32, Exit>,
     pub(crate) surroundings: Surroundings,
     pub(crate) started_ms: u64,
+    boot_id: String,
     retry_at: Option<u64>,
     pub(crate) shutdown_at: Option<u64>,
     idle_at: Option<u64>,
     pub(crate) over: bool,
+}
+
+/// The kernel's, or where it tells none (gVisor), one of this agent's life, which is as long there.
+fn boot_id() -> String {
+    let told = crate::table::first_line("/proc/sys/kernel/random/boot_id");
+    if !told.is_empty() {
+        return told;
+    }
+    let number = u128::from_be_bytes(crate::sys::process::random());
+    let hex = format!("{number:032x}");
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 impl Agent {
@@ -141,6 +153,7 @@ impl Agent {
             early: HashMap::new(),
             surroundings,
             started_ms: poll::clock_ms(libc::CLOCK_BOOTTIME),
+            boot_id: boot_id(),
             retry_at: None,
             shutdown_at: None,
             idle_at: None,
@@ -291,11 +304,10 @@ impl Agent {
         self.session += 1;
         self.attached = true;
         self.output.attached(GENERATION, attach.tag, &attach.nonce);
-        let read = |path| crate::table::first_line(path);
         let hello = Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_string(),
-            kernel_release: read("/proc/sys/kernel/osrelease"),
-            boot_id: read("/proc/sys/kernel/random/boot_id"),
+            kernel_release: crate::sys::process::kernel_release(),
+            boot_id: self.boot_id.clone(),
             pid: crate::sys::process::own_pid(),
             reattached,
         };

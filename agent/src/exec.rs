@@ -4,11 +4,12 @@ use crate::failure::{shown, Doing, Failure, Outcome};
 use crate::process::Started;
 use crate::sys::spawn::{spawn, Limit, Program, Step};
 use crate::sys::{fd, identity, tty, Errno};
-use crate::users::{resolve, User};
+use crate::users::{resolve, Databases, User};
 use crate::wire::generated::{error_kind as kind, stdin_mode, Exec};
 use crate::workers::{Input, Next, Output, Task};
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Directories of PATH that are searched.
@@ -23,6 +24,7 @@ pub struct Surroundings {
     pub allow_setuid: bool,
     pub descriptor_limit: (u64, u64),
     pub reset_oom_score: bool,
+    pub databases: Arc<Databases>,
 }
 
 pub struct Start {
@@ -38,7 +40,7 @@ impl Task for Start {
     fn step(&mut self, _input: Input) -> Result<Output, Failure> {
         let request = &self.request;
         check(request)?;
-        let user = resolve(&request.user, &self.surroundings.default_user)?;
+        let user = resolve(&request.user, &self.surroundings.default_user, &self.surroundings.databases)?;
         let env = environment(&user, &self.surroundings.env, &request.env)?;
         let cwd = if request.cwd.is_empty() { user.home.clone() } else { request.cwd.clone() };
         let (ours, theirs) = streams(request, &user)?;
@@ -50,7 +52,7 @@ impl Task for Start {
             uid: user.uid,
             gid: user.gid,
             groups: user.groups.clone(),
-            change_user: identity::own_uid() == 0 || user.uid != identity::own_uid(),
+            change_user: user.uid != identity::own_uid() || user.gid != identity::own_gid(),
             limits: self.limits(),
             allow_setuid: self.surroundings.allow_setuid,
             stdin: theirs.input,

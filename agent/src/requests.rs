@@ -70,7 +70,7 @@ impl Agent {
             Message::GetUsage(_) => {
                 self.start_task(id, Box::new(crate::usage::UsageTask { started_ms: self.started_ms }), false, false);
             }
-            other => match crate::files::task(other, &self.surroundings.default_user) {
+            other => match crate::files::task(other, &self.surroundings) {
                 Some((task, has_out)) => self.start_task(id, task, has_out, false),
                 // A message that only the agent sends.
                 None => self.forget_session(),

@@ -2,13 +2,18 @@
 //! Both files are the sandbox's own and may hold anything.
 
 use crate::failure::{Failure, Outcome};
-use crate::sys::{fd, identity};
+use crate::sys::files::{self, At, Status};
+use crate::sys::{fd, identity, poll};
 use crate::wire::generated::error_kind as kind;
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::{Arc, Mutex};
 
 /// More than any system's user database; the rest of a longer file is not read.
 const DATABASE_BYTES_MAX: usize = 1024 * 1024;
 const GROUPS_MAX: usize = 256;
+/// Larger ones are read each time rather than kept.
+const KEPT_BYTES_MAX: usize = 16 * 1024;
+const SETTLED_NS: i64 = 2_000_000_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -24,14 +29,46 @@ pub struct Database {
     text: Vec<u8>,
 }
 
-impl Database {
-    pub fn passwd() -> Self {
-        Self { text: read_regular("/etc/passwd") }
-    }
-    pub fn group() -> Self {
-        Self { text: read_regular("/etc/group") }
-    }
+/// Both databases, read again only when they have changed.
+#[derive(Default)]
+pub struct Databases {
+    passwd: Mutex<Option<Known>>,
+    group: Mutex<Option<Known>>,
+}
 
+struct Known {
+    status: Status,
+    database: Arc<Database>,
+}
+
+impl Databases {
+    pub fn passwd(&self) -> Arc<Database> {
+        known(&self.passwd, "/etc/passwd")
+    }
+    pub fn group(&self) -> Arc<Database> {
+        known(&self.group, "/etc/group")
+    }
+}
+
+fn known(kept: &Mutex<Option<Known>>, path: &str) -> Arc<Database> {
+    let Ok(mut kept) = kept.lock() else { return Arc::new(Database { text: read_regular(path) }) };
+    let status = files::stat(At::HERE, path.as_bytes(), true).ok();
+    if let (Some(known), Some(status)) = (&*kept, &status) {
+        if known.status == *status {
+            return Arc::clone(&known.database);
+        }
+    }
+    let database = Arc::new(Database { text: read_regular(path) });
+    let now_ns = poll::clock_ms(libc::CLOCK_REALTIME) as i64 * 1_000_000;
+    // One just written may change again within the same tick of the clock that dates it.
+    let settled = |status: &Status| now_ns - status.mtime_ns.max(status.ctime_ns) > SETTLED_NS;
+    *kept = status
+        .filter(|status| settled(status) && database.text.len() <= KEPT_BYTES_MAX)
+        .map(|status| Known { status, database: Arc::clone(&database) });
+    database
+}
+
+impl Database {
     fn lines(&self) -> impl Iterator<Item = Vec<&[u8]>> {
         self.text.split(|b| *b == b'\n').map(|line| line.split(|b| *b == b':').take(8).collect())
     }
@@ -89,14 +126,14 @@ fn not_found(what: &str, name: &str, file: &str) -> Failure {
 }
 
 /// `name`, `uid`, `name:group` or `uid:gid`; empty is `default`, and if that is empty too, the agent's own user.
-pub fn resolve(wanted: &str, default: &str) -> Outcome<User> {
+pub fn resolve(wanted: &str, default: &str, databases: &Databases) -> Outcome<User> {
     let own = identity::own_uid().to_string();
     let spec = [wanted, default, &own].into_iter().find(|s| !s.is_empty()).unwrap_or("0");
     let (name, group) = match spec.split_once(':') {
         Some((name, group)) => (name, Some(group)),
         None => (spec, None),
     };
-    let passwd = Database::passwd();
+    let passwd = databases.passwd();
     let entry = passwd.find(0, name.as_bytes()).or_else(|| {
         let id = number(name.as_bytes())?;
         passwd.find(2, id.to_string().as_bytes())
@@ -117,17 +154,17 @@ pub fn resolve(wanted: &str, default: &str) -> Outcome<User> {
     };
     match group {
         Some(group) => {
-            user.gid = Database::group().id_of(group).ok_or_else(|| not_found("group", group, "/etc/group"))?;
+            user.gid = databases.group().id_of(group).ok_or_else(|| not_found("group", group, "/etc/group"))?;
             user.groups = vec![user.gid];
         }
-        None => user.groups = groups_of(&user),
+        None => user.groups = groups_of(&user, &databases.group()),
     }
     Ok(user)
 }
 
-fn groups_of(user: &User) -> Vec<u32> {
+fn groups_of(user: &User, database: &Database) -> Vec<u32> {
     let mut groups = vec![user.gid];
-    for fields in Database::group().lines() {
+    for fields in database.lines() {
         let Some(members) = fields.get(3) else { continue };
         if !members.split(|b| *b == b',').any(|member| member == user.name.as_bytes()) {
             continue;

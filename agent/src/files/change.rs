@@ -4,9 +4,10 @@ use super::{absolute, entry, make_parents, Asker, Names};
 use crate::failure::{shown, Doing, Failure, Outcome};
 use crate::sys::files::{self, At};
 use crate::sys::Errno;
-use crate::users::{Database, User};
+use crate::users::{Database, Databases, User};
 use crate::wire::generated::*;
 use crate::workers::{Input, Next, Output, Task};
+use std::sync::Arc;
 
 const MODE_BITS: u32 = 0o7777;
 /// The id that chown leaves as it is.
@@ -27,9 +28,11 @@ impl ChangeTask {
 
 impl Task for ChangeTask {
     fn step(&mut self, _input: Input) -> Result<Output, Failure> {
+        let databases = Arc::clone(&self.asker.databases);
+        let names = matches!(self.request, Message::Stat(_)).then(|| self.asker.names());
         let (user, _acting) = self.asker.act()?;
         match &self.request {
-            Message::Stat(m) => return stat(m, user),
+            Message::Stat(m) => return stat(m, user, names),
             Message::MakeDirectory(m) => make_directory(m, user)?,
             Message::Move(m) => rename(m, user)?,
             Message::Remove(m) => remove(m, user)?,
@@ -37,7 +40,7 @@ impl Task for ChangeTask {
                 let path = absolute(&m.path, user)?;
                 files::change_mode(&path, m.mode & MODE_BITS).doing(|| format!("cannot change the mode of {}", shown(&path)))?;
             }
-            Message::ChangeOwner(m) => change_owner(m, user)?,
+            Message::ChangeOwner(m) => change_owner(m, user, &databases)?,
             Message::MakeSymlink(m) => {
                 let path = absolute(&m.path, user)?;
                 files::symlink(&m.target, &path).doing(|| format!("cannot make the link {}", shown(&path)))?;
@@ -48,10 +51,11 @@ impl Task for ChangeTask {
     }
 }
 
-fn stat(request: &Stat, user: &User) -> Outcome<Output> {
+fn stat(request: &Stat, user: &User, names: Option<Names>) -> Outcome<Output> {
     let path = absolute(&request.path, user)?;
     let status = files::stat(At::HERE, &path, request.follow).doing(|| format!("cannot look at {}", shown(&path)))?;
-    let found = entry(path.clone(), &status, At::HERE, &path, &mut Names::default());
+    let Some(mut names) = names else { return Ok(Output::done()) };
+    let found = entry(path.clone(), &status, At::HERE, &path, &mut names);
     Ok(Output::message(Message::StatResult(StatResult { entry: found }), Next::Done))
 }
 
@@ -82,17 +86,17 @@ fn rename(request: &Move, user: &User) -> Outcome<()> {
     }
 }
 
-fn change_owner(request: &ChangeOwner, user: &User) -> Outcome<()> {
+fn change_owner(request: &ChangeOwner, user: &User, databases: &Databases) -> Outcome<()> {
     let path = absolute(&request.path, user)?;
-    let id = |name: &str, database: fn() -> Database, what: &str| {
+    let id = |name: &str, database: &Database, what: &str| {
         if name.is_empty() {
             return Ok(UNCHANGED);
         }
         let text = || format!("{what} \"{name}\" is not known in the sandbox");
-        database().id_of(name).ok_or_else(|| Failure::new(error_kind::USER_NOT_FOUND, text()))
+        database.id_of(name).ok_or_else(|| Failure::new(error_kind::USER_NOT_FOUND, text()))
     };
-    let uid = id(&request.owner, Database::passwd, "user")?;
-    let gid = id(&request.group, Database::group, "group")?;
+    let uid = id(&request.owner, &databases.passwd(), "user")?;
+    let gid = id(&request.group, &databases.group(), "group")?;
     files::change_owner(&path, uid, gid).doing(|| format!("cannot change the owner of {}", shown(&path)))
 }
 

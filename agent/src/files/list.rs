@@ -26,7 +26,7 @@ pub struct ListTask {
 
 impl ListTask {
     pub fn new(asker: Asker, request: ListDirectory) -> Self {
-        Self { asker, request, begun: false, levels: Vec::new(), names: Names::default() }
+        Self { names: asker.names(), asker, request, begun: false, levels: Vec::new() }
     }
 
     fn begin(&mut self) -> Outcome<()> {

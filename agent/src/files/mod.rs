@@ -10,9 +10,11 @@ mod write;
 use crate::failure::{shown, Failure, Outcome};
 use crate::sys::files::{self, At, Status};
 use crate::sys::identity::Acting;
-use crate::users::{resolve, Database, User};
+use crate::exec::Surroundings;
+use crate::users::{resolve, Database, Databases, User};
 use crate::wire::generated::{entry_kind, error_kind as kind, Entry, Message};
 use crate::workers::Task;
+use std::sync::Arc;
 
 /// Of directories that are made on the way.
 const PARENT_MODE: u32 = 0o755;
@@ -23,17 +25,23 @@ pub struct Asker {
     wanted: String,
     default: String,
     user: Option<User>,
+    databases: Arc<Databases>,
 }
 
 impl Asker {
-    fn new(wanted: String, default: &str) -> Self {
-        Self { wanted, default: default.to_string(), user: None }
+    fn new(wanted: String, surroundings: &Surroundings) -> Self {
+        let databases = Arc::clone(&surroundings.databases);
+        Self { wanted, default: surroundings.default_user.clone(), user: None, databases }
+    }
+
+    fn names(&self) -> Names {
+        Names { users: self.databases.passwd(), groups: self.databases.group(), last_user: None, last_group: None }
     }
 
     /// The thread's rights are the user's while the second value lives.
     fn act(&mut self) -> Outcome<(&User, Option<Acting>)> {
         if self.user.is_none() {
-            self.user = Some(resolve(&self.wanted, &self.default)?);
+            self.user = Some(resolve(&self.wanted, &self.default, &self.databases)?);
         }
         let Some(user) = &self.user else { return Err(Failure::new(kind::USER_NOT_FOUND, "no user")) };
         let acting = user.act()?;
@@ -95,23 +103,20 @@ fn existing(path: &[u8], errno: crate::sys::Errno) -> crate::sys::Result<()> {
     }
 }
 
-/// Names of owners and groups, read when first needed.
-#[derive(Default)]
+/// Names of owners and groups.
 struct Names {
-    users: Option<Database>,
-    groups: Option<Database>,
+    users: Arc<Database>,
+    groups: Arc<Database>,
     last_user: Option<(u32, String)>,
     last_group: Option<(u32, String)>,
 }
 
 impl Names {
     fn user(&mut self, id: u32) -> String {
-        let users = self.users.get_or_insert_with(Database::passwd);
-        named(&mut self.last_user, users, id)
+        named(&mut self.last_user, &self.users, id)
     }
     fn group(&mut self, id: u32) -> String {
-        let groups = self.groups.get_or_insert_with(Database::group);
-        named(&mut self.last_group, groups, id)
+        named(&mut self.last_group, &self.groups, id)
     }
 }
 
@@ -153,8 +158,8 @@ fn entry(path: Vec<u8>, status: &Status, at: At, name: &[u8], names: &mut Names)
 }
 
 /// The task of a file message, and whether its lane out carries data. None: no message of the host's.
-pub fn task(message: Message, default_user: &str) -> Option<(Box<dyn Task>, bool)> {
-    let asker = |user: &str| Asker::new(user.to_string(), default_user);
+pub fn task(message: Message, surroundings: &Surroundings) -> Option<(Box<dyn Task>, bool)> {
+    let asker = |user: &str| Asker::new(user.to_string(), surroundings);
     Some(match message {
         Message::ReadFile(m) => (Box::new(read::ReadTask::new(asker(&m.user), m)), true),
         Message::WriteFile(m) => (Box::new(write::WriteTask::new(asker(&m.user), m)), false),

@@ -1,6 +1,6 @@
 //! Reads a regular file as a stream.
 
-use super::{absolute, entry, Asker, Names};
+use super::{absolute, entry, Asker};
 use crate::failure::{shown, Doing, Failure, Outcome};
 use crate::sys::fd::{self, Moved};
 use crate::sys::files::{self, At};
@@ -21,6 +21,7 @@ impl ReadTask {
     }
 
     fn open(&mut self) -> Outcome<Message> {
+        let mut names = self.asker.names();
         let (user, _acting) = self.asker.act()?;
         let path = absolute(&self.request.path, user)?;
         let doing = || format!("cannot read {}", shown(&path));
@@ -35,7 +36,7 @@ impl ReadTask {
         if self.request.offset > 0 {
             files::seek(&file, self.request.offset).doing(doing)?;
         }
-        let entry = entry(path, &status, At::HERE, b"", &mut Names::default());
+        let entry = entry(path, &status, At::HERE, b"", &mut names);
         self.file = Some(file);
         Ok(Message::StatResult(StatResult { entry }))
     }

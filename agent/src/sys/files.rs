@@ -15,13 +15,15 @@ impl At {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
     pub size: u64,
     pub mtime_ns: i64,
+    pub ctime_ns: i64,
+    pub inode: u64,
 }
 
 impl Status {
@@ -46,6 +48,8 @@ fn status(raw: &libc::stat) -> Status {
         gid: raw.st_gid,
         size: raw.st_size as u64,
         mtime_ns: raw.st_mtime.saturating_mul(1_000_000_000).saturating_add(raw.st_mtime_nsec),
+        ctime_ns: raw.st_ctime.saturating_mul(1_000_000_000).saturating_add(raw.st_ctime_nsec),
+        inode: raw.st_ino,
     }
 }
 

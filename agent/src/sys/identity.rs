@@ -1,7 +1,7 @@
 //! Acting as another user in one thread. The raw calls act on the calling thread alone, where libc's wrappers would
 //! change every thread.
 
-use super::{check, Result};
+use super::{check, Errno, Result};
 
 fn groups() -> Result<Vec<u32>> {
     // SAFETY: the buffer has the room that is told.
@@ -43,11 +43,16 @@ impl Acting {
     /// None when the ids are the thread's own: nothing to change.
     pub fn start(uid: u32, gid: u32, supplementary: &[u32]) -> Result<Option<Self>> {
         let before = groups()?;
-        if uid == own_uid() && gid == own_gid() && (before == supplementary || own_uid() != 0) {
+        let own = uid == own_uid() && gid == own_gid();
+        if own && before == supplementary {
             return Ok(None);
         }
         let acting = Self { groups: before };
-        set_groups(supplementary)?;
+        match set_groups(supplementary) {
+            // Without the right to change groups the agent's own user still has the agent's own groups.
+            Err(Errno(libc::EPERM)) if own => return Ok(None),
+            other => other?,
+        }
         set_effective(libc::SYS_setresgid, gid)?;
         set_effective(libc::SYS_setresuid, uid)?;
         Ok(Some(acting))

@@ -56,6 +56,25 @@ pub fn reap() -> Reaped {
     }
 }
 
+pub fn kernel_release() -> String {
+    // SAFETY: the kernel fills plain data with NUL-terminated strings.
+    unsafe {
+        let mut names: libc::utsname = std::mem::zeroed();
+        if libc::uname(&mut names) != 0 {
+            return String::new();
+        }
+        std::ffi::CStr::from_ptr(names.release.as_ptr()).to_string_lossy().into_owned()
+    }
+}
+
+/// Random bytes; zeros from a kernel that has none yet.
+pub fn random() -> [u8; 16] {
+    let mut bytes = [0u8; 16];
+    // SAFETY: pointer and length of a live buffer.
+    unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
+    bytes
+}
+
 pub fn own_pid() -> u32 {
     std::process::id()
 }

@@ -38,7 +38,7 @@ pub struct Program {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
-    /// Whether the agent may change ids: false when it is not root itself.
+    /// The ids are another user's than the agent's own.
     pub change_user: bool,
     pub limits: Vec<Limit>,
     pub allow_setuid: bool,
@@ -218,9 +218,12 @@ fn drop_bounding_set(root: bool) -> Result<()> {
 fn become_user(program: &Program) -> ChildResult {
     // SAFETY: pointers and lengths of live data; raw calls act on this process alone.
     unsafe {
+        match check(libc::syscall(libc::SYS_setgroups, program.groups.len(), program.groups.as_ptr())) {
+            // Without the right to change groups the agent's own user still has the agent's own groups.
+            Err(Errno(libc::EPERM)) if !program.change_user => {}
+            other => other.map(drop).map_err(at(Step::Groups))?,
+        }
         if program.change_user {
-            check(libc::syscall(libc::SYS_setgroups, program.groups.len(), program.groups.as_ptr()))
-                .map_err(at(Step::Groups))?;
             check(libc::syscall(libc::SYS_setresgid, program.gid, program.gid, program.gid))
                 .map_err(at(Step::Group))?;
         }

@@ -26,6 +26,7 @@ pub struct Wire {
     from: Box<dyn Read>,
     from_fd: RawFd,
     buffer: Vec<u8>,
+    at: usize,
     next: u32,
     queue: HashMap<u32, Vec<Received>>,
     /// Returns credit for each data frame at once.
@@ -51,6 +52,7 @@ impl Wire {
             from: Box::new(from),
             from_fd,
             buffer: Vec::new(),
+            at: 0,
             next: 1,
             queue: HashMap::new(),
             returns_credit: true,
@@ -76,6 +78,8 @@ impl Wire {
         let deadline = Instant::now() + PATIENCE;
         self.queue.clear();
         loop {
+            self.buffer.drain(..self.at);
+            self.at = 0;
             if let Some(at) = self.buffer.windows(answer.len()).position(|w| w == answer) {
                 self.buffer.drain(..at + answer.len());
                 break;
@@ -95,9 +99,12 @@ impl Wire {
         if unsafe { libc::poll(&mut item, 1, left) } <= 0 {
             return false;
         }
-        let mut chunk = vec![0u8; 256 * 1024];
-        let count = self.from.read(&mut chunk).unwrap_or(0);
-        self.buffer.extend_from_slice(&chunk[..count]);
+        self.buffer.drain(..self.at);
+        self.at = 0;
+        let before = self.buffer.len();
+        self.buffer.resize(before + 128 * 1024, 0);
+        let count = self.from.read(&mut self.buffer[before..]).unwrap_or(0);
+        self.buffer.truncate(before + count);
         count > 0
     }
 
@@ -146,7 +153,7 @@ impl Wire {
     }
 
     fn parse(&mut self) -> Option<Received> {
-        let bytes = &self.buffer;
+        let bytes = &self.buffer[self.at..];
         if bytes.len() < 12 {
             return None;
         }
@@ -167,7 +174,7 @@ impl Wire {
             reader.finish().expect("all of the message");
             Received::Message(stream, bytes[9], message)
         };
-        self.buffer.drain(..16 + length);
+        self.at += 16 + length;
         Some(received)
     }
 
