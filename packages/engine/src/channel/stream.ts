@@ -79,6 +79,11 @@ export class ChannelStream {
     this.#closeLanes(error);
   }
 
+  /** Readers and writers of the lanes see their end now; the stream itself waits for `cancel` or its own end. */
+  abandon(error: Error): void {
+    this.#closeLanes(error);
+  }
+
   /** One frame from the agent. @returns true when it was the stream's last. @throws Malformed for any violation. */
   receive(type: number, lane: number, payload: Buffer): boolean {
     if (type === TYPE.Data) {

@@ -1,8 +1,7 @@
-import { BulkheadError } from "@bulkhead/contract";
 import { Duplex, type Readable, type Writable } from "node:stream";
 import type { OpenMessage } from "../channel/grammar.ts";
 import { begin, type CallOptions, type Inside } from "./calls.ts";
-import { type GuestPath, pathBytes, quote } from "./names.ts";
+import { type GuestPath, pathBytes, quote, whole } from "./names.ts";
 
 const MAX_PORT = 65_535;
 const LOOPBACK = "127.0.0.1";
@@ -31,10 +30,8 @@ function request(target: DialTarget): { readonly message: OpenMessage; readonly 
     return { message: { name: "DialUnix", body }, subject: `socket ${quote(target.unix)}` };
   }
   const { port, address = LOOPBACK } = typeof target === "number" ? { port: target } : target;
-  if (!Number.isInteger(port) || port < 1 || port > MAX_PORT) {
-    throw new BulkheadError("SPEC_INVALID", { what: `port ${port} is no port`, next: `give 1 to ${MAX_PORT}` });
-  }
-  return { message: { name: "DialTcp", body: { address, port } }, subject: `port ${port} at ${quote(address)}` };
+  const body = { address, port: whole(port, "port", 1, MAX_PORT) };
+  return { message: { name: "DialTcp", body }, subject: `port ${port} at ${quote(address)}` };
 }
 
 /** Like a net.Socket: half-open allowed, and an error nobody listens for is not thrown at the process. */

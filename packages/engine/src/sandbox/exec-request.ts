@@ -2,7 +2,7 @@ import { BulkheadError } from "@bulkhead/contract";
 import type { Readable } from "node:stream";
 import type { Exec, Rlimit } from "../channel/wire.gen.ts";
 import { StdinMode } from "../channel/wire.gen.ts";
-import { plainBytes, quote } from "./names.ts";
+import { plainBytes, quote, whole } from "./names.ts";
 
 /** Linux's RLIMIT_ numbers on x86-64 and arm64. */
 const RESOURCES = {
@@ -90,17 +90,10 @@ export function execBody(command: Command, options: ExecOptions): Exec {
 }
 
 export function terminalSize(size: TerminalSize, least = 1): TerminalSize {
-  for (const [name, value] of [
-    ["rows", size.rows],
-    ["cols", size.cols],
-  ] as const) {
-    if (Number.isInteger(value) && value >= least && value <= MAX_TERMINAL) continue;
-    throw new BulkheadError("SPEC_INVALID", {
-      what: `${name} of ${value} is no terminal size`,
-      next: `give 1 to ${MAX_TERMINAL}`,
-    });
-  }
-  return { rows: size.rows, cols: size.cols };
+  return {
+    rows: whole(size.rows, "rows", least, MAX_TERMINAL),
+    cols: whole(size.cols, "cols", least, MAX_TERMINAL),
+  };
 }
 
 /** @returns `NAME=value` for each. */

@@ -14,6 +14,7 @@ import {
   type TerminalSize,
 } from "./exec-request.ts";
 import { Collector, commandFailed, ExecResult, type ExitStatus, tail, toExitStatus } from "./exec-result.ts";
+import { MAX_PID, MAX_TIMEOUT_MS, whole } from "./names.ts";
 import { mergeLanes, type OutputEvent } from "./output-events.ts";
 import { type SignalInput, signalNumber } from "./signals.ts";
 
@@ -64,6 +65,7 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
   #started = false;
   /** Signals asked for before there was a process to get them. */
   readonly #early: { readonly signal: number; readonly group: boolean }[] = [];
+  #earlySize: TerminalSize | null = null;
   #timer: NodeJS.Timeout | null = null;
   #drain: NodeJS.Timeout | null = null;
 
@@ -74,6 +76,8 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
     this.#subject = origin.kind === "exec" ? describeCommand(origin.command) : `process ${origin.pid}`;
     for (const promise of [this.#pid.promise, this.#exit.promise, this.#over.promise]) promise.catch(ignore);
     try {
+      whole(options.timeoutMs ?? 1, "timeoutMs", 1, MAX_TIMEOUT_MS);
+      whole(options.drainGraceMs ?? 0, "drainGraceMs", 0, MAX_TIMEOUT_MS);
       if (options.signal?.aborted === true) throw aborted(this.#subject, options.signal);
       this.#stream = inside.channel.open(this.#request(origin), {
         subject: this.#subject,
@@ -90,11 +94,12 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
       return;
     }
     options.signal?.addEventListener("abort", this.#abort, { once: true });
-    if (options.timeoutMs !== undefined) this.#timer = setTimeout(() => this.#timeout(), options.timeoutMs);
+    const { timeoutMs } = options;
+    if (timeoutMs !== undefined) this.#timer = setTimeout(() => this.#timeout(timeoutMs), timeoutMs);
   }
 
   #request(origin: Origin): OpenMessage {
-    if (origin.kind === "connect") return { name: "Connect", body: { pid: origin.pid } };
+    if (origin.kind === "connect") return { name: "Connect", body: { pid: whole(origin.pid, "pid", 1, MAX_PID) } };
     return { name: "Exec", body: execBody(origin.command, this.#options) };
   }
 
@@ -161,7 +166,9 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
 
   /** Of its pty. */
   resize(size: TerminalSize): void {
-    this.#stream?.send({ name: "Resize", body: terminalSize(size) });
+    const body = terminalSize(size);
+    if (this.#started) this.#stream?.send({ name: "Resize", body });
+    else this.#earlySize = body;
   }
 
   /** Stops listening; the process goes on and can be connected to later. Lanes end, the result rejects with ABORTED. */
@@ -223,6 +230,7 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
   #message(message: StreamMessage): void {
     if (message.name === "Started") {
       this.#started = true;
+      if (this.#earlySize !== null) this.#stream?.send({ name: "Resize", body: this.#earlySize });
       for (const body of this.#early) this.#stream?.send({ name: "Signal", body });
       if (this.#state.at === "failed") {
         this.#stream?.cancel();
@@ -292,16 +300,17 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
     if (this.#kills) this.kill("SIGKILL");
     // Cancelled before it has started, the process would start all the same and live on unseen.
     if (this.#started || !this.#kills) this.#stream?.cancel(error);
+    else this.#stream?.abandon(error);
     this.#fail(error);
   }
 
   readonly #abort = (): void => this.#stop(aborted(this.#subject, this.#options.signal));
 
-  #timeout(): void {
+  #timeout(timeoutMs: number): void {
     const { out, err } = this.#collectors;
     const partial = { stdout: tail(out?.take() ?? EMPTY), stderr: tail(err?.take() ?? EMPTY) };
     const pid = this.#state.at === "running" ? this.#state.pid : null;
-    this.#stop(timedOut(this.#subject, this.#options.timeoutMs ?? 0, { pid, ...partial }));
+    this.#stop(timedOut(this.#subject, timeoutMs, { pid, ...partial }));
   }
 }
 

@@ -3,7 +3,7 @@ import type { ChannelStream } from "../channel/stream.ts";
 import { WriteMode } from "../channel/wire.gen.ts";
 import { answerOf, begin, type CallOptions, type Inside } from "./calls.ts";
 import { safeNumber } from "./errors.ts";
-import { type GuestPath, pathBytes, quote } from "./names.ts";
+import { type GuestPath, MAX_MODE, pathBytes, quote, whole } from "./names.ts";
 
 const DEFAULT_MODE = 0o644;
 /** One window of the wire: enough that the next piece is ready when the agent asks for it. */
@@ -36,7 +36,7 @@ export async function writeFile(
   const subject = `file ${quote(path)}`;
   const body = {
     path: pathBytes(path),
-    mode: options.mode ?? DEFAULT_MODE,
+    mode: whole(options.mode ?? DEFAULT_MODE, "mode", 0, MAX_MODE),
     how: writeMode(options),
     makeParents: options.parents ?? false,
     user: options.user ?? "",

@@ -7,12 +7,13 @@ import { answerOf, begin, call, type CallOptions, type Inside, records } from ".
 import { type FileEntry, readFileEntry, toFileEntry } from "./entries.ts";
 import { entryLimit, outputLimit } from "./errors.ts";
 import { type FileContent, writeFile, type WriteOptions } from "./file-write.ts";
-import { type GuestPath, pathBytes, quote } from "./names.ts";
+import { type GuestPath, MAX_MODE, pathBytes, quote, whole } from "./names.ts";
 import { watch, type Watcher, type WatchOptions } from "./watch.ts";
 
 const DEFAULT_MAX_BYTES = 64 * 1024 * 1024;
 const DEFAULT_MAX_ENTRIES = 100_000;
 const DIRECTORY_MODE = 0o755;
+const MAX_DEPTH = 65_535;
 /** The wire's "to the end". */
 const TO_THE_END = 2n ** 64n - 1n;
 
@@ -119,7 +120,11 @@ export class Files {
 
   /** Entries as they come, however many. Leaving the loop ends the listing. */
   entries(path: GuestPath, options: ListOptions = {}): AsyncGenerator<FileEntry, void, undefined> {
-    const body = { path: pathBytes(path), depth: depthOf(options.depth ?? 1), user: options.user ?? "" };
+    const body = {
+      path: pathBytes(path),
+      depth: whole(options.depth ?? 1, "depth", 1, MAX_DEPTH),
+      user: options.user ?? "",
+    };
     return records(this.#inside, { name: "ListDirectory", body }, `directory ${quote(path)}`, readFileEntry, options);
   }
 
@@ -130,7 +135,7 @@ export class Files {
   ): Promise<void> {
     const body = {
       path: pathBytes(path),
-      mode: options.mode ?? DIRECTORY_MODE,
+      mode: whole(options.mode ?? DIRECTORY_MODE, "mode", 0, MAX_MODE),
       parents: options.parents ?? false,
       user: options.user ?? "",
     };
@@ -158,7 +163,7 @@ export class Files {
   }
 
   async chmod(path: GuestPath, mode: number, options: FileOptions = {}): Promise<void> {
-    const body = { path: pathBytes(path), mode, user: options.user ?? "" };
+    const body = { path: pathBytes(path), mode: whole(mode, "mode", 0, MAX_MODE), user: options.user ?? "" };
     await call(this.#inside, { name: "ChangeMode", body }, `file ${quote(path)}`, options);
   }
 
@@ -200,18 +205,7 @@ function readRequest(path: GuestPath, options: ReadOptions): OpenMessage {
 }
 
 function count(value: number, name: string): bigint {
-  if (Number.isSafeInteger(value) && value >= 0) return BigInt(value);
-  throw new BulkheadError("SPEC_INVALID", {
-    what: `${name} of ${value} is no count of bytes`,
-    next: "give a whole number from 0",
-  });
-}
-
-const MAX_DEPTH = 65_535;
-
-function depthOf(depth: number): number {
-  if (Number.isInteger(depth) && depth >= 1 && depth <= MAX_DEPTH) return depth;
-  throw new BulkheadError("SPEC_INVALID", { what: `depth of ${depth} is no depth`, next: `give 1 to ${MAX_DEPTH}` });
+  return BigInt(whole(value, name, 0, Number.MAX_SAFE_INTEGER));
 }
 
 function ignore(): void {}

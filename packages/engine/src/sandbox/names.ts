@@ -43,6 +43,22 @@ export function plainBytes(text: string, what: string): Uint8Array {
   return Buffer.from(text, "utf8");
 }
 
+/** The longest delay Node's timers take; a longer one would fire at once. */
+export const MAX_TIMEOUT_MS = 2 ** 31 - 1;
+/** Linux's PID_MAX_LIMIT on 64-bit machines. */
+export const MAX_PID = 4_194_304;
+/** Permission bits, set-id and sticky bits. */
+export const MAX_MODE = 0o7777;
+
+/** @returns `value`, when it is a whole number within both bounds. @param what names it in the error. */
+export function whole(value: number, what: string, least: number, most: number): number {
+  if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
+  throw new BulkheadError("SPEC_INVALID", {
+    what: `${what} of ${value} is out of range`,
+    next: `give a whole number from ${least} to ${most}`,
+  });
+}
+
 const SHOWN_CHARS = 120;
 
 /** For messages: one line, bounded, in quotes. */

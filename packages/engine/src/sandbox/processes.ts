@@ -2,6 +2,7 @@ import { Malformed, type WireReader } from "../channel/codec.ts";
 import { readProcess, type Process } from "../channel/wire.gen.ts";
 import { answerOf, call, type CallOptions, type Inside, records } from "./calls.ts";
 import { safeNumber, untrustedText } from "./errors.ts";
+import { MAX_PID, whole } from "./names.ts";
 import { type SignalInput, signalName, signalNumber } from "./signals.ts";
 
 /** More processes than any sandbox's pids limit in practice; a longer list is a lie. */
@@ -75,7 +76,7 @@ export async function signalProcess(
   options: CallOptions & { readonly group?: boolean } = {},
 ): Promise<void> {
   const number = signalNumber(signal);
-  const body = { pid, signal: number, group: options.group ?? false };
+  const body = { pid: whole(pid, "pid", 1, MAX_PID), signal: number, group: options.group ?? false };
   await call(inside, { name: "SignalProcess", body }, `process ${pid}, to be sent ${signalName(number)},`, options);
 }
 

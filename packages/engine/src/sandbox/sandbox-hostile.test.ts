@@ -183,6 +183,22 @@ describe("executions", () => {
     ]);
   });
 
+  test("aborted before it has started: it is ended as soon as it has", async () => {
+    const { agent, box } = await setup(() => {});
+    const controller = new AbortController();
+    const execution = box.exec("late", { signal: controller.signal });
+    const stream = execution.stdout;
+    await sleep(5);
+    controller.abort();
+    await expect(execution).rejects.toMatchObject({ code: "ABORTED" });
+    await sleep(1);
+    expect(stream.errored).toMatchObject({ code: "ABORTED" });
+    expect(agent.seen).toHaveLength(1);
+    agent.say(1, STARTED);
+    await sleep(5);
+    expect(agent.seen.slice(1).map((one) => one.message?.name)).toEqual(["Signal", "Cancel"]);
+  });
+
   test("too much output is OUTPUT_LIMIT, never a result cut short", async () => {
     const { box } = await setup((fake, name, stream) => {
       if (name !== "Exec") return;
@@ -231,6 +247,11 @@ describe("executions", () => {
     await expect(box.files.stat("")).rejects.toMatchObject(invalid);
     await expect(box.files.read("/a\0")).rejects.toMatchObject(invalid);
     await expect(box.files.write("/a", "", { append: true, atomic: true })).rejects.toMatchObject(invalid);
+    await expect(box.exec("x", { timeoutMs: 2 ** 31 })).rejects.toMatchObject(invalid);
+    await expect(box.connect(Number.NaN)).rejects.toMatchObject(invalid);
+    await expect(box.signal(-1, "SIGTERM")).rejects.toMatchObject(invalid);
+    await expect(box.files.chmod("/a", 0o17777)).rejects.toMatchObject(invalid);
+    await expect(box.files.list("/a", { depth: 0 })).rejects.toMatchObject(invalid);
     await expect(box.dial(0)).rejects.toMatchObject(invalid);
     await expect(box.signal(1, "SIGNOPE")).rejects.toMatchObject(invalid);
     expect(agent.seen).toEqual([]);

@@ -1,8 +1,10 @@
 import { BulkheadError, type Plan } from "@bulkhead/contract";
 import type { Duplex } from "node:stream";
 import type { Channel, PingOptions } from "../channel/channel.ts";
+import type { Hello } from "../channel/wire.gen.ts";
 import type { CallOptions, Inside } from "./calls.ts";
 import { dial, type DialTarget } from "./dial.ts";
+import { untrustedText } from "./errors.ts";
 import { Execution } from "./exec.ts";
 import type { Command, ExecOptions } from "./exec-request.ts";
 import { Files } from "./files.ts";
@@ -39,6 +41,7 @@ export class Sandbox implements AsyncDisposable {
   /** Resolves when process 1 has ended, by itself or by `kill`. */
   readonly ended: Promise<SandboxEnd>;
   readonly #channel: Channel;
+  readonly #hello: Hello;
   readonly #release: () => Promise<void>;
   readonly #inside: Inside;
   #killed: Promise<void> | null = null;
@@ -49,9 +52,20 @@ export class Sandbox implements AsyncDisposable {
     this.plan = parts.plan;
     this.ended = parts.ended;
     this.#channel = parts.channel;
+    this.#hello = parts.channel.hello;
     this.#release = () => parts.release();
     this.#inside = { channel: parts.channel, explain: (error) => this.#explain(error) };
     this.files = new Files(this.#inside);
+  }
+
+  /** What the agent said of itself when it was attached to. Untrusted. */
+  get guest(): { readonly agentVersion: string; readonly kernelRelease: string; readonly bootId: string } {
+    const { agentVersion, kernelRelease, bootId } = this.#hello;
+    return {
+      agentVersion: untrustedText(agentVersion),
+      kernelRelease: untrustedText(kernelRelease),
+      bootId: untrustedText(bootId),
+    };
   }
 
   /** Starts a process. The request is on its way when this returns. */
