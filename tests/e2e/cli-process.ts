@@ -35,14 +35,14 @@ export function lacking(env: Environment): string[] {
   return found;
 }
 
-/** Starts the real CLI. */
+/** Starts the real CLI, as the launcher does: without the -- Node.js takes our --env-file for its own. */
 export function start(
   words: readonly string[],
   env: Environment,
   input?: string | Buffer,
   prefix: readonly string[] = [],
 ): Started {
-  const [program = process.execPath, ...args] = [...prefix, process.execPath, MAIN, ...words];
+  const [program = process.execPath, ...args] = [...prefix, process.execPath, "--", MAIN, ...words];
   const child = spawn(program, args, {
     env: { ...env },
     stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
@@ -79,7 +79,7 @@ export async function atTerminal(
   env: Environment,
 ): Promise<TerminalOutcome> {
   const script = JSON.stringify({ rows: 30, cols: 100, steps, timeout: TERMINAL_TIMEOUT_S });
-  const child = spawn("python3", [TERMINAL, script, process.execPath, MAIN, ...words], { env: { ...env } });
+  const child = spawn("python3", [TERMINAL, script, process.execPath, "--", MAIN, ...words], { env: { ...env } });
   let text = "";
   child.stdout.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
   await new Promise((done) => child.once("close", done));

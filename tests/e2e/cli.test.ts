@@ -282,6 +282,12 @@ describe.skipIf(missing.length > 0)(`around run${lack}`, { timeout: 60 * SECONDS
       /refused for trust/,
     ],
     ["hardware where there is none", ["run", "--hardware", "--isolation", "gvisor", "--", "true"], 120, /hardware/],
+    [
+      "a file of variables that is not there",
+      ["run", "--env-file", "/no/such", "--", "true"],
+      121,
+      /"\/no\/such" cannot be read/,
+    ],
     ["no command", ["run", "--isolation", "container"], 121, /no command is given/],
     ["a terminal that is none", ["run", "-it", "--", "true"], 121, /standard input is not a terminal/],
     ["an argument too many", ["doctor", "now"], 121, /takes no argument "now"/],

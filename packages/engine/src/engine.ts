@@ -45,6 +45,10 @@ interface Prepared {
   readonly image: ImageFiles;
 }
 
+function isAborted(signal: AbortSignal | undefined): signal is AbortSignal {
+  return signal?.aborted === true;
+}
+
 function aborted(what: string, signal: AbortSignal): BulkheadError {
   return new BulkheadError("ABORTED", { what: `${what} was called off`, cause: signal.reason });
 }
@@ -82,12 +86,13 @@ export class Engine implements AsyncDisposable {
   static async open(options: EngineOptions = {}): Promise<Engine> {
     refuseWithoutRoot();
     const { signal } = options;
-    if (signal?.aborted === true) throw aborted("opening the engine", signal);
+    if (isAborted(signal)) throw aborted("opening the engine", signal);
     try {
       const host = await gatherFacts(configOf(options), signal);
       return new Engine(host, await loadDrivers(host));
     } catch (error) {
-      throw signal?.aborted === true ? aborted("opening the engine", signal) : error;
+      // What was thrown may be the signal's own reason, of whatever class.
+      throw isAborted(signal) ? aborted("opening the engine", signal) : error;
     }
   }
 
@@ -124,10 +129,9 @@ export class Engine implements AsyncDisposable {
    * it cannot, the choice is made again without it.
    */
   async #choose(spec: Spec, signal?: AbortSignal): Promise<Choice<Driver>> {
-    const { isolation, trust, hardware } = spec;
     let candidates = this.candidates;
     for (;;) {
-      const choice = resolveLevel({ isolation, trust, hardware }, candidates);
+      const choice = resolveLevel(spec, candidates);
       const { driver } = choice;
       const keeper = (): Promise<Keeper> => this.#keep();
       const availability = await probe({ driver, host: this.host, keeper, ...(signal !== undefined && { signal }) });
@@ -137,10 +141,12 @@ export class Engine implements AsyncDisposable {
   }
 
   async #prepare(spec: Spec, signal?: AbortSignal): Promise<Prepared> {
-    const { driver, runtime, ...choice } = await this.#choose(spec, signal);
+    // Whatever is wrong with the request is said before anything is started, a probe included.
+    resolveLevel(spec, this.candidates);
     const image = this.images.resolve(spec.image);
     const { state, run } = this.host.paths;
     const mounts = await checkMounts(spec.mounts, [state, run]);
+    const { driver, runtime, ...choice } = await this.#choose(spec, signal);
     const resolved = resolveSpec({ ...spec, mounts }, choice, this.host, image.config);
     return { driver, plan: driver.plan(resolved, runtime, image, this.host), image };
   }
@@ -165,7 +171,7 @@ export class Engine implements AsyncDisposable {
   async create(input: SpecInput, options: CallOptions = {}): Promise<Sandbox> {
     const { signal } = options;
     const spec = parseSpec(input);
-    if (signal?.aborted === true) throw aborted("the sandbox's start", signal);
+    if (isAborted(signal)) throw aborted("the sandbox's start", signal);
     this.#requireBinaries();
     const { driver, plan, image } = await this.#prepare(spec, signal);
     const keeper = await this.#keep();
