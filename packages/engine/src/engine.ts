@@ -194,7 +194,9 @@ export class Engine implements AsyncDisposable {
   #watch(box: Sandbox): void {
     this.#boxes.add(box);
     const { timeoutMs } = box.plan.limits;
-    const timer = timeoutMs === null ? undefined : setTimeout(() => void box.kill(timeLimit(timeoutMs)), timeoutMs);
+    // A teardown that fails is told to whoever disposes of the sandbox: it is the same promise.
+    const end = (limitMs: number): void => void box.kill(timeLimit(limitMs)).catch(() => undefined);
+    const timer = timeoutMs === null ? undefined : setTimeout(end, timeoutMs, timeoutMs);
     void box.ended.then(() => {
       clearTimeout(timer);
       this.#boxes.delete(box);
