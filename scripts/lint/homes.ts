@@ -11,7 +11,7 @@ export const HOMES = {
 } as const satisfies Record<string, readonly string[]>;
 
 /** Code that tests or measures the whole and has no other way; users never run it. */
-export const WORKBENCH = ["**/*.test.ts", "tests/**", "conformance/**", "bench/**"];
+export const WORKBENCH = ["**/*.test.ts", "packages/*/src/testing/**", "tests/**", "conformance/**", "bench/**"];
 
 export type Home = keyof typeof HOMES;
 

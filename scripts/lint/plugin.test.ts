@@ -70,7 +70,10 @@ const cases: Record<
       [anywhere, "let count = 0; export const next = () => (count += 1);"],
       [anywhere, "export let count = 0; count += 1;"],
     ],
-    passes: [[anywhere, "export const next = (from: number) => { let n = from; n += 1; return n; };"]],
+    passes: [
+      [anywhere, "export const next = (from: number) => { let n = from; n += 1; return n; };"],
+      ["a.test.ts", "let prepared = 0; prepared += 1; export {};"],
+    ],
   },
   "honest-tests": {
     fires: [

@@ -35,10 +35,18 @@ export function lacking(env: Environment): string[] {
   return found;
 }
 
-/** Starts the real CLI. */
-export function start(words: readonly string[], env: Environment, input?: string | Buffer, prefix: readonly string[] = []): Started {
-  const [program = process.execPath, ...args] = [...prefix, process.execPath, MAIN, ...words];
-  const child = spawn(program, args, { env: { ...env }, stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"] });
+/** Starts the real CLI, as the launcher does: without the -- Node.js takes our --env-file for its own. */
+export function start(
+  words: readonly string[],
+  env: Environment,
+  input?: string | Buffer,
+  prefix: readonly string[] = [],
+): Started {
+  const [program = process.execPath, ...args] = [...prefix, process.execPath, "--", MAIN, ...words];
+  const child = spawn(program, args, {
+    env: { ...env },
+    stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+  });
   const text = { stdout: "", stderr: "" };
   for (const name of ["stdout", "stderr"] as const) {
     child[name]?.setEncoding("utf8").on("data", (chunk: string) => (text[name] += chunk));
@@ -51,7 +59,10 @@ export function start(words: readonly string[], env: Environment, input?: string
   return { child, outcome };
 }
 
-export type TerminalStep = readonly ["expect" | "send", string] | readonly ["resize", number, number] | readonly ["signal", number];
+export type TerminalStep =
+  | readonly ["expect" | "send", string]
+  | readonly ["resize", number, number]
+  | readonly ["signal", number];
 
 export interface TerminalOutcome {
   readonly output: string;
@@ -62,9 +73,13 @@ export interface TerminalOutcome {
 }
 
 /** Runs the CLI at a terminal of 30 rows and 100 columns. */
-export async function atTerminal(words: readonly string[], steps: readonly TerminalStep[], env: Environment): Promise<TerminalOutcome> {
+export async function atTerminal(
+  words: readonly string[],
+  steps: readonly TerminalStep[],
+  env: Environment,
+): Promise<TerminalOutcome> {
   const script = JSON.stringify({ rows: 30, cols: 100, steps, timeout: TERMINAL_TIMEOUT_S });
-  const child = spawn("python3", [TERMINAL, script, process.execPath, MAIN, ...words], { env: { ...env } });
+  const child = spawn("python3", [TERMINAL, script, process.execPath, "--", MAIN, ...words], { env: { ...env } });
   let text = "";
   child.stdout.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
   await new Promise((done) => child.once("close", done));
@@ -85,14 +100,22 @@ export function written(child: ChildProcess, text: string): Promise<void> {
 
 function cgroupsOf(engines: readonly string[]): string[] {
   const roots = ["/sys/fs/cgroup", ...readdirSync("/sys/fs/cgroup").map((name) => join("/sys/fs/cgroup", name))];
-  const parents = roots.map((root) => join(root, "bulkhead")).filter((path) => existsSync(path) && statSync(path).isDirectory());
-  return parents.flatMap((parent) => readdirSync(parent).filter((name) => engines.includes(name)).map((name) => join(parent, name)));
+  const parents = roots
+    .map((root) => join(root, "bulkhead"))
+    .filter((path) => existsSync(path) && statSync(path).isDirectory());
+  return parents.flatMap((parent) =>
+    readdirSync(parent)
+      .filter((name) => engines.includes(name))
+      .map((name) => join(parent, name)),
+  );
 }
 
 /** Everything of a run directory that is still on this machine. `engines` are names seen in it while it was in use. */
 export function leftovers(run: string, engines: readonly string[]): string[] {
   const dirs = existsSync(run) ? readdirSync(run).filter((name) => statSync(join(run, name)).isDirectory()) : [];
-  const mounts = readFileSync("/proc/mounts", "utf8").split("\n").filter((line) => line.includes(run));
+  const mounts = readFileSync("/proc/mounts", "utf8")
+    .split("\n")
+    .filter((line) => line.includes(run));
   const processes = readdirSync("/proc").filter((pid) => {
     if (!/^\d+$/.test(pid)) return false;
     try {

@@ -1,5 +1,14 @@
 import { createHash } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
@@ -39,11 +48,11 @@ async function until(condition: () => boolean): Promise<boolean> {
 
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
-// Sandboxes need root, the two binaries and an image: where one is missing nothing here can be true or false.
-test.skipIf(missing.length === 0)(`NOT TESTED, the command line end to end needs: ${missing.join(", ")}`, () => {});
+const lack = missing.length > 0 ? `: NOT TESTED, this machine lacks ${missing.join(", ")}` : "";
 
 describe.each(levels)("run at %s", { timeout: 60 * SECONDS }, (level) => {
-  const inside = (words: readonly string[], input?: string | Buffer) => cli(["run", "--isolation", level, ...words], input);
+  const inside = (words: readonly string[], input?: string | Buffer) =>
+    cli(["run", "--isolation", level, ...words], input);
   const shell = (script: string, ...options: string[]) => inside([...options, "--", "sh", "-c", script]);
 
   test.each([0, 1, 7, 120, 255])("exit code %i passes through", async (code) => {
@@ -122,14 +131,17 @@ describe.each(levels)("run at %s", { timeout: 60 * SECONDS }, (level) => {
     expect(stderr).toMatch(/^bulkhead: the time limit of 1 s was reached\n {2}why: .*\n {2}next: .*\n$/);
   });
 
-  test.each(["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1"] as const)("%s reaches the program", async (signal) => {
-    const name = signal.slice(3);
-    const script = `trap 'echo got ${name}; exit 5' ${name}; echo ready; while :; do sleep 0.05; done`;
-    const { child, outcome } = start(["run", "--isolation", level, "--", "sh", "-c", script], env);
-    await written(child, "ready");
-    child.kill(signal);
-    expect(await outcome).toMatchObject({ code: 5, stdout: `ready\ngot ${name}\n` });
-  });
+  test.each(["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1"] as const)(
+    "%s reaches the program",
+    async (signal) => {
+      const name = signal.slice(3);
+      const script = `trap 'echo got ${name}; exit 5' ${name}; echo ready; while :; do sleep 0.05; done`;
+      const { child, outcome } = start(["run", "--isolation", level, "--", "sh", "-c", script], env);
+      await written(child, "ready");
+      child.kill(signal);
+      expect(await outcome).toMatchObject({ code: 5, stdout: `ready\ngot ${name}\n` });
+    },
+  );
 
   test("a program that ignores signals is killed by the third", async () => {
     const script = "trap '' INT TERM; echo ready; while :; do sleep 0.05; done";
@@ -169,7 +181,10 @@ describe.each(levels)("run at %s", { timeout: 60 * SECONDS }, (level) => {
 
   test("with --json everything is an event", async () => {
     const { code, stdout, stderr } = await shell("echo out; echo err >&2; printf '\\377'; exit 3", "--json");
-    const events = stdout.trim().split("\n").map((line) => JSON.parse(line) as Record<string, unknown>);
+    const events = stdout
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
     expect({ code, stderr }).toEqual({ code: 3, stderr: "" });
     expect(events[0]).toMatchObject({ type: "start", level });
     expect(events.filter((event) => event["type"] === "stderr")).toEqual([{ type: "stderr", text: "err\n" }]);
@@ -184,10 +199,19 @@ describe.each(levels)("run at %s", { timeout: 60 * SECONDS }, (level) => {
   });
 
   test("at a terminal: its size, its resizing, keys and colours of its own", async () => {
-    const script = "trap 'stty size' WINCH; tty >/dev/null && stty size; read x; echo got $x; read y; echo got $y";
+    const script =
+      "read x; echo got $x; until [ \"$(stty size)\" = '40 90' ]; do sleep 0.05; done; echo resized; read y; echo got $y";
     const outcome = await atTerminal(
-      ["run", "--isolation", level, "-it", "--", "bash", "-c", script],
-      [["expect", "30 100"], ["send", "hello\r"], ["expect", "got hello"], ["resize", 40, 90], ["expect", "40 90"], ["send", "bye\r"], ["expect", "got bye"]],
+      ["run", "--isolation", level, "-it", "--", "bash", "-c", `stty size; ${script}`],
+      [
+        ["expect", "30 100"],
+        ["send", "hello\r"],
+        ["expect", "got hello"],
+        ["resize", 40, 90],
+        ["expect", "resized"],
+        ["send", "bye\r"],
+        ["expect", "got bye"],
+      ],
       env,
     );
     expect(outcome).toMatchObject({ code: 0, restored: true, left: [] });
@@ -196,13 +220,24 @@ describe.each(levels)("run at %s", { timeout: 60 * SECONDS }, (level) => {
   test("at a terminal Ctrl-C is a key for the program inside", async () => {
     const script = "trap 'echo interrupted; exit 9' INT; echo ready; while :; do sleep 0.05; done";
     const words = ["run", "--isolation", level, "-it", "--", "bash", "-c", script];
-    const outcome = await atTerminal(words, [["expect", "ready"], ["send", "\u0003"], ["expect", "interrupted"]], env);
+    const outcome = await atTerminal(
+      words,
+      [
+        ["expect", "ready"],
+        ["send", "\u0003"],
+        ["expect", "interrupted"],
+      ],
+      env,
+    );
     expect(outcome).toMatchObject({ code: 9, restored: true, left: [] });
   });
 
   test("the terminal is restored when the program is killed", async () => {
     const words = ["run", "--isolation", level, "-it", "--", "bash", "-c", "echo ready; sleep 300"];
-    const steps = [["expect", "ready"], ["signal", 15]] as const;
+    const steps = [
+      ["expect", "ready"],
+      ["signal", 15],
+    ] as const;
     expect(await atTerminal(words, steps, env)).toMatchObject({ restored: true, left: [] });
   });
 
@@ -233,15 +268,26 @@ describe.each(levels)("run at %s", { timeout: 60 * SECONDS }, (level) => {
   });
 });
 
-// Everything here is about a machine that can run sandboxes; what it lacks is named above.
-describe.skipIf(missing.length > 0)("around run", { timeout: 60 * SECONDS }, () => {
+// Sandboxes need root, the two binaries and an image: where one is missing nothing here can be true or false.
+describe.skipIf(missing.length > 0)(`around run${lack}`, { timeout: 60 * SECONDS }, () => {
   const refused: ReadonlyArray<[string, readonly string[], number, RegExp]> = [
     ["an unknown command", ["rnu"], 121, /next: did you mean bulkhead run\?/],
     ["an unknown option", ["run", "--memmory", "1g", "--", "true"], 121, /next: did you mean --memory\?/],
     ["an unknown level", ["run", "--isolation", "gvisr", "--", "true"], 121, /next: did you mean gvisor\?/],
     ["a level without driver", ["run", "--isolation", "microvm", "--", "true"], 120, /has no microvm driver/],
-    ["a level below the trust's floor", ["run", "--isolation", "container", "--trust", "untrusted", "--", "true"], 120, /refused for trust/],
+    [
+      "a level below the trust's floor",
+      ["run", "--isolation", "container", "--trust", "untrusted", "--", "true"],
+      120,
+      /refused for trust/,
+    ],
     ["hardware where there is none", ["run", "--hardware", "--isolation", "gvisor", "--", "true"], 120, /hardware/],
+    [
+      "a file of variables that is not there",
+      ["run", "--env-file", "/no/such", "--", "true"],
+      121,
+      /"\/no\/such" cannot be read/,
+    ],
     ["no command", ["run", "--isolation", "container"], 121, /no command is given/],
     ["a terminal that is none", ["run", "-it", "--", "true"], 121, /standard input is not a terminal/],
     ["an argument too many", ["doctor", "now"], 121, /takes no argument "now"/],
@@ -257,7 +303,11 @@ describe.skipIf(missing.length > 0)("around run", { timeout: 60 * SECONDS }, () 
 
   test("without root it says what to do", async () => {
     const words = ["run", "--isolation", "container", "--", "true"];
-    const { code, stderr } = await start(words, { PATH: process.env["PATH"] }, undefined, ["setpriv", "--reuid=65534", "--clear-groups"]).outcome;
+    const { code, stderr } = await start(words, { PATH: process.env["PATH"] }, undefined, [
+      "setpriv",
+      "--reuid=65534",
+      "--clear-groups",
+    ]).outcome;
     expect(code).toBe(125);
     expect(stderr).toMatch(/^bulkhead: bulkhead needs root\n {2}why: .*65534\n {2}next: .*sudo\n$/);
   });
@@ -291,6 +341,8 @@ describe.skipIf(missing.length > 0)("around run", { timeout: 60 * SECONDS }, () 
     expect(stdout.trim().split("\n")).toEqual([expect.stringMatching(/^Usage/) as string, "0"]);
     expect(stderr).toBe("");
   });
+
+  test("every level that has a driver was tested", () => expect(levels).toEqual(["container", "gvisor"]));
 
   test("after all this nothing is left", async () => {
     noteEngines();

@@ -13,7 +13,12 @@ const VERBS: Readonly<Record<string, () => Promise<Verb>>> = {
   help: async () => (await import("./verbs/help.ts")).help,
 };
 
-const ALIASES: Readonly<Record<string, string>> = { "--help": "help", "-h": "help", "--version": "version", "-V": "version" };
+const ALIASES: Readonly<Record<string, string>> = {
+  "--help": "help",
+  "-h": "help",
+  "--version": "version",
+  "-V": "version",
+};
 
 function unknownVerb(word: string): BulkheadError {
   const guess = nearest(word, Object.keys(VERBS));

@@ -75,7 +75,22 @@ describe("spellings", () => {
 describe("a spec from options", () => {
   test("units, mounts and environment", () => {
     expect(
-      spec("--memory", "512m", "--timeout", "1m", "--cpus", ".5", "--mount", "/a:/b:ro", "-e", "A=b=c", "-e", "HOME", "-e", "NOPE"),
+      spec(
+        "--memory",
+        "512m",
+        "--timeout",
+        "1m",
+        "--cpus",
+        ".5",
+        "--mount",
+        "/a:/b:ro",
+        "-e",
+        "A=b=c",
+        "-e",
+        "HOME",
+        "-e",
+        "NOPE",
+      ),
     ).toMatchObject({
       memoryBytes: 2 ** 29,
       timeoutMs: 60_000,

@@ -27,7 +27,10 @@ export function usageError(what: string, why: string, next: string): BulkheadErr
 }
 
 function unknown(verb: string, written: string, defs: readonly OptionDef[]): BulkheadError {
-  const guess = nearest(written.replace(/^--?/, ""), defs.map((def) => def.name));
+  const guess = nearest(
+    written.replace(/^--?/, ""),
+    defs.map((def) => def.name),
+  );
   return usageError(
     `unknown option ${written}`,
     `bulkhead ${verb} has no such option; options of the command itself go after --`,
@@ -89,7 +92,11 @@ class Reader {
     }
     if (def.value === undefined) {
       if (attached !== undefined) {
-        throw usageError(`option ${written} takes no value, got ${JSON.stringify(attached)}`, "it is a switch", `write ${written}`);
+        throw usageError(
+          `option ${written} takes no value, got ${JSON.stringify(attached)}`,
+          "it is a switch",
+          `write ${written}`,
+        );
       }
       this.values.set(def.name, ["true"]);
       return;

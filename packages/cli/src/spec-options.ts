@@ -1,12 +1,24 @@
 import { readFileSync } from "node:fs";
-import { BulkheadError, parseBytes, parseCpus, parseDuration, parseSpec, parseWhole, type Spec } from "@bulkhead/contract";
+import {
+  BulkheadError,
+  parseBytes,
+  parseCpus,
+  parseDuration,
+  parseSpec,
+  parseWhole,
+  type Spec,
+} from "@bulkhead/contract";
 import { HELP, usageError, type OptionDef, type Parsed } from "./options.ts";
 
 /** The options that make a spec, shared by `run` and `explain`. */
 export const SPEC_OPTIONS: readonly OptionDef[] = [
   { name: "isolation", value: "LEVEL", help: "Exactly this boundary, or refuse: container, gvisor, microvm" },
   { name: "at-least", value: "LEVEL", help: "The fastest boundary that is at least this strong" },
-  { name: "trust", value: "TRUST", help: "What the code is: trusted, untrusted, multi-tenant, regulated (sets a floor)" },
+  {
+    name: "trust",
+    value: "TRUST",
+    help: "What the code is: trusted, untrusted, multi-tenant, regulated (sets a floor)",
+  },
   { name: "hardware", help: "Refuse any boundary not drawn by the CPU's virtualisation" },
   { name: "image", value: "NAME", help: "Image from the store (default: base)" },
   { name: "cpus", value: "N", help: "CPU time, in CPUs: 0.5, 2 (default: all)" },
@@ -14,10 +26,21 @@ export const SPEC_OPTIONS: readonly OptionDef[] = [
   { name: "pids", value: "N", help: "Processes at once (default: 512)" },
   { name: "disk", value: "SIZE", help: "Writable layer: 512m, 2g (default: 1g)" },
   { name: "timeout", value: "TIME", help: "End the program after 30s, 5m, … with exit code 124" },
-  { name: "env", short: "e", value: "KEY[=VALUE]", repeat: true, help: "Set a variable; without =VALUE taken from the host" },
+  {
+    name: "env",
+    short: "e",
+    value: "KEY[=VALUE]",
+    repeat: true,
+    help: "Set a variable; without =VALUE taken from the host",
+  },
   { name: "env-file", value: "FILE", repeat: true, help: "Read variables from a file, one KEY[=VALUE] a line" },
   { name: "workdir", short: "w", value: "DIR", help: "Working directory inside" },
-  { name: "user", short: "u", value: "USER", help: "User inside: a name, uid, name:group or uid:gid (default: the image's)" },
+  {
+    name: "user",
+    short: "u",
+    value: "USER",
+    help: "User inside: a name, uid, name:group or uid:gid (default: the image's)",
+  },
   { name: "mount", value: "SRC:DST[:ro]", repeat: true, help: "Mount a host file or directory inside" },
   { name: "network", value: "MODE", help: "none: no way out of the sandbox (the default, and all there is)" },
   { name: "allow-setuid", help: "Let sudo and other set-user-id programs raise privileges inside" },
@@ -48,7 +71,8 @@ const FLAG_OF: Readonly<Record<string, string>> = {
 function inFlags(error: unknown): unknown {
   if (!(error instanceof BulkheadError) || typeof error.details["field"] !== "string") return error;
   const field = error.details["field"];
-  const flag = FLAG_OF[field] ?? (field.startsWith("env.") ? "--env" : field.startsWith("mounts[") ? "--mount" : undefined);
+  const flag =
+    FLAG_OF[field] ?? (field.startsWith("env.") ? "--env" : field.startsWith("mounts[") ? "--mount" : undefined);
   if (flag === undefined) return error;
   const renamed = (line: string): string => line.replaceAll(field, flag);
   return new BulkheadError(error.code, {
@@ -66,7 +90,11 @@ function assign(env: Record<string, string>, entry: string, host: HostEnv): void
   const equals = entry.indexOf("=");
   const key = equals === -1 ? entry : entry.slice(0, equals);
   if (key === "") {
-    throw usageError(`--env ${JSON.stringify(entry)} has no name`, "a variable is KEY=VALUE or KEY", "write --env KEY=VALUE");
+    throw usageError(
+      `--env ${JSON.stringify(entry)} has no name`,
+      "a variable is KEY=VALUE or KEY",
+      "write --env KEY=VALUE",
+    );
   }
   const value = equals === -1 ? host[key] : entry.slice(equals + 1);
   if (value !== undefined) env[key] = value;
@@ -95,7 +123,12 @@ function environment(parsed: Parsed, host: HostEnv): Record<string, string> {
 function mount(text: string): { source: string; target: string; readOnly: boolean } {
   const [source, target, mode, ...more] = text.split(":");
   const fits = source !== undefined && target !== undefined && more.length === 0;
-  if (fits && source.startsWith("/") && target.startsWith("/") && (mode === undefined || mode === "ro" || mode === "rw")) {
+  if (
+    fits &&
+    source.startsWith("/") &&
+    target.startsWith("/") &&
+    (mode === undefined || mode === "ro" || mode === "rw")
+  ) {
     return { source, target, readOnly: mode === "ro" };
   }
   throw usageError(

@@ -34,7 +34,12 @@ function oneOf<T extends string>(words: readonly T[]): Check<T> {
 function text(min: number, max: number): Check<string> {
   return (value, field) => {
     if (typeof value === "string" && value.length >= min && value.length <= max) return value;
-    throw fieldError(field, value, `${field} is a text of ${min} to ${max} characters`, `give a ${field} of that length`);
+    throw fieldError(
+      field,
+      value,
+      `${field} is a text of ${min} to ${max} characters`,
+      `give a ${field} of that length`,
+    );
   };
 }
 
@@ -122,7 +127,12 @@ function mount(value: unknown, field: string): Mount {
 
 function mounts(value: unknown, field: string): Mount[] {
   if (Array.isArray(value) && value.length <= R.mountsMax) return value.map((item, i) => mount(item, `${field}[${i}]`));
-  throw fieldError(field, value, `${field} is a list of at most ${R.mountsMax} mounts`, "mount a common parent instead");
+  throw fieldError(
+    field,
+    value,
+    `${field} is a list of at most ${R.mountsMax} mounts`,
+    "mount a common parent instead",
+  );
 }
 
 const OPTIONAL: { readonly [K in keyof Spec]?: Check<NonNullable<Spec[K]>> } = {

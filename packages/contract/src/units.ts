@@ -11,9 +11,15 @@ const MS_PER: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h:
  */
 export function parseBytes(text: string, field = "size"): number {
   const match = /^(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?$/i.exec(text.trim());
-  const bytes = match === null ? Number.NaN : Math.round(Number(match[1]) * (BYTES_PER[match[2]!.toLowerCase()] ?? NaN));
+  const bytes =
+    match === null ? Number.NaN : Math.round(Number(match[1]) * (BYTES_PER[match[2]!.toLowerCase()] ?? NaN));
   if (Number.isSafeInteger(bytes)) return bytes;
-  throw fieldError(field, text, "a size is a number with an optional unit: b, k, m, g or t", "write it like 512m or 2g");
+  throw fieldError(
+    field,
+    text,
+    "a size is a number with an optional unit: b, k, m, g or t",
+    "write it like 512m or 2g",
+  );
 }
 
 /**

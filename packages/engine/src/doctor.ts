@@ -21,7 +21,12 @@ export type DriverReport =
       readonly notes: readonly string[];
     }
   /** `unavailable`: the runtime is not there. `failed`: it is, but no sandbox could be started. One line each. */
-  | { readonly state: "unavailable" | "failed"; readonly driver: string; readonly reason: string; readonly remedy: string };
+  | {
+      readonly state: "unavailable" | "failed";
+      readonly driver: string;
+      readonly reason: string;
+      readonly remedy: string;
+    };
 
 export interface LevelReport {
   readonly level: Level;
@@ -79,7 +84,8 @@ function failed(driver: string, error: unknown): DriverReport {
   const { why, next } = ERRORS[error.code];
   // The registry's own words for these would send the reader back here.
   const reason = error.why === why ? error.message : `${error.message}: ${error.why}`;
-  const remedy = error.next === next ? "set BULKHEAD_DEBUG=1 and run something at this level for the whole trace" : error.next;
+  const remedy =
+    error.next === next ? "set BULKHEAD_DEBUG=1 and run something at this level for the whole trace" : error.next;
   return { state: "failed", driver, reason, remedy };
 }
 
@@ -112,7 +118,7 @@ export async function examine(from: Examination): Promise<DoctorReport> {
       level,
       works: drivers.some((driver) => driver.state === "works"),
       reason: none ? `this build of Bulkhead has no ${level} driver` : null,
-      remedy: none ? "nothing on this host changes that; use a level that works" : null,
+      remedy: none ? "use a level that works; nothing installed on this host would change it" : null,
       drivers,
     });
   }

@@ -1,13 +1,23 @@
-import { BulkheadError, formatDuration, parseSpec, planDigest, type Plan, type Spec, type SpecInput, type Step } from "@bulkhead/contract";
-import { allDrivers } from "./drivers/index.ts";
+import {
+  BulkheadError,
+  formatDuration,
+  parseSpec,
+  planDigest,
+  type Plan,
+  type Spec,
+  type SpecInput,
+  type Step,
+} from "@bulkhead/contract";
+import { loadDrivers } from "./drivers/registry.ts";
 import type { Driver, ImageFiles } from "./drivers/driver.ts";
 import type { DoctorReport } from "./doctor.ts";
 import { gatherFacts, type HostFacts } from "./host/facts.ts";
 import { configOf, type Directories } from "./host/index.ts";
+import { probe } from "./host/probe.ts";
 import { ImageStore } from "./image/store.ts";
 import { resolveSpec } from "./policy/defaults.ts";
 import { checkMounts } from "./policy/mounts.ts";
-import { resolveLevel, type Candidate } from "./policy/resolve.ts";
+import { resolveLevel, type Candidate, type Choice } from "./policy/resolve.ts";
 import type { Sandbox } from "./sandbox/sandbox.ts";
 import { openSandbox } from "./sandbox/open.ts";
 import { Keeper } from "./system/keeper.ts";
@@ -35,6 +45,10 @@ interface Prepared {
   readonly driver: Driver;
   readonly plan: Plan;
   readonly image: ImageFiles;
+}
+
+function isAborted(signal: AbortSignal | undefined): signal is AbortSignal {
+  return signal?.aborted === true;
 }
 
 function aborted(what: string, signal: AbortSignal): BulkheadError {
@@ -70,11 +84,18 @@ export class Engine implements AsyncDisposable {
     this.images = new ImageStore(host.paths.state);
   }
 
-  /** @throws BulkheadError HOST_NOT_ROOT, HOST_UNSUPPORTED, HOST_RESOURCE, SPEC_INVALID (a path that is not absolute, an unknown driver). */
+  /** @throws BulkheadError HOST_NOT_ROOT, HOST_UNSUPPORTED, HOST_RESOURCE, ABORTED, SPEC_INVALID (a path not absolute, an unknown driver). */
   static async open(options: EngineOptions = {}): Promise<Engine> {
     refuseWithoutRoot();
-    const host = await gatherFacts(configOf(options), options.signal);
-    return new Engine(host, chosen(allDrivers(host.arch), options.drivers));
+    const { signal } = options;
+    if (isAborted(signal)) throw aborted("opening the engine", signal);
+    try {
+      const host = await gatherFacts(configOf(options), signal);
+      return new Engine(host, chosen(await loadDrivers(host), options.drivers));
+    } catch (error) {
+      // What was thrown may be the signal's own reason, of whatever class.
+      throw isAborted(signal) ? aborted("opening the engine", signal) : error;
+    }
   }
 
   /** Every driver with what it found on this host, preferred first within a level. */
@@ -105,20 +126,36 @@ export class Engine implements AsyncDisposable {
     });
   }
 
-  async #prepare(spec: Spec): Promise<Prepared> {
-    const { driver, runtime, ...choice } = resolveLevel(
-      { isolation: spec.isolation, trust: spec.trust, hardware: spec.hardware },
-      this.candidates,
-    );
+  /**
+   * A driver is chosen by what it found, and then has to have shown once since boot that it can start something here; if
+   * it cannot, the choice is made again without it.
+   */
+  async #choose(spec: Spec, signal?: AbortSignal): Promise<Choice<Driver>> {
+    let candidates = this.candidates;
+    for (;;) {
+      const choice = resolveLevel(spec, candidates);
+      const { driver } = choice;
+      const keeper = (): Promise<Keeper> => this.#keep();
+      const availability = await probe({ driver, host: this.host, keeper, ...(signal !== undefined && { signal }) });
+      if (availability.ok) return choice;
+      candidates = candidates.map((one) => (one.driver === driver ? { driver, availability } : one));
+    }
+  }
+
+  async #prepare(spec: Spec, signal?: AbortSignal): Promise<Prepared> {
+    // Whatever is wrong with the request is said before anything is started, a probe included.
+    resolveLevel(spec, this.candidates);
     const image = this.images.resolve(spec.image);
     const { state, run } = this.host.paths;
     const mounts = await checkMounts(spec.mounts, [state, run]);
+    const { driver, runtime, ...choice } = await this.#choose(spec, signal);
     const resolved = resolveSpec({ ...spec, mounts }, choice, this.host, image.config);
     return { driver, plan: driver.plan(resolved, runtime, image, this.host), image };
   }
 
   /**
-   * What `create` would do with the same spec on this host. Starts nothing.
+   * What `create` would do with the same spec on this host. Starts nothing, but for one empty sandbox when the driver has
+   * not yet shown since boot that it can.
    * @throws as `create` does before it starts anything.
    */
   async explain(input: SpecInput): Promise<Explanation> {
@@ -136,13 +173,21 @@ export class Engine implements AsyncDisposable {
   async create(input: SpecInput, options: CallOptions = {}): Promise<Sandbox> {
     const { signal } = options;
     const spec = parseSpec(input);
-    if (signal?.aborted === true) throw aborted("the sandbox's start", signal);
+    if (isAborted(signal)) throw aborted("the sandbox's start", signal);
     this.#requireBinaries();
-    const { driver, plan, image } = await this.#prepare(spec);
+    const { driver, plan, image } = await this.#prepare(spec, signal);
     const keeper = await this.#keep();
     // The keeper outlives this process for as long as it still has mounts of the image.
     const held = this.images.use(image.digest, keeper.hello.pid);
-    const box = await openSandbox({ keeper, driver, plan, image, host: this.host, held, ...(signal !== undefined && { signal }) });
+    const box = await openSandbox({
+      keeper,
+      driver,
+      plan,
+      image,
+      host: this.host,
+      held,
+      ...(signal !== undefined && { signal }),
+    });
     this.#watch(box);
     return box;
   }
@@ -151,7 +196,9 @@ export class Engine implements AsyncDisposable {
   #watch(box: Sandbox): void {
     this.#boxes.add(box);
     const { timeoutMs } = box.plan.limits;
-    const timer = timeoutMs === null ? undefined : setTimeout(() => void box.kill(timeLimit(timeoutMs)), timeoutMs);
+    // A teardown that fails is told to whoever disposes of the sandbox: it is the same promise.
+    const end = (limitMs: number): void => void box.kill(timeLimit(limitMs)).catch(() => undefined);
+    const timer = timeoutMs === null ? undefined : setTimeout(end, timeoutMs, timeoutMs);
     void box.ended.then(() => {
       clearTimeout(timer);
       this.#boxes.delete(box);

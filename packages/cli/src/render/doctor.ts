@@ -33,6 +33,7 @@ export function renderDoctor(report: DoctorReport, style: Style): string {
   const { host } = report;
   const about = `Linux ${host.kernelRelease} ${host.arch}, ${host.cpus} CPUs, control groups ${host.cgroup}`;
   const parts = [about, columns(rows, paint)];
-  if (remedies.length > 0) parts.push(`${style.bold("To change that")}\n${remedies.map((line) => `  ${line}`).join("\n")}`);
+  if (remedies.length > 0)
+    parts.push(`${style.bold("To change that")}\n${remedies.map((line) => `  ${line}`).join("\n")}`);
   return parts.join("\n\n");
 }

@@ -5,7 +5,9 @@ import { columns, makeStyle, printable } from "./style.ts";
 
 test("three lines, no colour unless asked for", () => {
   const error = new BulkheadError("IMAGE_NOT_FOUND", { what: 'image "x" is not in the store', why: "w", next: "n" });
-  expect(renderError(error, makeStyle(false), false)).toBe('bulkhead: image "x" is not in the store\n  why:  w\n  next: n\n');
+  expect(renderError(error, makeStyle(false), false)).toBe(
+    'bulkhead: image "x" is not in the store\n  why:  w\n  next: n\n',
+  );
   expect(renderError(error, makeStyle(true), false)).toContain("\u001b[31mbulkhead:");
 });
 
@@ -24,5 +26,15 @@ test("what nobody expected says that it is our fault", () => {
 });
 
 test("columns line up without trailing blanks", () => {
-  expect(columns([["a", "b"], ["long", ""]])).toBe("a     b\nlong");
+  expect(
+    columns([
+      ["a", "b"],
+      ["long", ""],
+    ]),
+  ).toBe("a     b\nlong");
+});
+
+test("of two failures the first is shown", () => {
+  const first = new BulkheadError("TIMEOUT", { what: "first" });
+  expect(asBulkheadError(new SuppressedError(new Error("undoing"), first))).toBe(first);
 });

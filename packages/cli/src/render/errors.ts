@@ -3,6 +3,8 @@ import { printable, type Style } from "./style.ts";
 
 /** Anything thrown becomes one of ours; what is not expected is a fault of Bulkhead and says so. */
 export function asBulkheadError(error: unknown): BulkheadError {
+  // What went wrong first is what the reader asked about; that undoing failed as well stays in the chain of causes.
+  if (error instanceof SuppressedError) return asBulkheadError(error.suppressed ?? error.error);
   if (error instanceof BulkheadError) return error;
   const what = error instanceof Error ? error.message : String(error);
   return new BulkheadError("INTERNAL", { what: `internal error: ${what}`, cause: error });

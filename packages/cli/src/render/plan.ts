@@ -16,11 +16,20 @@ function boundaryRows({ boundary }: Plan): string[][] {
   return [
     ["kernel", KERNELS[boundary.kernel]],
     ["namespaces", list(boundary.namespaces)],
-    ["root inside", boundary.userNamespace ? "nobody outside (own id range in a user namespace)" : "confined by the sandbox's kernel"],
-    ["new privileges", boundary.noNewPrivileges ? "never (no_new_privs)" : "possible inside, through set-user-id programs"],
+    [
+      "root inside",
+      boundary.userNamespace ? "nobody outside (own id range in a user namespace)" : "confined by the sandbox's kernel",
+    ],
+    [
+      "new privileges",
+      boundary.noNewPrivileges ? "never (no_new_privs)" : "possible inside, through set-user-id programs",
+    ],
     ["capabilities of root", list(boundary.capabilitiesRoot)],
     ["capabilities of others", list(boundary.capabilitiesUser)],
-    ["system-call filter", seccomp === null ? "the sandbox's kernel takes its place" : `${seccomp.name} (${seccomp.digest.slice(0, 19)})`],
+    [
+      "system-call filter",
+      seccomp === null ? "the sandbox's kernel takes its place" : `${seccomp.name} (${seccomp.digest.slice(0, 19)})`,
+    ],
     ["hidden paths", list(boundary.maskedPaths)],
     ["read-only paths", list(boundary.readOnlyPaths)],
   ];
@@ -59,10 +68,21 @@ export function renderPlan(plan: Plan, steps: readonly Step[], digest: string, s
     ["steps", `${steps.length}; see --json`],
   ];
   const parts = [section("Plan", what)];
-  parts.push(section("Why", plan.reasons.map((reason) => [reason])));
+  parts.push(
+    section(
+      "Why",
+      plan.reasons.map((reason) => [reason]),
+    ),
+  );
   parts.push(section("Boundary", boundaryRows(plan)));
   const { weakened } = plan.boundary;
-  if (weakened.length > 0) parts.push(section(style.yellow("Weaker than the default"), weakened.map((word) => [word])));
+  if (weakened.length > 0)
+    parts.push(
+      section(
+        style.yellow("Weaker than the default"),
+        weakened.map((word) => [word]),
+      ),
+    );
   parts.push(section("Limits", limitRows(plan)), section("Process", processRows(plan)));
   return parts.join("\n\n");
 }

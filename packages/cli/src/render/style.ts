@@ -28,7 +28,10 @@ export function printable(text: string): string {
 }
 
 /** Left-aligned columns, two spaces apart, the last one unpadded. */
-export function columns(rows: readonly (readonly string[])[], paintCell?: (text: string, row: number, column: number) => string): string {
+export function columns(
+  rows: readonly (readonly string[])[],
+  paintCell?: (text: string, row: number, column: number) => string,
+): string {
   const widths: number[] = [];
   for (const row of rows) row.forEach((cell, i) => (widths[i] = Math.max(widths[i] ?? 0, cell.length)));
   return rows

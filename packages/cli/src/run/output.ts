@@ -19,7 +19,9 @@ const RETRY_MS = 5;
 
 function isClosed(error: unknown): boolean {
   const code = (error as NodeJS.ErrnoException).code;
-  return code === "EPIPE" || code === "ECONNRESET" || code === "ERR_STREAM_DESTROYED" || code === "EIO" || code === "EBADF";
+  return (
+    code === "EPIPE" || code === "ECONNRESET" || code === "ERR_STREAM_DESTROYED" || code === "EIO" || code === "EBADF"
+  );
 }
 
 class StreamOutput implements Output {
@@ -56,7 +58,7 @@ class FileOutput implements Output {
   }
 
   async write(chunk: Uint8Array): Promise<void> {
-    for (let offset = 0; offset < chunk.length; ) {
+    for (let offset = 0; offset < chunk.length;) {
       try {
         offset += writeSync(this.#fd, chunk, offset);
       } catch (error) {

@@ -48,7 +48,11 @@ test("input ends the program's input, and a program that reads no more is no fai
     yield bytes("x");
   }
   let ended = false;
-  await pumpInput(source(), async () => {}, async () => void (ended = true));
+  await pumpInput(
+    source(),
+    async () => {},
+    async () => void (ended = true),
+  );
   expect(ended).toBe(true);
   await pumpInput(source(), () => Promise.reject(new Error("EPIPE")), never as never);
 });

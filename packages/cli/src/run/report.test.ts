@@ -6,11 +6,18 @@ async function linesOf(act: (report: JsonReport) => Promise<void>): Promise<Arra
   const written: Buffer[] = [];
   const output = { write: async (chunk: Uint8Array) => void written.push(Buffer.from(chunk)), end: async () => {} };
   await act(new JsonReport(output));
-  return Buffer.concat(written).toString().trim().split("\n").map((line) => JSON.parse(line) as Record<string, unknown>);
+  return Buffer.concat(written)
+    .toString()
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
 }
 
 test("text and base64 together lose no byte, however the chunks fall", async () => {
-  const bytes = fc.oneof(fc.uint8Array({ maxLength: 40 }), fc.string({ unit: "grapheme" }).map((s) => new TextEncoder().encode(s)));
+  const bytes = fc.oneof(
+    fc.uint8Array({ maxLength: 40 }),
+    fc.string({ unit: "grapheme" }).map((s) => new TextEncoder().encode(s)),
+  );
   await fc.assert(
     fc.asyncProperty(fc.array(bytes, { maxLength: 6 }), async (chunks) => {
       const lines = await linesOf(async (report) => {
@@ -32,7 +39,12 @@ test("a character cut by a chunk's end is still text", async () => {
     for (const byte of euro) await report.chunk("stderr", Uint8Array.of(byte));
     await report.ended({ code: 7, signal: null }, 12.4);
   });
-  expect(lines.filter((l) => l["type"] === "stderr").map((l) => l["text"]).join("")).toBe("a€b");
+  expect(
+    lines
+      .filter((l) => l["type"] === "stderr")
+      .map((l) => l["text"])
+      .join(""),
+  ).toBe("a€b");
   expect(lines.at(-1)).toEqual({ type: "exit", code: 7, signal: null, durationMs: 12 });
 });
 

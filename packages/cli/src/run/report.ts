@@ -71,7 +71,9 @@ export class JsonReport implements Report {
   }
 
   #data(type: Lane, bytes: Buffer): Promise<void> {
-    return this.#line(isUtf8(bytes) ? { type, text: bytes.toString("utf8") } : { type, base64: bytes.toString("base64") });
+    return this.#line(
+      isUtf8(bytes) ? { type, text: bytes.toString("utf8") } : { type, base64: bytes.toString("base64") },
+    );
   }
 
   started(facts: Started): Promise<void> {

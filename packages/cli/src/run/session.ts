@@ -27,7 +27,11 @@ export async function attach(program: Program, options: SessionOptions): Promise
   if (options.terminal) stack.use(onResize((size) => program.resize(size)));
   if (options.interactive) {
     if (options.terminal) stack.use(rawMode(process.stdin));
-    void pumpInput(process.stdin, (chunk) => program.write(chunk), () => program.endInput());
+    void pumpInput(
+      process.stdin,
+      (chunk) => program.write(chunk),
+      () => program.endInput(),
+    );
   }
   try {
     const pumps = [pumpOutput(program.stdout, (chunk) => report.chunk("stdout", chunk), program.ended)];

@@ -14,7 +14,11 @@ const SHOWN_DIGEST_CHARS = 19;
 function onlyFor(action: string, parsed: Parsed, names: readonly string[]): void {
   for (const name of names) {
     if (!parsed.values.has(name)) continue;
-    throw usageError(`option --${name} does not belong to image ${action}`, "it is for image build-base", `leave out --${name}`);
+    throw usageError(
+      `option --${name} does not belong to image ${action}`,
+      "it is for image build-base",
+      `leave out --${name}`,
+    );
   }
 }
 
@@ -38,7 +42,8 @@ async function build(parsed: Parsed, config: CliConfig): Promise<number> {
       onProgress: (event) => progress.update(event),
     });
     progress.finish(image.built ? "built" : "is already there");
-    if (parsed.values.has("json")) await printJson({ reference: image.reference, digest: image.digest, built: image.built });
+    if (parsed.values.has("json"))
+      await printJson({ reference: image.reference, digest: image.digest, built: image.built });
     else await print(`${image.reference} ${image.digest}`);
     return 0;
   } catch (error) {
@@ -66,12 +71,16 @@ async function list(parsed: Parsed, config: CliConfig): Promise<number> {
 }
 
 async function remove(parsed: Parsed, names: readonly string[], config: CliConfig): Promise<number> {
-  if (names.length === 0) throw usageError("no image is named", "image remove needs a name or digest", "see bulkhead image list");
+  if (names.length === 0)
+    throw usageError("no image is named", "image remove needs a name or digest", "see bulkhead image list");
   const store = new ImageStore(stateDirectory(engineOptions(config)));
   const removed = [];
   for (const name of names) removed.push({ reference: name, ...(await store.remove(name)) });
   if (parsed.values.has("json")) await printJson(removed);
-  else await print(removed.map((one) => `${one.reference}: ${one.image ? "removed" : "name removed, the image stays"}`).join("\n"));
+  else
+    await print(
+      removed.map((one) => `${one.reference}: ${one.image ? "removed" : "name removed, the image stays"}`).join("\n"),
+    );
   return 0;
 }
 

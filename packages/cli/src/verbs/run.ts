@@ -28,7 +28,11 @@ function jobOf(parsed: Parsed): Job {
   const interactive = parsed.values.has("interactive");
   const terminal = parsed.values.has("tty");
   if (parsed.rest.length === 0) {
-    throw usageError("no command is given", "bulkhead run needs to know what to run", "write bulkhead run [OPTIONS] -- COMMAND");
+    throw usageError(
+      "no command is given",
+      "bulkhead run needs to know what to run",
+      "write bulkhead run [OPTIONS] -- COMMAND",
+    );
   }
   if (interactive && terminal && !isatty(0)) {
     throw usageError("-t cannot be had together with -i here", "standard input is not a terminal", "leave out -t");

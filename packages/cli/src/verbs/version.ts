@@ -25,7 +25,10 @@ export async function version(words: readonly string[], config: CliConfig): Prom
   const rows = [
     ["bulkhead", facts.bulkhead],
     ["node", facts.node],
-    ...Object.entries(runtimes).map(([name, found]) => [name, found === null ? "not found" : `${found.version} (${found.path})`]),
+    ...Object.entries(runtimes).map(([name, found]) => [
+      name,
+      found === null ? "not found" : `${found.version} (${found.path})`,
+    ]),
   ];
   await print(columns(rows));
   return 0;

@@ -60,13 +60,18 @@ describe("refused", () => {
     ["a target with //", () => one(at("data"), "//proc"), /not valid/],
   ];
   test.each(cases)("%s", async (_, act, what) => {
-    await expect(act()).rejects.toMatchObject({ code: "MOUNT_INVALID", message: expect.stringMatching(what) as string });
+    await expect(act()).rejects.toMatchObject({
+      code: "MOUNT_INVALID",
+      message: expect.stringMatching(what) as string,
+    });
   });
 
   test("a socket", async () => {
     const server = createServer().listen(at("socket"));
     await new Promise((done) => server.once("listening", done));
-    await expect(one(at("socket"), "/x")).rejects.toMatchObject({ message: expect.stringMatching(/neither/) as string });
+    await expect(one(at("socket"), "/x")).rejects.toMatchObject({
+      message: expect.stringMatching(/neither/) as string,
+    });
     server.close();
   });
 

@@ -12,7 +12,12 @@ function within(path: string, parent: string): boolean {
 }
 
 function invalid(mount: Mount, what: string, why: string, next: string): BulkheadError {
-  return new BulkheadError("MOUNT_INVALID", { what, why, next, details: { source: mount.source, target: mount.target } });
+  return new BulkheadError("MOUNT_INVALID", {
+    what,
+    why,
+    next,
+    details: { source: mount.source, target: mount.target },
+  });
 }
 
 /** @returns the source with every symbolic link followed, so that what is judged is what is mounted. */
@@ -24,14 +29,24 @@ async function resolveSource(mount: Mount, kept: readonly string[]): Promise<str
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     if (code === "ENOENT") {
-      throw invalid(mount, `${named} does not exist`, "a mount shows an existing host path", "create it, or correct the path");
+      throw invalid(
+        mount,
+        `${named} does not exist`,
+        "a mount shows an existing host path",
+        "create it, or correct the path",
+      );
     }
     throw invalid(mount, `${named} cannot be resolved`, `the host says ${code ?? String(error)}`, "correct the path");
   }
   const shown = source === mount.source ? named : `${named}, which is ${JSON.stringify(source)},`;
   for (const path of HOST_SOURCES) {
     if (within(source, path)) {
-      throw invalid(mount, `${shown} is refused`, `${path} is the host kernel's own interface`, "copy the files you need and mount the copy");
+      throw invalid(
+        mount,
+        `${shown} is refused`,
+        `${path} is the host kernel's own interface`,
+        "copy the files you need and mount the copy",
+      );
     }
   }
   for (const path of kept) {
@@ -44,21 +59,36 @@ async function resolveSource(mount: Mount, kept: readonly string[]): Promise<str
   const kind = mode & 0o170000;
   if (kind === 0o040000 || kind === 0o100000) return source;
   const why = "only directories and regular files are mounted; a socket or device is a way out";
-  throw invalid(mount, `${shown} is neither a directory nor a regular file`, why, "mount a directory or a regular file");
+  throw invalid(
+    mount,
+    `${shown} is neither a directory nor a regular file`,
+    why,
+    "mount a directory or a regular file",
+  );
 }
 
 function checkTarget(mount: Mount): string {
   const target = mount.target.length > 1 ? mount.target.replace(/\/$/, "") : mount.target;
   const named = `mount target ${JSON.stringify(mount.target)}`;
   if (!target.startsWith("/") || posix.normalize(target) !== target) {
-    throw invalid(mount, `${named} is not valid`, "a target is an absolute path without . or .. or //", `write ${posix.resolve("/", target)}`);
+    throw invalid(
+      mount,
+      `${named} is not valid`,
+      "a target is an absolute path without . or .. or //",
+      `write ${posix.resolve("/", target)}`,
+    );
   }
   if (target === "/") {
     throw invalid(mount, `${named} is refused`, "it would hide the whole image", "mount below /, for example at /mnt");
   }
   for (const path of KEPT_TARGETS) {
     if (within(target, path)) {
-      throw invalid(mount, `${named} is refused`, `${path} belongs to the boundary`, "mount somewhere else, for example at /mnt");
+      throw invalid(
+        mount,
+        `${named} is refused`,
+        `${path} belongs to the boundary`,
+        "mount somewhere else, for example at /mnt",
+      );
     }
   }
   return target;
@@ -75,7 +105,12 @@ export async function checkMounts(mounts: readonly Mount[], kept: readonly strin
   for (const mount of mounts) {
     const target = checkTarget(mount);
     if (checked.some((other) => other.target === target)) {
-      throw invalid(mount, `mount target ${JSON.stringify(target)} is given twice`, "the second would hide the first", "keep one of them");
+      throw invalid(
+        mount,
+        `mount target ${JSON.stringify(target)} is given twice`,
+        "the second would hide the first",
+        "keep one of them",
+      );
     }
     checked.push({ source: await resolveSource(mount, keptReal), target, readOnly: mount.readOnly });
   }

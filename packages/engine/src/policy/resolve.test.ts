@@ -110,7 +110,9 @@ describe("what is refused", () => {
       absent("container", "container/runc"),
       there("gvisor"),
     ]);
-    expect(error.why).toBe("container/crun: container/crun is not installed; container/runc: container/runc is not installed");
+    expect(error.why).toBe(
+      "container/crun: container/crun is not installed; container/runc: container/runc is not installed",
+    );
     expect(error.next).toMatch(/install container\/crun, or install container\/runc/);
   });
 

@@ -53,7 +53,10 @@ async function explainAttach(error: unknown, started: StartedSandbox, driver: st
 }
 
 /** Undone once, whoever comes first: the caller, the sandbox's own end or a broken protocol. */
-function releaser(started: StartedSandbox, held: AsyncDisposable): { release(): Promise<void>; readonly released: Promise<void> } {
+function releaser(
+  started: StartedSandbox,
+  held: AsyncDisposable,
+): { readonly release: () => Promise<void>; readonly released: Promise<void> } {
   const released = Promise.withResolvers<void>();
   let running: Promise<void> | undefined;
   const act = async (): Promise<void> => {
@@ -92,7 +95,10 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
   const byItself = started.ended.then(endOf);
   const byUs = released.then((): SandboxEnd => ({ code: null, signal: "SIGKILL", oomKilled: false }));
   // What is under way fails by the channel's own end of file, which carries the reason, before the rest is undone.
-  void byItself.then(() => within(channel.closed, LAST_WORDS_MS)).then(release).catch(() => undefined);
+  void byItself
+    .then(() => within(channel.closed, LAST_WORDS_MS))
+    .then(release)
+    .catch(() => undefined);
   stack.move();
   return new Sandbox({ id: started.instance.id, plan, channel, ended: Promise.race([byItself, byUs]), release });
 }

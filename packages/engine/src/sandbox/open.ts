@@ -21,5 +21,5 @@ export async function openSandbox(options: OpenOptions): Promise<Sandbox> {
   const { attachSandbox } = await load();
   // From here on the sandbox gives back both, also when attaching to it fails.
   stack.move();
-  return attachSandbox(started, { ...options, held });
+  return await attachSandbox(started, { ...options, held });
 }
