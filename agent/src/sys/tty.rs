@@ -40,16 +40,18 @@ pub fn pair(rows: u16, cols: u16, uid: u32) -> Result<(OwnedFd, OwnedFd)> {
 pub fn resize(master: &OwnedFd, rows: u16, cols: u16) -> Result<()> {
     let size = libc::winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: a live structure of the request's type.
-    check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) } as i64)?;
+    check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) } as i64).map(drop)
+}
+
+/// Tells the programs of `leader`'s session about a new size. gVisor's kernel keeps the size and tells nobody; where the
+/// kernel has told, this second signal meets the first.
+pub fn tell_resized(master: &OwnedFd, leader: i32) {
     let mut group: libc::pid_t = 0;
-    // gVisor's kernel keeps the size but tells nobody. Where the kernel has told, this second signal meets the first.
     // SAFETY: the kernel fills one integer; then integers only.
     unsafe {
-        if libc::ioctl(master.as_raw_fd(), libc::TIOCGPGRP, &raw mut group) == 0 && group > 1 {
-            libc::kill(-group, libc::SIGWINCH);
-        }
+        let known = libc::ioctl(master.as_raw_fd(), libc::TIOCGPGRP, &raw mut group) == 0 && group > 1;
+        libc::kill(if known { -group } else { -leader }, libc::SIGWINCH);
     }
-    Ok(())
 }
 
 /// The byte that ends the input, and whether the terminal gathers lines (then a begun line needs it twice).
