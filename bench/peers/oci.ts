@@ -11,7 +11,21 @@ import { standing } from "./command.ts";
 export interface OciConfig {
   readonly process: { readonly args: readonly string[] };
   readonly root: { readonly path: string; readonly readonly?: boolean };
-  readonly linux: { readonly cgroupsPath?: string };
+  readonly linux: {
+    readonly cgroupsPath?: string;
+    readonly namespaces: readonly { readonly type: string; readonly path?: string }[];
+    readonly uidMappings?: readonly unknown[];
+    readonly gidMappings?: readonly unknown[];
+  };
+}
+
+/** The image is not shifted here, so that the first id of the range is the host's own. */
+const IDS = [{ containerID: 0, hostID: 0, size: 65_536 }];
+
+/** A user namespace that the keeper has made before is one the runtime makes here by itself. */
+function ownNamespaces(linux: OciConfig["linux"]): OciConfig["linux"] {
+  const namespaces = linux.namespaces.map(({ type }) => ({ type }));
+  return { ...linux, namespaces, uidMappings: IDS, gidMappings: IDS };
 }
 
 export interface Runtime {
@@ -43,7 +57,7 @@ export function ociPeer(lab: Lab, rootfs: string, runtime: Runtime): Peer {
       ...config,
       process: { ...config.process, args: argv },
       root: { ...config.root, path: rootfs },
-      linux: { ...config.linux, cgroupsPath: join(lab.cgroup, id) },
+      linux: { ...ownNamespaces(config.linux), cgroupsPath: join(lab.cgroup, id) },
     });
     await mkdir(join(path, "state"), { recursive: true });
     return path;
