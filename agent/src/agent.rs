@@ -328,6 +328,12 @@ impl Agent {
         }
     }
 
+    /// The host no longer follows the wire: nothing more of it is believed until it attaches anew.
+    pub(crate) fn lose_session(&mut self) {
+        self.forget_session();
+        self.decoder.reset();
+    }
+
     pub(crate) fn host_gone(&mut self) {
         if !self.keep {
             self.over = true;

@@ -24,6 +24,7 @@ pub struct Surroundings {
     pub allow_setuid: bool,
     pub descriptor_limit: (u64, u64),
     pub reset_oom_score: bool,
+    pub bounding_set: u64,
     pub databases: Arc<Databases>,
 }
 
@@ -42,7 +43,11 @@ impl Task for Start {
         check(request)?;
         let user = resolve(&request.user, &self.surroundings.default_user, &self.surroundings.databases)?;
         let env = environment(&user, &self.surroundings.env, &request.env)?;
-        let cwd = if request.cwd.is_empty() { user.home.clone() } else { request.cwd.clone() };
+        let cwd = match request.cwd.as_slice() {
+            [] => user.home.clone(),
+            [b'/', ..] => request.cwd.clone(),
+            relative => [user.home.as_slice(), b"/", relative].concat(),
+        };
         let (ours, theirs) = streams(request, &user)?;
         let mut program = Program {
             candidates: candidates(&request.argv[0], &env)?,
@@ -60,6 +65,7 @@ impl Task for Start {
             stderr: theirs.err,
             terminal: request.pty,
             reset_oom_score: self.surroundings.reset_oom_score,
+            bounding_set: self.surroundings.bounding_set,
         };
         let mut result = spawn(&program);
         if request.cwd.is_empty() && matches!(result, Err((Step::Directory, _))) {
@@ -173,7 +179,9 @@ struct Theirs {
 fn streams(request: &Exec, user: &User) -> Outcome<(Ours, Theirs)> {
     let failed = || "cannot make the streams of a process";
     if request.pty {
-        let (master, slave) = tty::pair(request.rows, request.cols, user.uid).doing(|| "cannot make a terminal")?;
+        let (master, slave) = tty::pair(request.rows, request.cols, user.uid).map_err(|errno| {
+            Failure::with_kind(kind::UNSUPPORTED, errno, "the sandbox has no terminal to give (/dev/ptmx)")
+        })?;
         let copy = |fd: &OwnedFd| fd.try_clone().map_err(|_| Errno(libc::EMFILE)).doing(failed);
         let input = copy(&master)?;
         let theirs = Theirs { input: Some(copy(&slave)?), err: copy(&slave)?, out: slave };

@@ -176,6 +176,9 @@ impl Agent {
         }
         let consumed = process.input.take_consumed();
         self.consumed(id, consumed);
+        for message in task.before_start {
+            self.request(id, 0, message);
+        }
         self.report_exit(serial);
         self.finish_process(serial);
     }

@@ -321,3 +321,27 @@ fn the_table_and_the_usage() {
         "{usage:?}"
     );
 }
+
+#[test]
+fn a_signal_before_the_start_is_not_lost() {
+    let mut agent = Agent::start();
+    for _ in 0..20 {
+        let stream = agent.wire.open(&exec(&["/bin/sleep", "1000"]));
+        agent.wire.send(stream, 0, &Message::Signal(Signal { signal: 15, group: true }));
+        assert_eq!(agent.wire.finish(stream).exited.unwrap().signal, 15);
+    }
+}
+
+#[test]
+fn a_process_that_ends_while_it_is_being_started_is_told() {
+    let mut agent = Agent::start();
+    for _ in 0..300 {
+        assert_eq!(agent.wire.run(&["/bin/true"]).code(), 0);
+    }
+    for _ in 0..6 {
+        let streams: Vec<u32> = (0..50).map(|_| agent.wire.open(&exec(&["/bin/true"]))).collect();
+        for stream in streams {
+            assert_eq!(agent.wire.finish(stream).code(), 0);
+        }
+    }
+}
