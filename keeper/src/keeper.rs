@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 
 use serde_json::{json, Value};
 
@@ -120,13 +121,15 @@ impl Keeper {
         if live.namespace.is_some() {
             return Err(Failure::new(format!("sandbox {id} is already acquired")));
         }
-        let result = self.carry_out(&instance, &mut live, steps);
+        let mut done_at = Vec::with_capacity(steps.len());
+        let result = self.carry_out(&instance, &mut live, steps, &mut done_at);
         drop(live);
         let pid = result.inspect_err(|_| {
             // The caller needs the first failure; what cannot be undone now is undone when the keeper ends.
             let _ = self.release(id);
         })?;
-        Ok(json!({ "pid": pid }))
+        // When each step was done, in microseconds from the start: the answer to "where did the time go".
+        Ok(json!({ "pid": pid, "doneAtUs": done_at }))
     }
 
     fn carry_out(
@@ -134,7 +137,9 @@ impl Keeper {
         instance: &Arc<Instance>,
         live: &mut Live,
         steps: &[Step],
+        done_at: &mut Vec<u64>,
     ) -> Result<Option<libc::pid_t>, Failure> {
+        let begin = Instant::now();
         sys::unshare_mounts()?;
         cgroup::cover_unified()?;
         live.namespace = Some(sys::mount_namespace()?);
@@ -160,6 +165,7 @@ impl Keeper {
                 (failure.step, failure.op) = (Some(index), Some(step.name()));
                 break;
             }
+            done_at.push(begin.elapsed().as_micros() as u64);
         }
         live.got = scope.got;
         result?;

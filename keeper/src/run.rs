@@ -157,6 +157,8 @@ pub fn run(
         out.drain();
         err.drain();
         if ready[0] {
+            // Not left to the thread that waits for signals: it would have to be woken, and then wake this one.
+            reaper.reap_all();
             break;
         }
         if stopped.is_none() && (left.is_zero() || cancelled.load(Ordering::Relaxed)) {
