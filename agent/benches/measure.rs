@@ -56,7 +56,12 @@ fn main() {
         .expect("the command starts");
     let mut wire = Wire::new(child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let hello = wire.attach(TAG, false);
-    println!("ready after {:.1} ms, pid {} on {}", begun.elapsed().as_secs_f64() * 1000.0, hello.pid, hello.kernel_release);
+    println!(
+        "ready after {:.1} ms, pid {} on {}",
+        begun.elapsed().as_secs_f64() * 1000.0,
+        hello.pid,
+        hello.kernel_release
+    );
     time("ping", || {
         wire.send(0, 0, &Message::Ping(Ping { token: 1 }));
         wire.receive();
@@ -82,7 +87,10 @@ fn main() {
         println!("{message:?}");
     }
     let status = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", child.id())).unwrap_or_default();
-    for line in status.lines().filter(|line| ["Rss", "Pss:", "Private_Dirty", "Anonymous"].iter().any(|name| line.starts_with(name))) {
+    for line in status
+        .lines()
+        .filter(|line| ["Rss", "Pss:", "Private_Dirty", "Anonymous"].iter().any(|name| line.starts_with(name)))
+    {
         println!("{line}");
     }
     wire.send(0, 0, &Message::Shutdown(Shutdown { grace_ms: 1000 }));

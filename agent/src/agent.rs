@@ -281,7 +281,9 @@ impl Agent {
                 None => {}
                 Some(Item::Attach(attach)) => self.attach(attach),
                 Some(Item::Message { stream, lane, message }) => self.request(stream, lane, message),
-                Some(Item::Data { stream, lane, start, length }) => self.data(stream, lane, &rest[start..start + length]),
+                Some(Item::Data { stream, lane, start, length }) => {
+                    self.data(stream, lane, &rest[start..start + length])
+                }
                 Some(Item::Lost) => self.forget_session(),
             }
             at += step.used;
@@ -324,6 +326,12 @@ impl Agent {
         for (id, stream) in streams {
             self.release(id, stream, false);
         }
+    }
+
+    /// The host no longer follows the wire: nothing more of it is believed until it attaches anew.
+    pub(crate) fn lose_session(&mut self) {
+        self.forget_session();
+        self.decoder.reset();
     }
 
     pub(crate) fn host_gone(&mut self) {

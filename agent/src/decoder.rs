@@ -20,9 +20,18 @@ pub struct Attach {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item {
     Attach(Attach),
-    Message { stream: u32, lane: u8, message: Message },
+    Message {
+        stream: u32,
+        lane: u8,
+        message: Message,
+    },
     /// The payload is `length` bytes at `start` of the buffer that was decoded.
-    Data { stream: u32, lane: u8, start: usize, length: usize },
+    Data {
+        stream: u32,
+        lane: u8,
+        start: usize,
+        length: usize,
+    },
     /// What came is no frame of this session: it is over.
     Lost,
 }
@@ -73,7 +82,9 @@ impl Decoder {
     fn hunt(&mut self, bytes: &[u8]) -> Step {
         let mut at = 0;
         while at < bytes.len() {
-            let Some(skip) = bytes[at..].iter().position(|b| *b == MAGIC_ATTACH[0]) else { return step(bytes.len(), None) };
+            let Some(skip) = bytes[at..].iter().position(|b| *b == MAGIC_ATTACH[0]) else {
+                return step(bytes.len(), None);
+            };
             at += skip;
             let rest = &bytes[at..];
             let seen = rest.len().min(MAGIC_ATTACH.len());

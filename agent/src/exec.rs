@@ -24,6 +24,7 @@ pub struct Surroundings {
     pub allow_setuid: bool,
     pub descriptor_limit: (u64, u64),
     pub reset_oom_score: bool,
+    pub bounding_set: u64,
     pub databases: Arc<Databases>,
 }
 
@@ -42,7 +43,11 @@ impl Task for Start {
         check(request)?;
         let user = resolve(&request.user, &self.surroundings.default_user, &self.surroundings.databases)?;
         let env = environment(&user, &self.surroundings.env, &request.env)?;
-        let cwd = if request.cwd.is_empty() { user.home.clone() } else { request.cwd.clone() };
+        let cwd = match request.cwd.as_slice() {
+            [] => user.home.clone(),
+            [b'/', ..] => request.cwd.clone(),
+            relative => [user.home.as_slice(), b"/", relative].concat(),
+        };
         let (ours, theirs) = streams(request, &user)?;
         let mut program = Program {
             candidates: candidates(&request.argv[0], &env)?,
@@ -60,6 +65,7 @@ impl Task for Start {
             stderr: theirs.err,
             terminal: request.pty,
             reset_oom_score: self.surroundings.reset_oom_score,
+            bounding_set: self.surroundings.bounding_set,
         };
         let mut result = spawn(&program);
         if request.cwd.is_empty() && matches!(result, Err((Step::Directory, _))) {
@@ -68,7 +74,14 @@ impl Task for Start {
             result = spawn(&program);
         }
         let pid = result.map_err(|(step, errno)| explain(step, errno, request, &user, &cwd))?;
-        let started = Started { pid, pty: request.pty, kill_on_cancel: request.kill_on_cancel, input: ours.input, out: ours.out, err: ours.err };
+        let started = Started {
+            pid,
+            pty: request.pty,
+            kill_on_cancel: request.kill_on_cancel,
+            input: ours.input,
+            out: ours.out,
+            err: ours.err,
+        };
         Ok(Output { messages: Vec::new(), data: Vec::new(), next: Next::Process(Box::new(started)) })
     }
 }
@@ -95,7 +108,8 @@ fn check(request: &Exec) -> Outcome<()> {
 }
 
 fn c_string(bytes: &[u8], what: &str) -> Outcome<CString> {
-    CString::new(bytes).map_err(|_| Failure::new(kind::INVALID, format!("{what} \"{}\" holds a NUL byte", shown(bytes))))
+    CString::new(bytes)
+        .map_err(|_| Failure::new(kind::INVALID, format!("{what} \"{}\" holds a NUL byte", shown(bytes))))
 }
 
 fn strings(list: &[Vec<u8>], what: &str) -> Outcome<Vec<CString>> {
@@ -165,7 +179,9 @@ struct Theirs {
 fn streams(request: &Exec, user: &User) -> Outcome<(Ours, Theirs)> {
     let failed = || "cannot make the streams of a process";
     if request.pty {
-        let (master, slave) = tty::pair(request.rows, request.cols, user.uid).doing(|| "cannot make a terminal")?;
+        let (master, slave) = tty::pair(request.rows, request.cols, user.uid).map_err(|errno| {
+            Failure::with_kind(kind::UNSUPPORTED, errno, "the sandbox has no terminal to give (/dev/ptmx)")
+        })?;
         let copy = |fd: &OwnedFd| fd.try_clone().map_err(|_| Errno(libc::EMFILE)).doing(failed);
         let input = copy(&master)?;
         let theirs = Theirs { input: Some(copy(&slave)?), err: copy(&slave)?, out: slave };
@@ -197,8 +213,12 @@ fn explain(step: Step, errno: Errno, request: &Exec, user: &User, cwd: &[u8]) ->
             let directory = shown(cwd);
             Failure::with_kind(which, errno, format!("cannot work in directory \"{directory}\" as user \"{name}\""))
         }
-        Step::User | Step::Group | Step::Groups => Failure::of(errno, format!("cannot start \"{command}\" as user \"{name}\" (uid {uid})")),
-        Step::Limits => Failure::of(errno, format!("cannot set a resource limit of \"{command}\"; the sandbox allows less")),
+        Step::User | Step::Group | Step::Groups => {
+            Failure::of(errno, format!("cannot start \"{command}\" as user \"{name}\" (uid {uid})"))
+        }
+        Step::Limits => {
+            Failure::of(errno, format!("cannot set a resource limit of \"{command}\"; the sandbox allows less"))
+        }
         Step::Clone => Failure::of(errno, format!("cannot start \"{command}\": no room for another process")),
         other => Failure::of(errno, format!("cannot start \"{command}\" (step {other:?})")),
     }

@@ -4,7 +4,11 @@ fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
         None => bulkhead_agent::serve(),
         Some(argument) if argument == "--version" => {
-            println!("bulkhead-agent {} (wire {})", env!("CARGO_PKG_VERSION"), bulkhead_agent::wire::generated::GENERATION);
+            println!(
+                "bulkhead-agent {} (wire {})",
+                env!("CARGO_PKG_VERSION"),
+                bulkhead_agent::wire::generated::GENERATION
+            );
             ExitCode::SUCCESS
         }
         Some(argument) => {

@@ -48,7 +48,15 @@ impl Process {
             Sink::new(input.map(Arc::new), AtEnd::Close)
         };
         let source = |fd: Option<Arc<OwnedFd>>| Source { fd, ..Source::default() };
-        Self { pid, pty, kill_on_cancel, input, sources: [source(Some(out)), source(err.map(Arc::new))], exit: None, listener }
+        Self {
+            pid,
+            pty,
+            kill_on_cancel,
+            input,
+            sources: [source(Some(out)), source(err.map(Arc::new))],
+            exit: None,
+            listener,
+        }
     }
 
     /// Nothing more will come of it.

@@ -5,8 +5,8 @@ use crate::failure::{Failure, Outcome};
 use crate::process::Process;
 use crate::streams::{Kind, Stream};
 use crate::sys::fd::{self, Moved};
-use crate::sys::process::{self, Exit, Reaped};
 use crate::sys::poll;
+use crate::sys::process::{self, Exit, Reaped};
 use crate::wire::generated::{error_kind as kind, End, Exited, Message, Started};
 
 /// Running or remembered.
@@ -169,7 +169,8 @@ impl Agent {
 
     fn process_ended(&mut self, pid: u32, exit: Exit) {
         let serial = self.by_pid.get(&pid).copied();
-        let running = serial.and_then(|serial| self.processes.get_mut(&serial)).filter(|process| process.exit.is_none());
+        let running =
+            serial.and_then(|serial| self.processes.get_mut(&serial)).filter(|process| process.exit.is_none());
         match (serial, running) {
             (Some(serial), Some(process)) => {
                 process.exit = Some(exit);
@@ -231,7 +232,8 @@ impl Agent {
     }
 
     pub(crate) fn connect(&mut self, id: u32, pid: u32) {
-        let found = self.by_pid.get(&pid).and_then(|serial| self.processes.get_mut(serial).map(|process| (*serial, process)));
+        let found =
+            self.by_pid.get(&pid).and_then(|serial| self.processes.get_mut(serial).map(|process| (*serial, process)));
         let Some((serial, process)) = found else {
             let text = format!("no process {pid} was started by the host, or it ended long ago");
             return self.fail(id, &Failure::new(kind::PROCESS_NOT_FOUND, text));
@@ -290,6 +292,9 @@ impl Agent {
     /// Nothing of the sandbox outlives the agent, also where the kernel does not see to it as for process 1.
     pub(crate) fn end_everything(&mut self) {
         const ROUNDS_MAX: usize = 200;
+        if process::own_pid() == 1 {
+            return;
+        }
         for _ in 0..ROUNDS_MAX {
             crate::table::signal_everyone(libc::SIGKILL);
             loop {

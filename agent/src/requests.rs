@@ -2,7 +2,7 @@
 
 use crate::agent::Agent;
 use crate::failure::Failure;
-use crate::streams::{Kind, Stream, TaskStream, Waiting};
+use crate::streams::{Kind, Stream, TaskStream, Waiting, BEFORE_START_MAX};
 use crate::sys::{process, start, tty};
 use crate::wire::generated::{error_kind as kind, host_gone, Credit, Done, Message, MAX_STREAMS};
 use crate::workers::{Input, Task};
@@ -15,6 +15,9 @@ const SIGNAL_MAX: u8 = 64;
 
 impl Agent {
     pub(crate) fn request(&mut self, stream: u32, lane: u8, message: Message) {
+        if matches!(message, Message::Signal(_) | Message::Resize(_)) && self.waits_for_start(stream, &message) {
+            return;
+        }
         match message {
             Message::Ping(ping) => {
                 let pong = crate::wire::generated::Pong { token: ping.token };
@@ -25,7 +28,7 @@ impl Agent {
                 self.surroundings.default_user = configure.default_user;
                 self.surroundings.allow_setuid = configure.allow_setuid;
                 self.surroundings.env = configure.env;
-                if !configure.hostname.is_empty() {
+                if !configure.hostname.is_empty() && process::own_pid() == 1 {
                     // A sandbox that may not name itself keeps the name its runtime gave it.
                     let _ = start::set_hostname(&configure.hostname);
                 }
@@ -43,7 +46,7 @@ impl Agent {
     fn open(&mut self, id: u32, message: Message) {
         if id == 0 || id > STREAM_ID_MAX || self.streams.contains_key(&id) {
             // The host does not know its own streams any more.
-            return self.forget_session();
+            return self.lose_session();
         }
         if self.streams.len() >= MAX_STREAMS {
             let text = format!("{MAX_STREAMS} streams are open already; end one first");
@@ -73,7 +76,7 @@ impl Agent {
             other => match crate::files::task(other, &self.surroundings) {
                 Some((task, has_out)) => self.start_task(id, task, has_out, false),
                 // A message that only the agent sends.
-                None => self.forget_session(),
+                None => self.lose_session(),
             },
         }
     }
@@ -94,7 +97,7 @@ impl Agent {
         // A stream that ended meanwhile is fine: the host had not heard of it yet.
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if lane != 0 || bytes.len() as u64 > stream.granted {
-            return self.forget_session();
+            return self.lose_session();
         }
         stream.granted -= bytes.len() as u64;
         match &mut stream.kind {
@@ -135,7 +138,7 @@ impl Agent {
     fn credit(&mut self, id: u32, lane: u8, bytes: u32) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let Some(credit) = lane.checked_sub(1).and_then(|index| stream.credit.get_mut(usize::from(index))) else {
-            return self.forget_session();
+            return self.lose_session();
         };
         *credit = credit.saturating_add(u64::from(bytes));
         match &stream.kind {
@@ -192,6 +195,15 @@ impl Agent {
         }
     }
 
+    /// True when the stream's process is still being started: the message waits for it.
+    fn waits_for_start(&mut self, id: u32, message: &Message) -> bool {
+        let Some(Stream { kind: Kind::Task(task), .. }) = self.streams.get_mut(&id) else { return false };
+        if task.starts_process && task.before_start.len() < BEFORE_START_MAX {
+            task.before_start.push(message.clone());
+        }
+        true
+    }
+
     fn signal_stream(&mut self, id: u32, signal: u8, group: bool) {
         let Some(Stream { kind: Kind::Process(serial), .. }) = self.streams.get(&id) else { return };
         let Some(process) = self.processes.get(serial) else { return };
@@ -225,5 +237,6 @@ fn signal_process(pid: u32, signal: u8, group: bool) -> Result<(), Failure> {
         return Err(Failure::new(kind::INVALID, text));
     }
     let target = if group { -(pid as i32) } else { pid as i32 };
-    process::kill(target, i32::from(signal)).map_err(|errno| Failure::of(errno, format!("cannot send signal {signal} to process {pid}")))
+    process::kill(target, i32::from(signal))
+        .map_err(|errno| Failure::of(errno, format!("cannot send signal {signal} to process {pid}")))
 }

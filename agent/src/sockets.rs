@@ -22,9 +22,8 @@ impl Agent {
     }
 
     fn dial(&mut self, id: u32, address: SocketAddr, fallback: Option<SocketAddr>, before: Option<Stream>) {
-        let connected = socket::connect_tcp(address).and_then(|fd| {
-            self.epoll.add(&fd, Token::Socket(id).pack(), poll::READABLE | poll::WRITABLE).map(|()| fd)
-        });
+        let connected = socket::connect_tcp(address)
+            .and_then(|fd| self.epoll.add(&fd, Token::Socket(id).pack(), poll::READABLE | poll::WRITABLE).map(|()| fd));
         match (connected, fallback) {
             (Err(_), Some(next)) => self.dial(id, next, None, before),
             (Err(errno), None) => self.fail(id, &dial_failure(errno, &address.to_string())),

@@ -1,8 +1,8 @@
 //! The streams of a session.
 
 use crate::sink::{AtEnd, Sink};
+use crate::wire::generated::{Message, INITIAL_CREDIT_BYTES};
 use crate::workers::Task;
-use crate::wire::generated::INITIAL_CREDIT_BYTES;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -53,7 +53,12 @@ pub struct TaskStream {
     /// Lane out carries data and so must be ended.
     pub has_out: bool,
     pub starts_process: bool,
+    /// Signals and sizes that came before the process.
+    pub before_start: Vec<Message>,
 }
+
+/// More of them are dropped: nobody types that fast.
+pub const BEFORE_START_MAX: usize = 16;
 
 impl TaskStream {
     pub fn new(has_out: bool, starts_process: bool) -> Self {
@@ -71,6 +76,7 @@ impl TaskStream {
             readable: false,
             has_out,
             starts_process,
+            before_start: Vec::new(),
         }
     }
 

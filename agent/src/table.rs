@@ -77,7 +77,9 @@ pub fn signal_everyone(signal: i32) {
     let parents: Vec<(u32, u32)> = pids().into_iter().filter_map(|pid| Some((pid, stat(pid)?.ppid))).collect();
     loop {
         let before = ours.len();
-        ours.extend(parents.iter().filter(|(_, parent)| ours.contains(parent)).map(|(pid, _)| *pid).collect::<Vec<_>>());
+        ours.extend(
+            parents.iter().filter(|(_, parent)| ours.contains(parent)).map(|(pid, _)| *pid).collect::<Vec<_>>(),
+        );
         if ours.len() == before {
             break;
         }

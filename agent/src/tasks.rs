@@ -85,7 +85,13 @@ impl Agent {
     }
 
     /// The stream that asked is no more: what was begun for it is undone, but a process without killOnCancel stays.
-    fn orphaned(&mut self, id: u32, current: bool, task: Box<dyn crate::workers::Task>, result: Result<Output, Failure>) {
+    fn orphaned(
+        &mut self,
+        id: u32,
+        current: bool,
+        task: Box<dyn crate::workers::Task>,
+        result: Result<Output, Failure>,
+    ) {
         let cancelled = current && self.cancelled_starts.remove(&id);
         match result {
             Ok(Output { next: Next::Process(started), .. }) => {
@@ -170,6 +176,9 @@ impl Agent {
         }
         let consumed = process.input.take_consumed();
         self.consumed(id, consumed);
+        for message in task.before_start {
+            self.request(id, 0, message);
+        }
         self.report_exit(serial);
         self.finish_process(serial);
     }

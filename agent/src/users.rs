@@ -122,7 +122,10 @@ fn number(text: &[u8]) -> Option<u32> {
 }
 
 fn not_found(what: &str, name: &str, file: &str) -> Failure {
-    Failure::new(kind::USER_NOT_FOUND, format!("{what} \"{name}\" is not in {file} of the sandbox; use one that is, or a number"))
+    Failure::new(
+        kind::USER_NOT_FOUND,
+        format!("{what} \"{name}\" is not in {file} of the sandbox; use one that is, or a number"),
+    )
 }
 
 /// `name`, `uid`, `name:group` or `uid:gid`; empty is `default`, and if that is empty too, the agent's own user.
@@ -144,7 +147,11 @@ pub fn resolve(wanted: &str, default: &str, databases: &Databases) -> Outcome<Us
             uid: number(fields[2]).ok_or_else(|| not_found("user", name, "/etc/passwd"))?,
             gid: fields.get(3).and_then(|gid| number(gid)).unwrap_or(0),
             groups: Vec::new(),
-            home: fields.get(5).map(|home| home.to_vec()).filter(|home| home.starts_with(b"/")).unwrap_or(b"/".to_vec()),
+            home: fields
+                .get(5)
+                .map(|home| home.to_vec())
+                .filter(|home| home.starts_with(b"/"))
+                .unwrap_or(b"/".to_vec()),
         },
         None => {
             let uid = number(name.as_bytes()).ok_or_else(|| not_found("user", name, "/etc/passwd"))?;

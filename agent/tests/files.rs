@@ -69,7 +69,10 @@ fn what_is_written_is_read_back() {
     for how in [write_mode::TRUNCATE, write_mode::ATOMIC] {
         let path = scratch.path(&format!("deep/er/{how}"));
         let ended = write_all(&mut agent.wire, &write(path.clone(), how), &bytes);
-        assert!(matches!(ended.ok().messages[..], [Message::Opened(_), Message::Written(Written { bytes: 250_000 })]), "{ended:?}");
+        assert!(
+            matches!(ended.ok().messages[..], [Message::Opened(_), Message::Written(Written { bytes: 250_000 })]),
+            "{ended:?}"
+        );
         let ended = agent.wire.ask(read(path, 0, u64::MAX));
         assert_eq!(ended.ok().out, bytes);
         let Message::StatResult(stat) = &ended.messages[0] else { panic!("no stat") };
@@ -163,26 +166,40 @@ fn changes_to_files() {
     let scratch = Scratch::new("change");
     let mut agent = Agent::start();
     let wire = &mut agent.wire;
-    wire.ask(Message::MakeDirectory(MakeDirectory { path: scratch.path("x/y/z"), mode: 0o700, parents: true, user: user() })).ok();
+    wire.ask(Message::MakeDirectory(MakeDirectory {
+        path: scratch.path("x/y/z"),
+        mode: 0o700,
+        parents: true,
+        user: user(),
+    }))
+    .ok();
     let again = MakeDirectory { path: scratch.path("x/y/z"), mode: 0o700, parents: false, user: user() };
     assert_eq!(wire.ask(Message::MakeDirectory(again)).kind(), error_kind::EXISTS);
     write_all(wire, &write(scratch.path("x/f"), write_mode::TRUNCATE), b"1").ok();
     write_all(wire, &write(scratch.path("x/g"), write_mode::TRUNCATE), b"2").ok();
-    let rename = |overwrite| Message::Move(Move { from: scratch.path("x/f"), to: scratch.path("x/g"), overwrite, user: user() });
+    let rename =
+        |overwrite| Message::Move(Move { from: scratch.path("x/f"), to: scratch.path("x/g"), overwrite, user: user() });
     assert_eq!(wire.ask(rename(false)).kind(), error_kind::EXISTS);
     wire.ask(rename(true)).ok();
     assert_eq!(std::fs::read(scratch.0.join("x/g")).unwrap(), b"1");
     wire.ask(Message::ChangeMode(ChangeMode { path: scratch.path("x/g"), mode: 0o4755, user: user() })).ok();
     assert_eq!(std::fs::metadata(scratch.0.join("x/g")).unwrap().permissions().mode() & 0o7777, 0o4755);
-    wire.ask(Message::MakeSymlink(MakeSymlink { path: scratch.path("l"), target: scratch.path("x"), user: user() })).ok();
-    let stat = |wire: &mut Wire, follow| match wire.ask(Message::Stat(Stat { path: scratch.path("l"), follow, user: user() })).ok().messages[0].clone() {
+    wire.ask(Message::MakeSymlink(MakeSymlink { path: scratch.path("l"), target: scratch.path("x"), user: user() }))
+        .ok();
+    let stat = |wire: &mut Wire, follow| match wire
+        .ask(Message::Stat(Stat { path: scratch.path("l"), follow, user: user() }))
+        .ok()
+        .messages[0]
+        .clone()
+    {
         Message::StatResult(result) => result.entry.kind,
         other => panic!("{other:?}"),
     };
     assert_eq!((stat(wire, false), stat(wire, true)), (entry_kind::SYMLINK, entry_kind::DIRECTORY));
     let remove = |name: &str, recursive| Message::Remove(Remove { path: scratch.path(name), recursive, user: user() });
     assert_eq!(wire.ask(remove("x", false)).kind(), error_kind::NOT_EMPTY);
-    let owner = ChangeOwner { path: scratch.path("x/g"), owner: "nobody-here".into(), group: String::new(), user: user() };
+    let owner =
+        ChangeOwner { path: scratch.path("x/g"), owner: "nobody-here".into(), group: String::new(), user: user() };
     assert_eq!(wire.ask(Message::ChangeOwner(owner)).kind(), error_kind::USER_NOT_FOUND);
 }
 
@@ -298,7 +315,10 @@ fn sockets_inside_are_dialled() {
     server.join().unwrap();
     let refused = agent.wire.ask(Message::DialTcp(DialTcp { address: String::new(), port }));
     assert_eq!(refused.kind(), error_kind::REFUSED);
-    assert_eq!(agent.wire.ask(Message::DialTcp(DialTcp { address: "example.org".into(), port })).kind(), error_kind::INVALID);
+    assert_eq!(
+        agent.wire.ask(Message::DialTcp(DialTcp { address: "example.org".into(), port })).kind(),
+        error_kind::INVALID
+    );
     let missing = DialUnix { path: scratch.path("none"), user: user() };
     assert_eq!(agent.wire.ask(Message::DialUnix(missing)).kind(), error_kind::NOT_FOUND);
     assert!(Path::new(&scratch.0).exists());

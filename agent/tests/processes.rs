@@ -153,7 +153,8 @@ fn a_slow_reader_stalls_only_itself() {
 fn fifty_at_once() {
     let mut agent = Agent::start();
     let script = "i=0; while [ $i -lt 50 ]; do echo $1; i=$((i+1)); done; exit $1";
-    let streams: Vec<u32> = (0..50).map(|i| agent.wire.open(&exec(&["/bin/sh", "-c", script, "sh", &i.to_string()]))).collect();
+    let streams: Vec<u32> =
+        (0..50).map(|i| agent.wire.open(&exec(&["/bin/sh", "-c", script, "sh", &i.to_string()]))).collect();
     for (index, stream) in streams.into_iter().enumerate() {
         let ended = agent.wire.finish(stream);
         assert_eq!((ended.code(), ended.text()), (index as i32, format!("{index}\n").repeat(50)));
@@ -219,8 +220,11 @@ fn orphans_are_reaped() {
 fn cancel_kills_or_leaves() {
     let mut agent = Agent::start();
     for kill in [true, false] {
-        let stream = agent.wire.open(&Message::Exec(Exec { kill_on_cancel: kill, ..exec_request(&["/bin/sleep", "1000"]) }));
-        let Received::Message(_, _, Message::Started(started)) = agent.wire.next_on(stream) else { panic!("not started") };
+        let stream =
+            agent.wire.open(&Message::Exec(Exec { kill_on_cancel: kill, ..exec_request(&["/bin/sleep", "1000"]) }));
+        let Received::Message(_, _, Message::Started(started)) = agent.wire.next_on(stream) else {
+            panic!("not started")
+        };
         agent.wire.send(stream, 0, &Message::Cancel(Cancel {}));
         agent.wire.finish(stream).ok();
         let path = format!("/proc/{}", started.pid);
@@ -257,7 +261,12 @@ fn surroundings_of_a_process() {
     assert!(lines[0].starts_with("configured wanted wanted /"), "{text}");
     // 0, 1, 2 and the one `ls` opens itself.
     assert_eq!(lines[1..5], ["/usr", "0022", "77", "4"]);
-    assert!(text.contains("NoNewPrivs:\t1") && text.contains("SigBlk:\t0000000000000000") && text.contains("SigIgn:\t0000000000000000"), "{text}");
+    assert!(
+        text.contains("NoNewPrivs:\t1")
+            && text.contains("SigBlk:\t0000000000000000")
+            && text.contains("SigIgn:\t0000000000000000"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -278,7 +287,8 @@ fn another_user_has_no_capabilities() {
     }
     assert_eq!(ended.err, b"x\n");
     let text = agent.wire.run(&["/bin/sh", "-c", "grep -E '^Cap(Eff|Bnd)' /proc/self/status"]).text();
-    let sets: Vec<u64> = text.lines().map(|l| u64::from_str_radix(l.split('\t').nth(1).unwrap(), 16).unwrap()).collect();
+    let sets: Vec<u64> =
+        text.lines().map(|l| u64::from_str_radix(l.split('\t').nth(1).unwrap(), 16).unwrap()).collect();
     assert_eq!((sets[0] >> 8 & 1, sets[1] >> 8 & 1), (0, 0), "root kept setpcap: {text}");
 }
 
@@ -303,5 +313,35 @@ fn the_table_and_the_usage() {
     assert_eq!(found.command, b"/bin/sleep 1000");
     let ended = agent.wire.ask(Message::GetUsage(GetUsage {}));
     let Message::Usage(usage) = &ended.ok().messages[0] else { panic!("no usage") };
-    assert!(usage.processes > 1 && usage.cpus > 0 && usage.memory_total_bytes > usage.memory_used_bytes && usage.disk_total_bytes > 0, "{usage:?}");
+    assert!(
+        usage.processes > 1
+            && usage.cpus > 0
+            && usage.memory_total_bytes > usage.memory_used_bytes
+            && usage.disk_total_bytes > 0,
+        "{usage:?}"
+    );
+}
+
+#[test]
+fn a_signal_before_the_start_is_not_lost() {
+    let mut agent = Agent::start();
+    for _ in 0..20 {
+        let stream = agent.wire.open(&exec(&["/bin/sleep", "1000"]));
+        agent.wire.send(stream, 0, &Message::Signal(Signal { signal: 15, group: true }));
+        assert_eq!(agent.wire.finish(stream).exited.unwrap().signal, 15);
+    }
+}
+
+#[test]
+fn a_process_that_ends_while_it_is_being_started_is_told() {
+    let mut agent = Agent::start();
+    for _ in 0..300 {
+        assert_eq!(agent.wire.run(&["/bin/true"]).code(), 0);
+    }
+    for _ in 0..6 {
+        let streams: Vec<u32> = (0..50).map(|_| agent.wire.open(&exec(&["/bin/true"]))).collect();
+        for stream in streams {
+            assert_eq!(agent.wire.finish(stream).code(), 0);
+        }
+    }
 }

@@ -50,7 +50,8 @@ impl Fifos {
     }
 
     fn ends(&self) -> (File, File) {
-        let from = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(self.directory.join("out")).unwrap();
+        let from =
+            OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(self.directory.join("out")).unwrap();
         let to = OpenOptions::new().write(true).open(self.directory.join("in")).unwrap();
         (to, from)
     }
@@ -201,7 +202,11 @@ fn malformed_messages_end_the_session_and_not_the_agent() {
 #[test]
 fn shutdown_is_graceful_then_not() {
     let mut agent = Agent::start();
-    let polite = agent.wire.open(&exec(&["/bin/sh", "-c", "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done"]));
+    let polite = agent.wire.open(&exec(&[
+        "/bin/sh",
+        "-c",
+        "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done",
+    ]));
     let stubborn = agent.wire.open(&exec(&["/bin/sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done"]));
     for stream in [polite, stubborn] {
         while !matches!(agent.wire.next_on(stream), Received::Data(..)) {}
@@ -221,4 +226,60 @@ fn a_shutdown_with_nothing_running_is_quick() {
     agent.wire.send(0, 0, &Message::Shutdown(Shutdown { grace_ms: 20_000 }));
     assert_eq!(agent.child.wait().unwrap().code(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_stream_opened_twice_ends_the_session() {
+    let mut agent = Agent::start();
+    let stream = agent.wire.open(&exec_with_stdin(&["/bin/cat"]));
+    agent.wire.send(stream, 0, &exec(&["/bin/true"]));
+    agent.wire.send(0, 0, &Message::Ping(Ping { token: 3 }));
+    while let Some(received) = agent.wire.receive_within(Duration::from_millis(300)) {
+        assert!(!matches!(received, Received::Message(_, _, Message::Pong(_))), "a host out of step was believed");
+    }
+    assert!(agent.wire.attach(TAG, true).reattached);
+    assert_eq!(agent.wire.run(&["/bin/sh", "-c", "exit 9"]).code(), 9);
+}
+
+#[test]
+fn a_host_that_does_not_read_is_not_read_either() {
+    let mut agent = Agent::start();
+    let pings: Vec<u8> = (0..1000).flat_map(|_| frame(TAG, 0, message_type::PING, 0, &[7; 8])).collect();
+    let mut to = agent.child_input();
+    let writer = std::thread::spawn(move || {
+        use std::io::Write;
+        // 28 MB: far more than pipes and the agent's bound hold.
+        for _ in 0..1000 {
+            to.write_all(&pings).unwrap();
+        }
+    });
+    std::thread::sleep(Duration::from_millis(400));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.child.id())).unwrap();
+    let rss: u64 = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmRSS:"))
+        .unwrap()
+        .trim()
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(rss < 16 * 1024, "the agent holds {rss} kB for a host that does not read");
+    for _ in 0..1_000_000 {
+        assert!(matches!(agent.wire.receive(), Some(Received::Message(0, 0, Message::Pong(_)))));
+    }
+    writer.join().unwrap();
+}
+
+#[test]
+fn an_input_that_cannot_be_polled_is_read_all_the_same() {
+    let path = std::env::temp_dir().join(format!("bulkhead-agent-input-{}", std::process::id()));
+    let attach = [&MAGIC_ATTACH[..], &[1, 1, 0, 0, 9, 9, 9, 9], &[5; 16]].concat();
+    let ping = frame(0x0909_0909, 0, message_type::PING, 0, &[1, 2, 3, 4, 5, 6, 7, 8]);
+    std::fs::write(&path, [attach, ping].concat()).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_bulkhead-agent")).stdin(File::open(&path).unwrap()).output().unwrap();
+    let _ = std::fs::remove_file(&path);
+    assert!(output.status.success());
+    assert!(output.stdout.ends_with(&frame(0x0909_0909, 0, message_type::PONG, 0, &[1, 2, 3, 4, 5, 6, 7, 8])));
 }

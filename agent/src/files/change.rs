@@ -38,7 +38,8 @@ impl Task for ChangeTask {
             Message::Remove(m) => remove(m, user)?,
             Message::ChangeMode(m) => {
                 let path = absolute(&m.path, user)?;
-                files::change_mode(&path, m.mode & MODE_BITS).doing(|| format!("cannot change the mode of {}", shown(&path)))?;
+                files::change_mode(&path, m.mode & MODE_BITS)
+                    .doing(|| format!("cannot change the mode of {}", shown(&path)))?;
             }
             Message::ChangeOwner(m) => change_owner(m, user, &databases)?,
             Message::MakeSymlink(m) => {

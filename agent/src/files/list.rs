@@ -53,7 +53,9 @@ impl ListTask {
             Ok(status) => status,
             // Gone since its name was read.
             Err(Errno(libc::ENOENT)) => return Ok(true),
-            Err(errno) => return Err(Failure::of(errno, format!("cannot look at {}", shown(&join(&level.path, &name))))),
+            Err(errno) => {
+                return Err(Failure::of(errno, format!("cannot look at {}", shown(&join(&level.path, &name)))))
+            }
         };
         let path = join(&level.path, &name);
         if path.len() > MAX_RECORD_BYTES / 2 {
@@ -69,7 +71,10 @@ impl ListTask {
 
     fn descend(&mut self, at: At, name: &[u8], path: Vec<u8>) -> Outcome<()> {
         if self.levels.len() >= DEPTH_MAX {
-            return Err(Failure::new(kind::LIMIT, format!("{} is nested deeper than {DEPTH_MAX} directories", shown(&path))));
+            return Err(Failure::new(
+                kind::LIMIT,
+                format!("{} is nested deeper than {DEPTH_MAX} directories", shown(&path)),
+            ));
         }
         match files::open(at, name, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0) {
             Ok(fd) => self.levels.push(Level { path, names: files::Names::new(fd) }),

@@ -7,10 +7,10 @@ mod read;
 mod watch;
 mod write;
 
+use crate::exec::Surroundings;
 use crate::failure::{shown, Failure, Outcome};
 use crate::sys::files::{self, At, Status};
 use crate::sys::identity::Acting;
-use crate::exec::Surroundings;
 use crate::users::{resolve, Database, Databases, User};
 use crate::wire::generated::{entry_kind, error_kind as kind, Entry, Message};
 use crate::workers::Task;
@@ -60,7 +60,10 @@ fn absolute(path: &[u8], user: &User) -> Outcome<Vec<u8>> {
         _ => join(&user.home, path),
     };
     if whole.len() > PATH_BYTES_MAX {
-        return Err(Failure::new(kind::INVALID, format!("a path of {} bytes is longer than {PATH_BYTES_MAX}", whole.len())));
+        return Err(Failure::new(
+            kind::INVALID,
+            format!("a path of {} bytes is longer than {PATH_BYTES_MAX}", whole.len()),
+        ));
     }
     Ok(whole)
 }

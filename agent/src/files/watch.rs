@@ -153,7 +153,8 @@ impl WatchTask {
             _ => watch_kind::CHMOD,
         };
         // The directory above tells of a removed one below; only the root of all has nobody above it.
-        if mask & libc::IN_DELETE_SELF != 0 && self.paths.values().any(|known| known.as_slice() == super::parent(&path)) {
+        if mask & libc::IN_DELETE_SELF != 0 && self.paths.values().any(|known| known.as_slice() == super::parent(&path))
+        {
             return Ok(());
         }
         if mask & libc::IN_MOVED_FROM != 0 && is_directory {

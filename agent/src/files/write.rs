@@ -36,7 +36,8 @@ impl WriteTask {
         self.path = absolute(&self.request.path, user)?;
         let mode = self.request.mode & MODE_BITS;
         if self.request.make_parents {
-            make_parents(parent(&self.path), super::PARENT_MODE).doing(|| format!("cannot make the directories of {}", shown(&self.path)))?;
+            make_parents(parent(&self.path), super::PARENT_MODE)
+                .doing(|| format!("cannot make the directories of {}", shown(&self.path)))?;
         }
         let how = match self.request.how {
             write_mode::TRUNCATE => libc::O_CREAT,
@@ -69,7 +70,10 @@ impl WriteTask {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         if let Ok(status) = files::stat(At::HERE, &self.path, true) {
             if status.is_directory() {
-                return Err(Failure::new(kind::IS_DIRECTORY, format!("cannot write {}: it is a directory", shown(&self.path))));
+                return Err(Failure::new(
+                    kind::IS_DIRECTORY,
+                    format!("cannot write {}: it is a directory", shown(&self.path)),
+                ));
             }
         }
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);

@@ -88,9 +88,8 @@ pub fn read_link(at: At, path: &[u8]) -> Result<Vec<u8>> {
     let path = c_string(path)?;
     let mut target = vec![0u8; libc::PATH_MAX as usize];
     // SAFETY: pointer and length of a live buffer.
-    let length = check(unsafe {
-        libc::readlinkat(at.0, path.as_ptr(), target.as_mut_ptr().cast(), target.len()) as i64
-    })?;
+    let length =
+        check(unsafe { libc::readlinkat(at.0, path.as_ptr(), target.as_mut_ptr().cast(), target.len()) as i64 })?;
     target.truncate(length as usize);
     Ok(target)
 }
@@ -117,7 +116,8 @@ pub fn rename(from: &[u8], to: &[u8], replace: bool) -> Result<()> {
         if replace {
             return check(libc::renameat(here, from.as_ptr(), here, to.as_ptr()) as i64).map(drop);
         }
-        check(libc::syscall(libc::SYS_renameat2, here, from.as_ptr(), here, to.as_ptr(), libc::RENAME_NOREPLACE)).map(drop)
+        check(libc::syscall(libc::SYS_renameat2, here, from.as_ptr(), here, to.as_ptr(), libc::RENAME_NOREPLACE))
+            .map(drop)
     }
 }
 

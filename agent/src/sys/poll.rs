@@ -33,10 +33,8 @@ impl Epoll {
     pub fn add(&self, fd: &impl AsRawFd, token: u64, bits: u32) -> Result<()> {
         let mut event = libc::epoll_event { events: bits | libc::EPOLLET as u32, u64: token };
         // SAFETY: `event` lives through the call.
-        check(unsafe {
-            libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &mut event)
-        } as i64)
-        .map(drop)
+        check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &mut event) } as i64)
+            .map(drop)
     }
 
     /// `timeout_ms` below 0 waits for ever.
@@ -44,9 +42,8 @@ impl Epoll {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_WAIT];
         out.clear();
         // SAFETY: room for EVENTS_PER_WAIT events.
-        let count = unsafe {
-            libc::epoll_wait(self.fd.as_raw_fd(), events.as_mut_ptr(), EVENTS_PER_WAIT as i32, timeout_ms)
-        };
+        let count =
+            unsafe { libc::epoll_wait(self.fd.as_raw_fd(), events.as_mut_ptr(), EVENTS_PER_WAIT as i32, timeout_ms) };
         for event in events.iter().take(count.max(0) as usize) {
             out.push(Event { token: event.u64, bits: event.events });
         }
@@ -59,7 +56,9 @@ pub fn signal_descriptor(wanted: &[i32]) -> Result<OwnedFd> {
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&mut all);
-        for fault in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT, libc::SIGSYS] {
+        for fault in
+            [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT, libc::SIGSYS]
+        {
             libc::sigdelset(&mut all, fault);
         }
         check(libc::pthread_sigmask(libc::SIG_SETMASK, &all, std::ptr::null_mut()) as i64)?;

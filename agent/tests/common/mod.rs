@@ -272,6 +272,7 @@ pub fn exec_with_stdin(argv: &[&str]) -> Message {
 /// An agent that this test started.
 pub struct Agent {
     pub child: Child,
+    input_fd: RawFd,
     pub wire: Wire,
 }
 
@@ -291,7 +292,14 @@ impl Agent {
             .expect("the agent starts");
         let to: ChildStdin = child.stdin.take().unwrap();
         let from: ChildStdout = child.stdout.take().unwrap();
-        Self { child, wire: Wire::new(to, from) }
+        Self { child, input_fd: to.as_raw_fd(), wire: Wire::new(to, from) }
+    }
+}
+
+impl Agent {
+    /// Another handle on the way to the agent.
+    pub fn child_input(&self) -> std::fs::File {
+        std::fs::OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", self.input_fd)).unwrap()
     }
 }
 
