@@ -13,6 +13,8 @@ import type { Sandbox } from "./sandbox.ts";
 if (agentPath === null)
   console.error("SKIPPED: the agent is not built, nothing real is tested (cargo build --release -p bulkhead-agent)");
 
+const PATIENT = { timeout: 4_000 };
+
 // Needs the agent's binary, which cargo makes; the line above says loudly when it is not there.
 describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
   let agent: RealAgent;
@@ -150,7 +152,7 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
       const pid = await flood.pid;
       await expect(flood).rejects.toMatchObject({ code: "OUTPUT_LIMIT" });
       await expect
-        .poll(async () => (await box.processes()).some((one) => one.pid === pid && one.state !== "Z"))
+        .poll(async () => (await box.processes()).some((one) => one.pid === pid && one.state !== "Z"), PATIENT)
         .toBe(false);
     });
 
@@ -206,15 +208,17 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
     let seen = "";
     pty.output.on("data", (chunk: Buffer) => (seen += chunk.toString()));
     pty.input.write("stty size; tty\n");
-    await expect.poll(() => seen).toMatch(/30 100\r\n\/dev\/pts\/\d+/);
+    await expect.poll(() => seen, PATIENT).toMatch(/30 100\r\n\/dev\/pts\/\d+/);
     pty.resize(40, 90);
     pty.input.write("stty size\n");
-    await expect.poll(() => seen).toContain("40 90");
-    pty.input.write("sleep 30\n");
-    await sleep(100);
+    await expect.poll(() => seen, PATIENT).toContain("40 90");
+    pty.input.write("sleep 613\n");
+    const sleeps = async (): Promise<boolean> => (await box.processes()).some(({ command }) => command.includes("613"));
+    await expect.poll(sleeps, PATIENT).toBe(true);
     pty.input.write("\u0003");
+    await expect.poll(sleeps, PATIENT).toBe(false);
     pty.input.write("echo a$((1+1))c\n");
-    await expect.poll(() => seen).toContain("a2c");
+    await expect.poll(() => seen, PATIENT).toContain("a2c");
     pty.input.write("exit 5\n");
     expect((await pty.exit).exitCode).toBe(5);
   });
@@ -298,7 +302,7 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
         bytes += (piece as Buffer).length;
         if (bytes > 1_000_000) break;
       }
-      await expect.poll(() => agent.channel.streams).toBe(0);
+      await expect.poll(() => agent.channel.streams, PATIENT).toBe(0);
     });
 
     test("watched, recursively", async () => {
@@ -312,7 +316,7 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
         if (event.kind === "write") break;
       }
       expect(kinds).toContain("create");
-      await expect.poll(() => agent.channel.streams).toBe(0);
+      await expect.poll(() => agent.channel.streams, PATIENT).toBe(0);
     });
 
     test("a closed watch ends, an aborted one throws", async () => {
@@ -355,6 +359,6 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
   });
 
   test("no stream is left when all is done", async () => {
-    await expect.poll(() => agent.channel.streams).toBe(0);
+    await expect.poll(() => agent.channel.streams, PATIENT).toBe(0);
   });
 });
