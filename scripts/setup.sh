@@ -376,6 +376,7 @@ setup_ensure() {
   for step in ${steps[@]+"${steps[@]}"}; do setup_step "$((number += 1))" "${#steps[@]}" "$step"; done
   use_node
   rm -rf -- "$work"
+  "$node" "$home/scripts/bundle.ts" || setup_say "warning: the command line could not be put into one file; it runs from its sources, which takes longer to start"
   printf '%s\n%s\n' "$state" "$node" >"$home/.bulkhead/ready.text"
   touch -r "$home/.bulkhead/ready.new" "$home/.bulkhead/ready.text"
   : >"$state/setup/ready"

@@ -1,45 +1,263 @@
 /**
  * The one registry of failures. `exit` is the CLI's exit code, `http` the API's status; `retryable` says whether the
- * same request can succeed later without being changed. Exit codes 125–127 mean what they mean for `docker run`;
- * 120–124 are ours and are listed in docs/exit-codes.md.
+ * same request can succeed later without being changed; `why` and `next` stand in where the place that failed knows no
+ * better. Exit codes 125–127 mean what they mean for `docker run`; 120–124 are ours, listed in docs/exit-codes.md.
  */
+export interface ErrorEntry {
+  readonly exit: number;
+  readonly http: number;
+  readonly retryable: boolean;
+  readonly why: string;
+  readonly next: string;
+}
+
 export const ERRORS = {
-  SPEC_INVALID: { exit: 121, http: 400, retryable: false },
-  LEVEL_UNAVAILABLE: { exit: 120, http: 409, retryable: false },
-  POLICY_REFUSED: { exit: 120, http: 403, retryable: false },
-  IMAGE_NOT_FOUND: { exit: 121, http: 404, retryable: false },
-  IMAGE_INVALID: { exit: 121, http: 422, retryable: false },
-  IMAGE_IN_USE: { exit: 125, http: 409, retryable: true },
-  IMAGE_BUILD_FAILED: { exit: 125, http: 500, retryable: true },
-  MOUNT_INVALID: { exit: 121, http: 400, retryable: false },
-  USER_NOT_FOUND: { exit: 121, http: 400, retryable: false },
-  WORKDIR_NOT_FOUND: { exit: 121, http: 400, retryable: false },
-  COMMAND_NOT_FOUND: { exit: 127, http: 400, retryable: false },
-  COMMAND_NOT_EXECUTABLE: { exit: 126, http: 400, retryable: false },
-  HOST_UNSUPPORTED: { exit: 125, http: 501, retryable: false },
-  HOST_NOT_ROOT: { exit: 125, http: 501, retryable: false },
-  HOST_RESOURCE: { exit: 125, http: 507, retryable: true },
-  RUNTIME_FAILED: { exit: 125, http: 500, retryable: true },
-  KEEPER_FAILED: { exit: 125, http: 500, retryable: true },
-  CHANNEL_PROTOCOL: { exit: 125, http: 502, retryable: false },
-  CHANNEL_CLOSED: { exit: 125, http: 502, retryable: false },
-  SANDBOX_GONE: { exit: 125, http: 410, retryable: false },
-  STREAM_LIMIT: { exit: 125, http: 429, retryable: true },
-  TIMEOUT: { exit: 124, http: 504, retryable: true },
-  ABORTED: { exit: 125, http: 499, retryable: true },
-  FILE_NOT_FOUND: { exit: 125, http: 404, retryable: false },
-  FILE_EXISTS: { exit: 125, http: 409, retryable: false },
-  FILE_NOT_A_DIRECTORY: { exit: 125, http: 400, retryable: false },
-  FILE_IS_A_DIRECTORY: { exit: 125, http: 400, retryable: false },
-  FILE_PERMISSION: { exit: 125, http: 403, retryable: false },
-  FILE_NO_SPACE: { exit: 125, http: 507, retryable: false },
-  FILE_FAILED: { exit: 125, http: 500, retryable: false },
-  OUTPUT_LIMIT: { exit: 125, http: 413, retryable: false },
-  COMMAND_FAILED: { exit: 125, http: 422, retryable: false },
-  PROCESS_NOT_FOUND: { exit: 125, http: 404, retryable: false },
-  PORT_CLOSED: { exit: 125, http: 502, retryable: true },
-  INTERNAL: { exit: 125, http: 500, retryable: false },
-} as const satisfies Record<string, { exit: number; http: number; retryable: boolean }>;
+  SPEC_INVALID: {
+    exit: 121,
+    http: 400,
+    retryable: false,
+    why: "the request does not fit what Bulkhead accepts",
+    next: "see bulkhead help run",
+  },
+  LEVEL_UNAVAILABLE: {
+    exit: 120,
+    http: 409,
+    retryable: false,
+    why: "this host cannot make that boundary",
+    next: "see bulkhead doctor",
+  },
+  POLICY_REFUSED: {
+    exit: 120,
+    http: 403,
+    retryable: false,
+    why: "the request contradicts its own floor",
+    next: "ask for a level the floor admits",
+  },
+  IMAGE_NOT_FOUND: {
+    exit: 121,
+    http: 404,
+    retryable: false,
+    why: "an image is built before it is used, and this one was not, or was removed",
+    next: "see bulkhead image list, or build one with bulkhead image build-base",
+  },
+  IMAGE_INVALID: {
+    exit: 121,
+    http: 422,
+    retryable: false,
+    why: "the image's files are not what its record says",
+    next: "remove it with bulkhead image remove and build it again",
+  },
+  IMAGE_IN_USE: {
+    exit: 125,
+    http: 409,
+    retryable: true,
+    why: "a running sandbox uses it",
+    next: "end those sandboxes first",
+  },
+  IMAGE_BUILD_FAILED: {
+    exit: 125,
+    http: 500,
+    retryable: true,
+    why: "a step of the build failed",
+    next: "read the message above, then run bulkhead image build-base again",
+  },
+  MOUNT_INVALID: {
+    exit: 121,
+    http: 400,
+    retryable: false,
+    why: "that path cannot be mounted",
+    next: "choose another source or target",
+  },
+  USER_NOT_FOUND: {
+    exit: 121,
+    http: 400,
+    retryable: false,
+    why: "the image's /etc/passwd has no such user",
+    next: "use a name from the image, or uid:gid",
+  },
+  WORKDIR_NOT_FOUND: {
+    exit: 121,
+    http: 400,
+    retryable: false,
+    why: "the image has no such directory",
+    next: "create it, mount it, or choose another",
+  },
+  COMMAND_NOT_FOUND: {
+    exit: 127,
+    http: 400,
+    retryable: false,
+    why: "no such program is on the PATH inside the sandbox",
+    next: "check the spelling, or use an image that has it",
+  },
+  COMMAND_NOT_EXECUTABLE: {
+    exit: 126,
+    http: 400,
+    retryable: false,
+    why: "the file is there but cannot be run",
+    next: "check its mode, its interpreter line and its architecture",
+  },
+  COMMAND_FAILED: {
+    exit: 125,
+    http: 422,
+    retryable: false,
+    why: "it ended with an exit code that is not 0",
+    next: "read its standard error",
+  },
+  HOST_UNSUPPORTED: {
+    exit: 125,
+    http: 501,
+    retryable: false,
+    why: "this host lacks something Bulkhead needs",
+    next: "see bulkhead doctor",
+  },
+  HOST_NOT_ROOT: {
+    exit: 125,
+    http: 501,
+    retryable: false,
+    why: "mounts, control groups and id ranges need root",
+    next: "run it again with sudo",
+  },
+  HOST_RESOURCE: {
+    exit: 125,
+    http: 507,
+    retryable: true,
+    why: "the host ran out of something",
+    next: "free some and try again",
+  },
+  RUNTIME_FAILED: {
+    exit: 125,
+    http: 500,
+    retryable: true,
+    why: "the runtime could not start the sandbox",
+    next: "see bulkhead doctor",
+  },
+  KEEPER_FAILED: {
+    exit: 125,
+    http: 500,
+    retryable: true,
+    why: "the host-side helper failed",
+    next: "see bulkhead doctor",
+  },
+  CHANNEL_PROTOCOL: {
+    exit: 125,
+    http: 502,
+    retryable: false,
+    why: "the agent inside sent something the protocol forbids, so the sandbox was ended",
+    next: "treat what ran inside as hostile",
+  },
+  CHANNEL_CLOSED: {
+    exit: 125,
+    http: 502,
+    retryable: false,
+    why: "the sandbox ended while it was in use",
+    next: "start a new one; if it ran out of memory, raise the limit",
+  },
+  SANDBOX_GONE: {
+    exit: 125,
+    http: 410,
+    retryable: false,
+    why: "the sandbox has already ended",
+    next: "start a new one",
+  },
+  STREAM_LIMIT: {
+    exit: 125,
+    http: 429,
+    retryable: true,
+    why: "too many things are open in this sandbox at once",
+    next: "close some first",
+  },
+  OUTPUT_LIMIT: {
+    exit: 125,
+    http: 413,
+    retryable: false,
+    why: "more came than the caller allowed",
+    next: "raise the limit, or read it as a stream",
+  },
+  TIMEOUT: {
+    exit: 124,
+    http: 504,
+    retryable: true,
+    why: "the time limit was reached",
+    next: "raise the limit, or make the work shorter",
+  },
+  ABORTED: {
+    exit: 125,
+    http: 499,
+    retryable: true,
+    why: "the caller asked for it to stop",
+    next: "run it again if that was not meant",
+  },
+  FILE_NOT_FOUND: {
+    exit: 125,
+    http: 404,
+    retryable: false,
+    why: "nothing is at that path inside the sandbox",
+    next: "check the path",
+  },
+  FILE_EXISTS: {
+    exit: 125,
+    http: 409,
+    retryable: false,
+    why: "something is at that path already",
+    next: "remove it first, or choose another path",
+  },
+  FILE_NOT_A_DIRECTORY: {
+    exit: 125,
+    http: 400,
+    retryable: false,
+    why: "a part of the path is not a directory",
+    next: "check the path",
+  },
+  FILE_IS_A_DIRECTORY: {
+    exit: 125,
+    http: 400,
+    retryable: false,
+    why: "the path is a directory",
+    next: "name a file in it",
+  },
+  FILE_PERMISSION: {
+    exit: 125,
+    http: 403,
+    retryable: false,
+    why: "the user inside may not do that",
+    next: "act as another user, or change the mode",
+  },
+  FILE_NO_SPACE: {
+    exit: 125,
+    http: 507,
+    retryable: false,
+    why: "the writable layer is full",
+    next: "raise the disk limit, or remove files",
+  },
+  FILE_FAILED: {
+    exit: 125,
+    http: 500,
+    retryable: false,
+    why: "the operation failed inside the sandbox",
+    next: "check the path and its file system",
+  },
+  PROCESS_NOT_FOUND: {
+    exit: 125,
+    http: 404,
+    retryable: false,
+    why: "no such process is in the sandbox",
+    next: "it may have ended already",
+  },
+  PORT_CLOSED: {
+    exit: 125,
+    http: 502,
+    retryable: true,
+    why: "nothing listens there inside the sandbox",
+    next: "start the server first, or check the port",
+  },
+  INTERNAL: {
+    exit: 125,
+    http: 500,
+    retryable: false,
+    why: "this is a fault in Bulkhead",
+    next: "set BULKHEAD_DEBUG=1 for the whole trace and report it",
+  },
+} as const satisfies Record<string, ErrorEntry>;
 
 export type ErrorCode = keyof typeof ERRORS;
 
@@ -59,15 +277,15 @@ export interface ErrorParts {
 export class BulkheadError extends Error {
   override readonly name = "BulkheadError";
   readonly code: ErrorCode;
-  readonly why: string | undefined;
-  readonly next: string | undefined;
+  readonly why: string;
+  readonly next: string;
   readonly details: Readonly<Record<string, unknown>>;
 
   constructor(code: ErrorCode, parts: ErrorParts) {
     super(parts.what, parts.cause === undefined ? undefined : { cause: parts.cause });
     this.code = code;
-    this.why = parts.why;
-    this.next = parts.next;
+    this.why = parts.why ?? ERRORS[code].why;
+    this.next = parts.next ?? ERRORS[code].next;
     this.details = parts.details ?? {};
   }
 

@@ -17,3 +17,11 @@ export const TRUST_FLOOR: Readonly<Record<Trust, { level: Level; hardware: boole
 export function satisfies(level: Level, floor: Level): boolean {
   return LEVELS.indexOf(level) >= LEVELS.indexOf(floor);
 }
+
+/** Levels whose boundary the CPU's virtualisation can draw. */
+export const HARDWARE_LEVELS: readonly Level[] = ["microvm"];
+
+/** @returns the stronger of the two. */
+export function stronger(a: Level, b: Level): Level {
+  return satisfies(a, b) ? a : b;
+}

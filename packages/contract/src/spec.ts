@@ -1,44 +1,177 @@
-import { z } from "zod";
-import { LEVELS, TRUSTS } from "./level.ts";
-
-const KIB = 1024;
-const MIN_MEMORY_BYTES = 16 * KIB * KIB;
-
-const level = z.enum(LEVELS);
-
-export const mountSchema = z.strictObject({
-  source: z.string().min(1).startsWith("/"),
-  target: z.string().min(1).startsWith("/"),
-  readOnly: z.boolean().default(false),
-});
-
-/** What the user asked for. Nothing in it depends on a machine. Sizes in bytes, times in milliseconds. */
-export const specSchema = z.strictObject({
-  isolation: z.union([level, z.strictObject({ atLeast: level })]).optional(),
-  trust: z.enum(TRUSTS).optional(),
-  hardware: z.boolean().default(false),
-  image: z.string().min(1).max(512).default("base"),
-  user: z.string().min(1).max(64).optional(),
-  workdir: z.string().startsWith("/").max(4095).optional(),
-  env: z.record(z.string().regex(/^[^=\0]+$/), z.string().regex(/^[^\0]*$/)).default({}),
-  cpus: z.number().positive().max(1024).optional(),
-  memoryBytes: z.int().min(MIN_MEMORY_BYTES).optional(),
-  pids: z.int().min(1).max(4_194_304).optional(),
-  diskBytes: z
-    .int()
-    .min(KIB * KIB)
-    .optional(),
-  timeoutMs: z.int().min(1).optional(),
-  mounts: z.array(mountSchema).max(64).default([]),
-  network: z.literal("none").default("none"),
-  allowSetuid: z.boolean().default(false),
-  hostname: z
-    .string()
-    .regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/)
-    .optional(),
-});
+import type { z } from "zod";
+import { BulkheadError } from "./errors.ts";
+import { fieldError } from "./invalid.ts";
+import type { Level, Trust } from "./level.ts";
+import { SPEC_RULES as R } from "./rules.ts";
+import type { specSchema } from "./schema.ts";
+import { nearest } from "./suggest.ts";
+import { formatBytes } from "./units.ts";
 
 /** As given by a caller: defaults may be left out. */
 export type SpecInput = z.input<typeof specSchema>;
-/** After validation: every default filled in. */
+/** After validation: every default filled in. Sizes in bytes, times in milliseconds. */
 export type Spec = z.output<typeof specSchema>;
+export type Mount = Spec["mounts"][number];
+export type Isolation = NonNullable<Spec["isolation"]>;
+
+const WHOLE_MAX = Number.MAX_SAFE_INTEGER;
+
+type Check<T> = (value: unknown, field: string) => T;
+
+function oneOf<T extends string>(words: readonly T[]): Check<T> {
+  return (value, field) => {
+    if (typeof value === "string" && (words as readonly string[]).includes(value)) return value as T;
+    const guess = typeof value === "string" ? nearest(value, words) : undefined;
+    throw fieldError(
+      field,
+      value,
+      `${field} is one of: ${words.join(", ")}`,
+      guess === undefined ? `use ${words.join(" or ")}` : `did you mean ${guess}?`,
+    );
+  };
+}
+
+function text(min: number, max: number): Check<string> {
+  return (value, field) => {
+    if (typeof value === "string" && value.length >= min && value.length <= max) return value;
+    throw fieldError(
+      field,
+      value,
+      `${field} is a text of ${min} to ${max} characters`,
+      `give a ${field} of that length`,
+    );
+  };
+}
+
+function pattern(regex: RegExp, words: string): Check<string> {
+  return (value, field) => {
+    if (typeof value === "string" && regex.test(value)) return value;
+    throw fieldError(field, value, `${field} must be ${words}`, `change ${field}`);
+  };
+}
+
+function path(value: unknown, field: string): string {
+  if (typeof value === "string" && value.startsWith("/") && value.length <= R.pathMaxChars && R.envValue.test(value)) {
+    return value;
+  }
+  const why = `${field} is an absolute path of at most ${R.pathMaxChars} characters`;
+  throw fieldError(field, value, why, `write ${field} with a leading /`);
+}
+
+function range(min: number, max: number, whole: boolean, unit: string): Check<number> {
+  return (value, field) => {
+    const fits = typeof value === "number" && value >= min && value <= max;
+    if (fits && (!whole || Number.isSafeInteger(value))) return value;
+    const kind = whole ? "a whole number" : "a number";
+    const shown = unit === "bytes" ? `${min} (${formatBytes(min)})` : `${min}`;
+    const bounds = max === WHOLE_MAX ? `at least ${shown}` : `from ${shown} to ${max}`;
+    const why = `${field} is ${kind} of ${unit}, ${bounds}`;
+    throw fieldError(field, value, why, `give ${field} ${bounds}, or leave it out for the default`);
+  };
+}
+
+function flag(value: unknown, field: string): boolean {
+  if (typeof value === "boolean") return value;
+  throw fieldError(field, value, `${field} is true or false`, `set ${field} to true or false, or leave it out`);
+}
+
+function record(value: unknown, field: string): Record<string, unknown> {
+  const plain = typeof value === "object" && value !== null && !Array.isArray(value);
+  const proto: unknown = plain ? Object.getPrototypeOf(value) : undefined;
+  if (plain && (proto === Object.prototype || proto === null)) return value as Record<string, unknown>;
+  throw fieldError(field, value, `${field} is an object`, `give ${field} as an object of named fields`);
+}
+
+function onlyKeys(given: Record<string, unknown>, known: readonly string[], field: string): void {
+  for (const key of Object.keys(given)) {
+    if (known.includes(key)) continue;
+    const guess = nearest(key, known);
+    throw new BulkheadError("SPEC_INVALID", {
+      what: `${field} has no field ${JSON.stringify(key)}`,
+      why: `its fields are: ${known.join(", ")}`,
+      next: guess === undefined ? `remove ${JSON.stringify(key)}` : `did you mean ${guess}?`,
+      details: { field: key },
+    });
+  }
+}
+
+const level: Check<Level> = oneOf(R.levels);
+const trust: Check<Trust> = oneOf(R.trusts);
+
+function isolation(value: unknown, field: string): Isolation {
+  if (typeof value !== "object") return level(value, field);
+  const given = record(value, field);
+  onlyKeys(given, ["atLeast"], field);
+  return { atLeast: level(given["atLeast"], `${field}.atLeast`) };
+}
+
+function environment(value: unknown, field: string): Record<string, string> {
+  const given = Object.entries(record(value, field));
+  if (given.length > R.envMax) {
+    throw fieldError(field, given.length, `at most ${R.envMax} variables are carried`, "pass fewer variables");
+  }
+  const name = pattern(R.envName, "a name without = and without a zero byte");
+  const content = pattern(R.envValue, "a text without a zero byte");
+  return Object.fromEntries(given.map(([key, item]) => [name(key, field), content(item, `${field}.${key}`)]));
+}
+
+function mount(value: unknown, field: string): Mount {
+  const given = record(value, field);
+  onlyKeys(given, ["source", "target", "readOnly"], field);
+  return {
+    source: path(given["source"], `${field}.source`),
+    target: path(given["target"], `${field}.target`),
+    readOnly: given["readOnly"] === undefined ? false : flag(given["readOnly"], `${field}.readOnly`),
+  };
+}
+
+function mounts(value: unknown, field: string): Mount[] {
+  if (Array.isArray(value) && value.length <= R.mountsMax) return value.map((item, i) => mount(item, `${field}[${i}]`));
+  throw fieldError(
+    field,
+    value,
+    `${field} is a list of at most ${R.mountsMax} mounts`,
+    "mount a common parent instead",
+  );
+}
+
+const OPTIONAL: { readonly [K in keyof Spec]?: Check<NonNullable<Spec[K]>> } = {
+  isolation,
+  trust,
+  user: text(1, R.userMaxChars),
+  workdir: path,
+  cpus: range(R.cpusMin, R.cpusMax, false, "CPUs"),
+  memoryBytes: range(R.memoryMinBytes, WHOLE_MAX, true, "bytes"),
+  pids: range(1, R.pidsMax, true, "processes"),
+  diskBytes: range(R.diskMinBytes, WHOLE_MAX, true, "bytes"),
+  timeoutMs: range(1, WHOLE_MAX, true, "milliseconds"),
+  hostname: pattern(R.hostname, "1 to 63 of a-z, 0-9 and -, not starting or ending with -"),
+};
+
+const WITH_DEFAULT: { readonly [K in keyof Spec]?: readonly [Check<NonNullable<Spec[K]>>, () => Spec[K]] } = {
+  hardware: [flag, () => false],
+  image: [text(1, R.imageMaxChars), () => "base"],
+  env: [environment, () => ({})],
+  mounts: [mounts, () => []],
+  network: [oneOf(R.networks), () => "none"],
+  allowSetuid: [flag, () => false],
+};
+
+const FIELDS = [...Object.keys(OPTIONAL), ...Object.keys(WITH_DEFAULT)];
+
+/**
+ * Validates what a caller asked for and fills in the defaults that depend on no machine.
+ * @throws BulkheadError SPEC_INVALID naming the field, its value and what is accepted instead.
+ */
+export function parseSpec(input: unknown): Spec {
+  const given = record(input, "spec");
+  onlyKeys(given, FIELDS, "spec");
+  const spec: Record<string, unknown> = {};
+  for (const [key, check] of Object.entries(OPTIONAL)) {
+    if (given[key] !== undefined) spec[key] = (check as Check<unknown>)(given[key], key);
+  }
+  for (const [key, [check, fallback]] of Object.entries(WITH_DEFAULT)) {
+    spec[key] = given[key] === undefined ? fallback() : (check as Check<unknown>)(given[key], key);
+  }
+  return spec as Spec;
+}

@@ -1,3 +1,6 @@
-export { baseName, buildBase, type BuildBaseOptions } from "./image/base.ts";
-export type { BuildPhase, BuildProgress, OnBuildProgress } from "./image/meter.ts";
-export { ImageStore, type ImageConfig, type ListedImage, type StoredImage } from "./image/store.ts";
+export type { DoctorReport, DriverReport, LevelReport } from "./doctor.ts";
+export { Engine, type CallOptions, type EngineOptions, type Explanation } from "./engine.ts";
+export type { Execution } from "./sandbox/exec.ts";
+export type { Command, ExecOptions } from "./sandbox/exec-request.ts";
+export type { ExecResult, ExitStatus } from "./sandbox/exec-result.ts";
+export type { Sandbox, SandboxEnd } from "./sandbox/sandbox.ts";

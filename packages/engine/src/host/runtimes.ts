@@ -8,7 +8,7 @@ import type { FoundRuntime } from "./facts.ts";
 const RUNTIMES = [
   { name: "crun", own: [] },
   { name: "runc", own: [] },
-  { name: "runsc", own: ["runtimes/runsc/runsc"] },
+  { name: "runsc", own: ["runtimes/runsc/usr/bin/runsc"] },
 ] as const;
 
 /** `crun version 1.8.1`, `runc version 1.1.5+ds1`, `runsc version 0.0~20240729.0`, `runsc version release-20240729.0`. */

@@ -70,7 +70,8 @@ export class Sandbox implements AsyncDisposable {
 
   /** Starts a process. The request is on its way when this returns. */
   exec(command: Command, options: ExecOptions = {}): Execution {
-    return new Execution(this.#inside, { kind: "exec", command }, options);
+    const cwd = options.cwd ?? this.plan.process.workdir;
+    return new Execution(this.#inside, { kind: "exec", command }, cwd === null ? options : { ...options, cwd });
   }
 
   /**
@@ -86,7 +87,8 @@ export class Sandbox implements AsyncDisposable {
 
   /** A process at a terminal; an interactive shell by default. */
   async pty(options: PtyOptions = {}): Promise<Pty> {
-    return openPty(this.#inside, options);
+    const cwd = options.cwd ?? this.plan.process.workdir;
+    return openPty(this.#inside, cwd === null ? options : { ...options, cwd });
   }
 
   async processes(options: CallOptions = {}): Promise<ProcessInfo[]> {
@@ -116,9 +118,12 @@ export class Sandbox implements AsyncDisposable {
     return dial(this.#inside, target, options);
   }
 
-  /** Ends the sandbox and waits until nothing of it is left. Idempotent; everything under way rejects with SANDBOX_GONE. */
-  kill(): Promise<void> {
-    this.#killed ??= this.#end();
+  /**
+   * Ends the sandbox and waits until nothing of it is left. Idempotent; everything under way rejects with `reason`, by
+   * default SANDBOX_GONE.
+   */
+  kill(reason?: BulkheadError): Promise<void> {
+    this.#killed ??= this.#end(reason);
     return this.#killed;
   }
 
@@ -126,9 +131,9 @@ export class Sandbox implements AsyncDisposable {
     await this.kill();
   }
 
-  async #end(): Promise<void> {
+  async #end(reason?: BulkheadError): Promise<void> {
     this.#ending = true;
-    this.#channel.close(new BulkheadError("SANDBOX_GONE", { what: `sandbox ${this.id} was ended` }));
+    this.#channel.close(reason ?? new BulkheadError("SANDBOX_GONE", { what: `sandbox ${this.id} was ended` }));
     await this.#release();
   }
 

@@ -16,6 +16,8 @@ export interface StartOptions {
   readonly image: ImageFiles;
   readonly host: HostFacts;
   readonly signal?: AbortSignal;
+  /** Called once the keeper is at work: what is done then costs no time of its own. */
+  readonly whileStarting?: () => void;
 }
 
 /** The raw byte streams to and from the agent. Destroying both tells the agent that the host is gone. */
@@ -84,7 +86,9 @@ export async function startSandbox(options: StartOptions): Promise<StartedSandbo
   const ended = new Promise<KeeperEnded>((resolve) => keeper.onEnded(instance, resolve));
   let doneAtUs: readonly number[];
   try {
-    doneAtUs = await keeper.acquire(instance, driver.steps(plan, instance, image, host));
+    const acquired = keeper.acquire(instance, driver.steps(plan, instance, image, host));
+    options.whileStarting?.();
+    doneAtUs = await acquired;
     signal.throwIfAborted();
   } catch (error) {
     throw signal.aborted ? stopped(signal, options.signal, driver) : error;

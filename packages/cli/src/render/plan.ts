@@ -1,0 +1,88 @@
+import { formatBytes, formatDuration, type Plan, type Step } from "@bulkhead/contract";
+import { columns, type Style } from "./style.ts";
+
+function list(words: readonly string[]): string {
+  return words.length === 0 ? "none" : words.join(", ");
+}
+
+const KERNELS: Readonly<Record<Plan["boundary"]["kernel"], string>> = {
+  shared: "the host's kernel, shared with everything on this machine",
+  sentry: "gVisor's Sentry: a kernel in user space answers the program's system calls",
+  guest: "a kernel of its own in a virtual machine",
+};
+
+function boundaryRows({ boundary }: Plan): string[][] {
+  const seccomp = boundary.seccomp;
+  return [
+    ["kernel", KERNELS[boundary.kernel]],
+    ["namespaces", list(boundary.namespaces)],
+    [
+      "root inside",
+      boundary.userNamespace ? "nobody outside (own id range in a user namespace)" : "confined by the sandbox's kernel",
+    ],
+    [
+      "new privileges",
+      boundary.noNewPrivileges ? "never (no_new_privs)" : "possible inside, through set-user-id programs",
+    ],
+    ["capabilities of root", list(boundary.capabilitiesRoot)],
+    ["capabilities of others", list(boundary.capabilitiesUser)],
+    [
+      "system-call filter",
+      seccomp === null ? "the sandbox's kernel takes its place" : `${seccomp.name} (${seccomp.digest.slice(0, 19)})`,
+    ],
+    ["hidden paths", list(boundary.maskedPaths)],
+    ["read-only paths", list(boundary.readOnlyPaths)],
+  ];
+}
+
+function limitRows({ limits }: Plan): string[][] {
+  return [
+    ["CPU", limits.cpus === null ? "all" : `${limits.cpus}`],
+    ["memory", limits.memoryBytes === null ? "not limited" : formatBytes(limits.memoryBytes)],
+    ["processes", `${limits.pids}`],
+    ["writable layer", `${formatBytes(limits.diskBytes)}, ${limits.diskInodes} files; thrown away at the end`],
+    ["time", limits.timeoutMs === null ? "not limited" : formatDuration(limits.timeoutMs)],
+  ];
+}
+
+function processRows({ process: program, network, mounts }: Plan): string[][] {
+  return [
+    ["user", program.user],
+    ["working directory", program.workdir ?? "the user's home"],
+    ["variables", list(Object.keys(program.env))],
+    ["host name", program.hostname],
+    ["network", network === "none" ? "none: loopback only, nothing leaves" : network],
+    ["mounts", list(mounts.map((m) => `${m.source} at ${m.target}${m.readOnly ? " (read-only)" : ""}`))],
+  ];
+}
+
+/** The plan in words: what would run, what is enforced, why. Values of variables are not shown. */
+export function renderPlan(plan: Plan, steps: readonly Step[], digest: string, style: Style): string {
+  const section = (title: string, rows: readonly string[][]): string =>
+    `${style.bold(title)}\n${columns(rows).replace(/^/gm, "  ")}`;
+  const what = [
+    ["level", plan.level],
+    ["driver", `${plan.driver}, ${plan.runtime.name} ${plan.runtime.version} (${plan.runtime.path})`],
+    ["image", `${plan.image.reference} (${plan.image.digest.slice(0, 19)})`],
+    ["digest", digest],
+    ["steps", `${steps.length}; see --json`],
+  ];
+  const parts = [section("Plan", what)];
+  parts.push(
+    section(
+      "Why",
+      plan.reasons.map((reason) => [reason]),
+    ),
+  );
+  parts.push(section("Boundary", boundaryRows(plan)));
+  const { weakened } = plan.boundary;
+  if (weakened.length > 0)
+    parts.push(
+      section(
+        style.yellow("Weaker than the default"),
+        weakened.map((word) => [word]),
+      ),
+    );
+  parts.push(section("Limits", limitRows(plan)), section("Process", processRows(plan)));
+  return parts.join("\n\n");
+}

@@ -1,0 +1,110 @@
+import { isUtf8 } from "node:buffer";
+import type { BulkheadError } from "@bulkhead/contract";
+import { openOutput, type Output } from "./output.ts";
+import type { Ended } from "./program.ts";
+
+export type Lane = "stdout" | "stderr";
+
+/** What a sandbox is, for whoever reads the report. */
+export interface Started {
+  readonly id: string;
+  readonly level: string;
+  readonly driver: string;
+  readonly runtime: string;
+  readonly image: string;
+}
+
+/** Where a run's output and outcome go. */
+export interface Report {
+  started(facts: Started): Promise<void>;
+  chunk(lane: Lane, chunk: Uint8Array): Promise<void>;
+  ended(ended: Ended, durationMs: number): Promise<void>;
+  /** @returns false when a failure is still to be shown by the caller. */
+  failed(error: BulkheadError): Promise<boolean>;
+}
+
+/** The program's streams as they are, and nothing else. */
+export class PlainReport implements Report {
+  readonly #outputs: Readonly<Record<Lane, Output>> = { stdout: openOutput(1), stderr: openOutput(2) };
+
+  async started(): Promise<void> {}
+
+  chunk(lane: Lane, chunk: Uint8Array): Promise<void> {
+    return this.#outputs[lane].write(chunk);
+  }
+
+  async ended(): Promise<void> {
+    await Promise.all([this.#outputs.stdout.end(), this.#outputs.stderr.end()]);
+  }
+
+  async failed(): Promise<boolean> {
+    return false;
+  }
+}
+
+/** The longest UTF-8 sequence, less the byte that would complete it. */
+const MAX_TAIL_BYTES = 3;
+
+/** @returns how many bytes at the end begin a character that the next chunk may complete. */
+export function openTail(bytes: Uint8Array): number {
+  for (let back = 1; back <= Math.min(MAX_TAIL_BYTES, bytes.length); back++) {
+    const byte = bytes[bytes.length - back] ?? 0;
+    if (byte < 0x80) return 0;
+    if (byte < 0xc0) continue;
+    const needs = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
+    return needs > back ? back : 0;
+  }
+  return 0;
+}
+
+/** One JSON object a line. Text that is UTF-8 is in `text`, anything else in `base64`; together they lose no byte. */
+export class JsonReport implements Report {
+  readonly #output: Output;
+  readonly #tails: Record<Lane, Buffer> = { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0) };
+
+  constructor(output: Output = openOutput(1)) {
+    this.#output = output;
+  }
+
+  #line(event: Record<string, unknown>): Promise<void> {
+    return this.#output.write(Buffer.from(`${JSON.stringify(event)}\n`));
+  }
+
+  #data(type: Lane, bytes: Buffer): Promise<void> {
+    return this.#line(
+      isUtf8(bytes) ? { type, text: bytes.toString("utf8") } : { type, base64: bytes.toString("base64") },
+    );
+  }
+
+  started(facts: Started): Promise<void> {
+    return this.#line({ type: "start", ...facts });
+  }
+
+  async chunk(lane: Lane, chunk: Uint8Array): Promise<void> {
+    const bytes = Buffer.concat([this.#tails[lane], chunk]);
+    const whole = bytes.length - openTail(bytes);
+    this.#tails[lane] = bytes.subarray(whole);
+    if (whole > 0) await this.#data(lane, bytes.subarray(0, whole));
+  }
+
+  async #flush(): Promise<void> {
+    for (const lane of ["stdout", "stderr"] as const) {
+      const tail = this.#tails[lane];
+      this.#tails[lane] = Buffer.alloc(0);
+      if (tail.length > 0) await this.#data(lane, tail);
+    }
+  }
+
+  async ended(ended: Ended, durationMs: number): Promise<void> {
+    await this.#flush();
+    await this.#line({ type: "exit", code: ended.code, signal: ended.signal, durationMs: Math.round(durationMs) });
+    await this.#output.end();
+  }
+
+  async failed(error: BulkheadError): Promise<boolean> {
+    await this.#flush();
+    await this.#line({ type: "error", ...error.toJSON(), exit: error.exitCode });
+    await this.#output.end();
+    return true;
+  }
+}

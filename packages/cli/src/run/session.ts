@@ -1,0 +1,49 @@
+import { OutputClosed } from "./output.ts";
+import type { Ended, Program } from "./program.ts";
+import { pumpInput, pumpOutput } from "./pump.ts";
+import type { Report } from "./report.ts";
+import { exitCodeOfSignal, type SignalForwarder } from "./signals.ts";
+import { onResize, rawMode } from "./terminal.ts";
+
+export interface SessionOptions {
+  readonly interactive: boolean;
+  readonly terminal: boolean;
+  readonly report: Report;
+  readonly signals: SignalForwarder;
+}
+
+/** A program whose reader has gone ends as one that wrote into a closed pipe does at home. */
+const ENDED_BY_CLOSED_PIPE: Ended = { code: exitCodeOfSignal("SIGPIPE"), signal: "SIGPIPE" };
+
+/**
+ * Ties a running program to our own streams, terminal and signals until it has ended and all its output is written.
+ * @returns how it ended; SIGPIPE when the reader of our output went away first and the program was killed for it.
+ */
+export async function attach(program: Program, options: SessionOptions): Promise<Ended> {
+  const { report, signals } = options;
+  const started = performance.now();
+  signals.deliverTo((name) => program.signal(name));
+  using stack = new DisposableStack();
+  if (options.terminal) stack.use(onResize((size) => program.resize(size)));
+  if (options.interactive) {
+    if (options.terminal) stack.use(rawMode(process.stdin));
+    void pumpInput(
+      process.stdin,
+      (chunk) => program.write(chunk),
+      () => program.endInput(),
+    );
+  }
+  try {
+    const pumps = [pumpOutput(program.stdout, (chunk) => report.chunk("stdout", chunk), program.ended)];
+    if (program.stderr !== null) {
+      pumps.push(pumpOutput(program.stderr, (chunk) => report.chunk("stderr", chunk), program.ended));
+    }
+    const [ended] = await Promise.all([program.ended, ...pumps]);
+    await report.ended(ended, performance.now() - started);
+    return ended;
+  } catch (error) {
+    if (!(error instanceof OutputClosed)) throw error;
+    program.signal("SIGKILL");
+    return ENDED_BY_CLOSED_PIPE;
+  }
+}

@@ -1,0 +1,101 @@
+import { HELP, JSON_OUTPUT, type OptionDef } from "../options.ts";
+import { SPEC_OPTIONS } from "../spec-options.ts";
+
+export interface VerbHelp {
+  readonly name: string;
+  readonly usage: string;
+  readonly summary: string;
+  readonly about: string;
+  readonly options: readonly OptionDef[];
+  readonly examples: readonly string[];
+  readonly exitCodes?: readonly (readonly [string, string])[];
+}
+
+export const RUN_OPTIONS: readonly OptionDef[] = [
+  ...SPEC_OPTIONS.filter((def) => def !== HELP),
+  { name: "interactive", short: "i", help: "Send standard input to the program" },
+  { name: "tty", short: "t", help: "Give the program a terminal" },
+  { name: "json", help: "Print events as JSON lines: start, stdout, stderr (text or base64), exit, error" },
+  HELP,
+];
+
+export const EXPLAIN_OPTIONS: readonly OptionDef[] = [...SPEC_OPTIONS.filter((def) => def !== HELP), JSON_OUTPUT, HELP];
+export const DOCTOR_OPTIONS: readonly OptionDef[] = [JSON_OUTPUT, HELP];
+export const VERSION_OPTIONS: readonly OptionDef[] = [JSON_OUTPUT, HELP];
+export const IMAGE_OPTIONS: readonly OptionDef[] = [
+  { name: "with-node", help: "build-base: also install Node.js; the image is then named base-node" },
+  { name: "force", help: "build-base: build again although the image is there" },
+  JSON_OUTPUT,
+  HELP,
+];
+
+export const RUN_EXIT_CODES: readonly (readonly [string, string])[] = [
+  ["0–119", "the program's own exit code (as are all others when the program chose them)"],
+  ["120", "the boundary asked for cannot be had, or the request contradicts its own floor"],
+  ["121", "the request is not valid: option, image, user, working directory, mount"],
+  ["124", "the time limit ended the program"],
+  ["125", "Bulkhead or this host failed"],
+  ["126", "the program is there but cannot be run"],
+  ["127", "the program does not exist"],
+  ["128+n", "signal n ended the program"],
+];
+
+export const VERB_HELP: readonly VerbHelp[] = [
+  {
+    name: "run",
+    usage: "bulkhead run [OPTIONS] [--] COMMAND [ARGUMENTS]",
+    summary: "Run a command behind the boundary asked for",
+    about:
+      "Starts a new sandbox, runs COMMAND in it in the foreground and throws the sandbox away at the end.\n" +
+      "Options stand before COMMAND; what follows is the command's own. With neither --isolation,\n" +
+      "--at-least nor --trust the code counts as untrusted, which needs at least gvisor.",
+    options: RUN_OPTIONS,
+    examples: [
+      "bulkhead run --isolation gvisor -- python3 -c 'import platform; print(platform.release())'",
+      "bulkhead run --trust trusted --memory 512m --cpus 1 --mount /srv/data:/data:ro -- ls /data",
+      "tar c . | bulkhead run -i --timeout 60s -- tar t",
+      "bulkhead run -it -- bash",
+    ],
+    exitCodes: RUN_EXIT_CODES,
+  },
+  {
+    name: "explain",
+    usage: "bulkhead explain [OPTIONS]",
+    summary: "Say what would be enforced, without running anything",
+    about: "Prints the plan that run would carry out with the same options on this host, and the digest that names it.",
+    options: EXPLAIN_OPTIONS,
+    examples: ["bulkhead explain --isolation container --allow-setuid", "bulkhead explain --trust untrusted --json"],
+  },
+  {
+    name: "doctor",
+    usage: "bulkhead doctor [--json]",
+    summary: "Say what each isolation level can do on this host",
+    about: "Starts a real sandbox with every driver that is installed. Exit code 0 when at least one level works.",
+    options: DOCTOR_OPTIONS,
+    examples: ["bulkhead doctor"],
+  },
+  {
+    name: "image",
+    usage: "bulkhead image build-base [--with-node] [--force] | list | remove NAME…",
+    summary: "Build, list and remove images",
+    about: "The base image is made from this host's Debian packages and needs no registry.",
+    options: IMAGE_OPTIONS,
+    examples: ["bulkhead image build-base", "bulkhead image list", "bulkhead image remove base"],
+  },
+  {
+    name: "version",
+    usage: "bulkhead version [--json]",
+    summary: "Print the versions of Bulkhead, Node.js and the runtimes",
+    about: "Runtimes are those found on this host; doctor says whether they work.",
+    options: VERSION_OPTIONS,
+    examples: ["bulkhead version --json"],
+  },
+  {
+    name: "help",
+    usage: "bulkhead help [COMMAND]",
+    summary: "Show this help, or that of a command",
+    about: "",
+    options: [],
+    examples: ["bulkhead help run"],
+  },
+];

@@ -1,0 +1,34 @@
+import { LEVELS, TRUSTS } from "./level.ts";
+
+const KIB = 1024;
+const MIB = KIB * KIB;
+
+/**
+ * The bounds of every field of a spec, in one place: the hand-written parser (spec.ts) and the zod schema (schema.ts)
+ * both read them, and a property test holds the two together.
+ */
+export const SPEC_RULES = {
+  levels: LEVELS,
+  trusts: TRUSTS,
+  networks: ["none"],
+  /** Longest reference a registry accepts is 255 for the name, 128 for the tag, 71 for the digest. */
+  imageMaxChars: 512,
+  /** useradd's own bound is 32; `name:group` needs two. */
+  userMaxChars: 65,
+  /** PATH_MAX of Linux without its final zero. */
+  pathMaxChars: 4095,
+  /** A quota below 1 ms per 100 ms period is refused by the kernel. */
+  cpusMin: 0.01,
+  cpusMax: 1024,
+  /** Below this the agent and one shell do not fit. */
+  memoryMinBytes: 16 * MIB,
+  /** PID_MAX_LIMIT of a 64-bit kernel. */
+  pidsMax: 4_194_304,
+  diskMinBytes: MIB,
+  mountsMax: 64,
+  envMax: 4096,
+  envName: /^[^=\0]+$/,
+  envValue: /^[^\0]*$/,
+  /** One DNS label: what sethostname and every resolver accept. */
+  hostname: /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
+} as const;

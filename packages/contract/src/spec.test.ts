@@ -1,0 +1,104 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { BulkheadError } from "./errors.ts";
+import { specSchema } from "./schema.ts";
+import { parseSpec } from "./spec.ts";
+
+function failure(input: unknown): BulkheadError {
+  try {
+    parseSpec(input);
+  } catch (error) {
+    if (error instanceof BulkheadError) return error;
+    throw error;
+  }
+  throw new Error(`accepted ${JSON.stringify(input)}`);
+}
+
+test("an empty spec gets every default that depends on no machine", () => {
+  expect(parseSpec({})).toEqual({
+    hardware: false,
+    image: "base",
+    env: {},
+    mounts: [],
+    network: "none",
+    allowSetuid: false,
+  });
+});
+
+describe("a refusal names the field, the value and the next step", () => {
+  const cases: ReadonlyArray<[unknown, string, RegExp, RegExp]> = [
+    [{ isolation: "gvisr" }, "isolation", /"gvisr"/, /did you mean gvisor/],
+    [{ isolation: { atLeast: "vm" } }, "isolation.atLeast", /"vm"/, /container or gvisor or microvm/],
+    [{ trust: "unstrusted" }, "trust", /"unstrusted"/, /did you mean (un)?trusted/],
+    [{ memoryBytes: 0 }, "memoryBytes", /memoryBytes 0/, /at least 16777216/],
+    [{ cpus: -1 }, "cpus", /cpus -1/, /0.01/],
+    [{ pids: 1.5 }, "pids", /1\.5/, /from 1/],
+    [{ workdir: "here" }, "workdir", /"here"/, /leading \//],
+    [{ mounts: [{ source: "/a", target: "b" }] }, "mounts[0].target", /"b"/, /leading \//],
+    [{ env: { "A=B": "x" } }, "env", /"A=B"/, /change env/],
+    [{ hostname: "-x" }, "hostname", /"-x"/, /change hostname/],
+    [{ memroyBytes: 1 }, "memroyBytes", /no field "memroyBytes"/, /did you mean memoryBytes/],
+    ["text", "spec", /"text"/, /object/],
+  ];
+  test.each(cases)("%j", (input, field, what, next) => {
+    const error = failure(input);
+    expect(error.code).toBe("SPEC_INVALID");
+    expect(error.details["field"]).toBe(field);
+    expect(error.message).toMatch(what);
+    expect(error.next).toMatch(next);
+    expect(error.why).toBeTruthy();
+  });
+});
+
+const junk = fc.oneof(
+  fc.string({ maxLength: 8 }),
+  fc.integer(),
+  fc.double(),
+  fc.boolean(),
+  fc.constant(null),
+  fc.constant("/abs"),
+  fc.constant(["a"]),
+);
+const level = fc.constantFrom("container", "gvisor", "microvm");
+const anySpec = fc.record(
+  {
+    isolation: fc.oneof(level, fc.record({ atLeast: level }), junk),
+    trust: fc.oneof(fc.constantFrom("trusted", "untrusted", "multi-tenant", "regulated"), junk),
+    hardware: fc.oneof(fc.boolean(), junk),
+    image: fc.oneof(fc.string(), junk),
+    user: fc.oneof(fc.string(), junk),
+    workdir: fc.oneof(fc.constant("/w"), fc.constant("/a\0b"), junk),
+    env: fc.oneof(fc.dictionary(fc.string(), fc.string()), junk),
+    cpus: fc.oneof(fc.double({ min: 0, max: 2000 }), junk),
+    memoryBytes: fc.oneof(fc.nat(), fc.constant(2 ** 33), junk),
+    pids: fc.oneof(fc.nat(), junk),
+    diskBytes: fc.oneof(fc.nat(), junk),
+    timeoutMs: fc.oneof(fc.nat(), junk),
+    mounts: fc.oneof(fc.array(fc.record({ source: junk, target: junk, readOnly: junk }), { maxLength: 3 }), junk),
+    network: fc.oneof(fc.constant("none"), junk),
+    allowSetuid: fc.oneof(fc.boolean(), junk),
+    hostname: fc.oneof(fc.constant("a-b"), junk),
+    other: junk,
+  },
+  { requiredKeys: [] },
+);
+
+test("the parser and the published schema accept the same specs and give the same result", () => {
+  fc.assert(
+    fc.property(anySpec, (input) => {
+      const reference = specSchema.safeParse(input);
+      if (reference.success) expect(parseSpec(input)).toEqual(reference.data);
+      else expect(failure(input).code).toBe("SPEC_INVALID");
+    }),
+    { numRuns: 2000 },
+  );
+});
+
+test("parsing what was parsed changes nothing", () => {
+  fc.assert(
+    fc.property(level, fc.integer({ min: 1, max: 4000 }), (isolation, pids) => {
+      const once = parseSpec({ isolation, pids });
+      expect(parseSpec(once)).toEqual(once);
+    }),
+  );
+});

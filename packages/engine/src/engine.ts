@@ -1,0 +1,228 @@
+import {
+  BulkheadError,
+  formatDuration,
+  parseSpec,
+  planDigest,
+  type Plan,
+  type Spec,
+  type SpecInput,
+  type Step,
+} from "@bulkhead/contract";
+import { loadDrivers } from "./drivers/registry.ts";
+import type { Driver, ImageFiles } from "./drivers/driver.ts";
+import type { DoctorReport } from "./doctor.ts";
+import { gatherFacts, type HostFacts } from "./host/facts.ts";
+import { configOf, type Directories } from "./host/index.ts";
+import { probe } from "./host/probe.ts";
+import { ImageStore } from "./image/store.ts";
+import { resolveSpec } from "./policy/defaults.ts";
+import { checkMounts } from "./policy/mounts.ts";
+import { resolveLevel, type Candidate, type Choice } from "./policy/resolve.ts";
+import type { Sandbox } from "./sandbox/sandbox.ts";
+import { openSandbox } from "./sandbox/open.ts";
+import { Keeper } from "./system/keeper.ts";
+
+export interface EngineOptions extends Directories {
+  /** Aborts the opening. */
+  readonly signal?: AbortSignal;
+}
+
+export interface CallOptions {
+  readonly signal?: AbortSignal;
+}
+
+export interface Explanation {
+  readonly plan: Plan;
+  /** What the keeper would carry out, for a sandbox named by placeholders. */
+  readonly steps: readonly Step[];
+  /** `sha256:` over the plan's canonical JSON. */
+  readonly digest: string;
+}
+
+interface Prepared {
+  readonly driver: Driver;
+  readonly plan: Plan;
+  readonly image: ImageFiles;
+}
+
+function isAborted(signal: AbortSignal | undefined): signal is AbortSignal {
+  return signal?.aborted === true;
+}
+
+function aborted(what: string, signal: AbortSignal): BulkheadError {
+  return new BulkheadError("ABORTED", { what: `${what} was called off`, cause: signal.reason });
+}
+
+function refuseWithoutRoot(): void {
+  if (process.getuid?.() === 0) return;
+  throw new BulkheadError("HOST_NOT_ROOT", {
+    what: "bulkhead needs root",
+    why: `mounts, control groups and id ranges need it, and this process runs as user ${process.getuid?.()}`,
+    next: "run the same command with sudo",
+  });
+}
+
+/**
+ * Where sandboxes of this machine run. `await using` ends every sandbox it made.
+ *
+ *     await using engine = await Engine.open();
+ *     await using box = await engine.create({ isolation: "gvisor" });
+ *     const { text } = await box.exec(["python3", "-c", "print(1)"]);
+ */
+export class Engine implements AsyncDisposable {
+  readonly images: ImageStore;
+  readonly host: HostFacts;
+  readonly #drivers: readonly Driver[];
+  readonly #boxes = new Set<Sandbox>();
+  #keeper: Promise<Keeper> | undefined;
+
+  private constructor(host: HostFacts, drivers: readonly Driver[]) {
+    this.host = host;
+    this.#drivers = drivers;
+    this.images = new ImageStore(host.paths.state);
+  }
+
+  /** @throws BulkheadError HOST_NOT_ROOT, HOST_UNSUPPORTED, HOST_RESOURCE, ABORTED, SPEC_INVALID (a path not absolute). */
+  static async open(options: EngineOptions = {}): Promise<Engine> {
+    refuseWithoutRoot();
+    const { signal } = options;
+    if (isAborted(signal)) throw aborted("opening the engine", signal);
+    try {
+      const host = await gatherFacts(configOf(options), signal);
+      return new Engine(host, await loadDrivers(host));
+    } catch (error) {
+      // What was thrown may be the signal's own reason, of whatever class.
+      throw isAborted(signal) ? aborted("opening the engine", signal) : error;
+    }
+  }
+
+  /** Every driver with what it found on this host, preferred first within a level. */
+  get candidates(): readonly Candidate<Driver>[] {
+    return this.#drivers.map((driver) => ({ driver, availability: driver.locate(this.host) }));
+  }
+
+  /** One for this process, started by the first sandbox. */
+  #keep(signal?: AbortSignal): Promise<Keeper> {
+    const { keeper: path, run: runDir } = this.host.paths;
+    if (this.#keeper === undefined) {
+      const started = Keeper.start({ path, runDir, ...(signal !== undefined && { signal }) });
+      started.catch(() => (this.#keeper = undefined));
+      this.#keeper = started;
+    }
+    return this.#keeper;
+  }
+
+  /** Both are built, not downloaded, so they can be missing. */
+  #requireBinaries(): void {
+    const { digests, paths } = this.host;
+    const absent = digests.agent === "" ? paths.agent : digests.keeper === "" ? paths.keeper : undefined;
+    if (absent === undefined) return;
+    throw new BulkheadError("HOST_UNSUPPORTED", {
+      what: `${absent} is missing`,
+      why: "it is built from source on first use, and is not there",
+      next: "run ./x setup in the repository, or cargo build --release",
+    });
+  }
+
+  /**
+   * A driver is chosen by what it found, and then has to have shown once since boot that it can start something here; if
+   * it cannot, the choice is made again without it.
+   */
+  async #choose(spec: Spec, signal?: AbortSignal): Promise<Choice<Driver>> {
+    let candidates = this.candidates;
+    for (;;) {
+      const choice = resolveLevel(spec, candidates);
+      const { driver } = choice;
+      const keeper = (): Promise<Keeper> => this.#keep();
+      const availability = await probe({ driver, host: this.host, keeper, ...(signal !== undefined && { signal }) });
+      if (availability.ok) return choice;
+      candidates = candidates.map((one) => (one.driver === driver ? { driver, availability } : one));
+    }
+  }
+
+  async #prepare(spec: Spec, signal?: AbortSignal): Promise<Prepared> {
+    // Whatever is wrong with the request is said before anything is started, a probe included.
+    resolveLevel(spec, this.candidates);
+    const image = this.images.resolve(spec.image);
+    const { state, run } = this.host.paths;
+    const mounts = await checkMounts(spec.mounts, [state, run]);
+    const { driver, runtime, ...choice } = await this.#choose(spec, signal);
+    const resolved = resolveSpec({ ...spec, mounts }, choice, this.host, image.config);
+    return { driver, plan: driver.plan(resolved, runtime, image, this.host), image };
+  }
+
+  /**
+   * What `create` would do with the same spec on this host. Starts nothing, but for one empty sandbox when the driver has
+   * not yet shown since boot that it can.
+   * @throws as `create` does before it starts anything.
+   */
+  async explain(input: SpecInput): Promise<Explanation> {
+    const { driver, plan, image } = await this.#prepare(parseSpec(input));
+    const id = "SANDBOX";
+    const instance = { id, dir: `${this.host.paths.run}/ENGINE/${id}`, idBase: 0, cgroup: `bulkhead/ENGINE/${id}` };
+    return { plan, steps: driver.steps(plan, instance, image, this.host), digest: await planDigest(plan) };
+  }
+
+  /**
+   * Starts a sandbox. When it cannot be had exactly as asked for, nothing is started and nothing is left behind.
+   * @throws BulkheadError SPEC_INVALID, POLICY_REFUSED, LEVEL_UNAVAILABLE, IMAGE_NOT_FOUND, IMAGE_INVALID, MOUNT_INVALID,
+   * RUNTIME_FAILED, HOST_UNSUPPORTED, HOST_RESOURCE, KEEPER_FAILED, CHANNEL_PROTOCOL, ABORTED.
+   */
+  async create(input: SpecInput, options: CallOptions = {}): Promise<Sandbox> {
+    const { signal } = options;
+    const spec = parseSpec(input);
+    if (isAborted(signal)) throw aborted("the sandbox's start", signal);
+    this.#requireBinaries();
+    const { driver, plan, image } = await this.#prepare(spec, signal);
+    const keeper = await this.#keep();
+    // The keeper outlives this process for as long as it still has mounts of the image.
+    const held = this.images.use(image.digest, keeper.hello.pid);
+    const box = await openSandbox({
+      keeper,
+      driver,
+      plan,
+      image,
+      host: this.host,
+      held,
+      ...(signal !== undefined && { signal }),
+    });
+    this.#watch(box);
+    return box;
+  }
+
+  /** The time limit runs as long as the sandbox lives. */
+  #watch(box: Sandbox): void {
+    this.#boxes.add(box);
+    const { timeoutMs } = box.plan.limits;
+    // A teardown that fails is told to whoever disposes of the sandbox: it is the same promise.
+    const end = (limitMs: number): void => void box.kill(timeLimit(limitMs)).catch(() => undefined);
+    const timer = timeoutMs === null ? undefined : setTimeout(end, timeoutMs, timeoutMs);
+    void box.ended.then(() => {
+      clearTimeout(timer);
+      this.#boxes.delete(box);
+    });
+  }
+
+  /** What every driver can do here, found out by starting a sandbox with each that is installed. */
+  async doctor(options: CallOptions = {}): Promise<DoctorReport> {
+    this.#requireBinaries();
+    const { examine } = await import("./doctor.ts");
+    const keeper = await this.#keep();
+    return examine({ host: this.host, candidates: this.candidates, keeper, ...options });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.allSettled([...this.#boxes].map((box) => box.kill()));
+    const keeper = await this.#keeper?.catch(() => undefined);
+    await keeper?.[Symbol.asyncDispose]();
+  }
+}
+
+function timeLimit(timeoutMs: number): BulkheadError {
+  return new BulkheadError("TIMEOUT", {
+    what: `the time limit of ${formatDuration(timeoutMs)} was reached`,
+    why: "everything in the sandbox was ended",
+    next: "raise the limit, or make the work shorter",
+    details: { timeoutMs },
+  });
+}

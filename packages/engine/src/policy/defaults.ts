@@ -1,0 +1,50 @@
+import type { Spec } from "@bulkhead/contract";
+import type { Choice, ResolvedSpec } from "./resolve.ts";
+
+const GIB = 1024 ** 3;
+
+/** Enough for a parallel build, far from what makes a fork bomb felt by the host. */
+const DEFAULT_PIDS = 512;
+/** Room for a virtual environment with a few large wheels; the layer is memory, so every default byte is a risk. */
+const DEFAULT_DISK_BYTES = GIB;
+/** Most scripts need less; one sandbox must not be able to take a small host whole. */
+const DEFAULT_MEMORY_BYTES = 2 * GIB;
+const DEFAULT_HOSTNAME = "bulkhead";
+
+/** What an image says about the processes run from it. */
+export interface ImageDefaults {
+  readonly user?: string | undefined;
+  readonly workdir?: string | undefined;
+  readonly env?: Readonly<Record<string, string>> | undefined;
+}
+
+/** An image's empty text means that it says nothing. */
+function said(text: string | undefined): string | undefined {
+  return text === "" ? undefined : text;
+}
+
+/**
+ * Makes a spec definite: memory is 2 GiB or half of the host's, whichever is less; 512 processes; 1 GiB of writable
+ * layer. CPUs stay unlimited when not given. User, working directory and environment are the image's where the spec says
+ * nothing; an image that names no user means root.
+ */
+export function resolveSpec(
+  spec: Spec,
+  choice: Pick<Choice<unknown>, "level" | "reasons">,
+  host: { readonly memoryBytes: number },
+  image: ImageDefaults,
+): ResolvedSpec {
+  const workdir = spec.workdir ?? said(image.workdir);
+  return {
+    ...spec,
+    ...(workdir !== undefined && { workdir }),
+    env: { ...image.env, ...spec.env },
+    level: choice.level,
+    levelReason: choice.reasons.join("; "),
+    user: spec.user ?? said(image.user) ?? "root",
+    memoryBytes: spec.memoryBytes ?? Math.min(DEFAULT_MEMORY_BYTES, Math.floor(host.memoryBytes / 2)),
+    pids: spec.pids ?? DEFAULT_PIDS,
+    diskBytes: spec.diskBytes ?? DEFAULT_DISK_BYTES,
+    hostname: spec.hostname ?? DEFAULT_HOSTNAME,
+  };
+}

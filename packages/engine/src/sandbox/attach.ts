@@ -1,0 +1,104 @@
+import { BulkheadError, type Plan } from "@bulkhead/contract";
+import { Channel } from "../channel/channel.ts";
+import { HostGone, type Configure } from "../channel/wire.gen.ts";
+import type { KeeperEnded } from "../system/keeper.ts";
+import { environmentBytes } from "./exec-request.ts";
+import { Sandbox, type SandboxEnd } from "./sandbox.ts";
+import { signalName } from "./signals.ts";
+import type { StartedSandbox, StartOptions } from "./start.ts";
+
+/** The keeper's news and the channel's end of file come by different ways; after this long neither waits for the other. */
+const LAST_WORDS_MS = 500;
+const SHOWN_LOG_CHARS = 300;
+
+export interface AttachOptions extends Pick<StartOptions, "plan" | "driver" | "signal"> {
+  /** Disposed of when the sandbox is no more. */
+  readonly held: AsyncDisposable;
+}
+
+function configureFor(plan: Plan): Configure {
+  return {
+    hostGone: HostGone.exit,
+    defaultUser: plan.process.user,
+    allowSetuid: !plan.boundary.noNewPrivileges,
+    env: environmentBytes(plan.process.env),
+    hostname: plan.process.hostname,
+  };
+}
+
+function endOf(ended: KeeperEnded): SandboxEnd {
+  const { code, signal, oomKilled } = ended;
+  return { code, signal: signal === null ? null : signalName(signal), oomKilled };
+}
+
+function within<T>(promise: Promise<T>, ms: number): Promise<T | undefined> {
+  const late = Promise.withResolvers<undefined>();
+  const timer = setTimeout(() => late.resolve(undefined), ms);
+  return Promise.race([promise, late.promise]).finally(() => clearTimeout(timer));
+}
+
+/** An agent that never answered: what it wrote before it ended says more than that it is gone. */
+async function explainAttach(error: unknown, started: StartedSandbox, driver: string): Promise<unknown> {
+  if (!(error instanceof BulkheadError) || error.code === "ABORTED") return error;
+  const ended = await within(started.ended, LAST_WORDS_MS);
+  if (ended === undefined) return error;
+  const log = ended.log.trim().split("\n").at(-1)?.slice(0, SHOWN_LOG_CHARS) ?? "";
+  const how = ended.signal === null ? `exit code ${ended.code}` : signalName(ended.signal);
+  return new BulkheadError("RUNTIME_FAILED", {
+    what: `${driver} started a sandbox whose agent ended at once`,
+    why: log === "" ? `it ended with ${how} and said nothing` : `it ended with ${how}: ${log}`,
+    details: { ...ended },
+    cause: error,
+  });
+}
+
+/** Undone once, whoever comes first: the caller, the sandbox's own end or a broken protocol. */
+function releaser(
+  started: StartedSandbox,
+  held: AsyncDisposable,
+): { readonly release: () => Promise<void>; readonly released: Promise<void> } {
+  const released = Promise.withResolvers<void>();
+  let running: Promise<void> | undefined;
+  const act = async (): Promise<void> => {
+    try {
+      await started.release();
+    } finally {
+      await held[Symbol.asyncDispose]();
+      released.resolve();
+    }
+  };
+  return { release: () => (running ??= act()), released: released.promise };
+}
+
+/**
+ * Attaches to the agent of a sandbox that was started, and takes over what it holds.
+ * @throws BulkheadError RUNTIME_FAILED, CHANNEL_PROTOCOL, CHANNEL_CLOSED, ABORTED; nothing is left then, `held` neither.
+ */
+export async function attachSandbox(started: StartedSandbox, options: AttachOptions): Promise<Sandbox> {
+  const { plan, driver, signal } = options;
+  await using stack = new AsyncDisposableStack();
+  const { release, released } = releaser(started, options.held);
+  stack.defer(release);
+  let channel: Channel;
+  try {
+    channel = await Channel.attach({
+      readable: started.channel.readable,
+      writable: started.channel.writable,
+      fresh: true,
+      configure: configureFor(plan),
+      onBroken: () => void release().catch(() => undefined),
+      ...(signal !== undefined && { signal }),
+    });
+  } catch (error) {
+    throw await explainAttach(error, started, driver.name);
+  }
+  const byItself = started.ended.then(endOf);
+  const byUs = released.then((): SandboxEnd => ({ code: null, signal: "SIGKILL", oomKilled: false }));
+  // What is under way fails by the channel's own end of file, which carries the reason, before the rest is undone.
+  void byItself
+    .then(() => within(channel.closed, LAST_WORDS_MS))
+    .then(release)
+    .catch(() => undefined);
+  stack.move();
+  return new Sandbox({ id: started.instance.id, plan, channel, ended: Promise.race([byItself, byUs]), release });
+}
