@@ -11,6 +11,8 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+/// What every terminal library knows; a program at a terminal of no kind draws nothing.
+const DEFAULT_TERM: &str = "xterm-256color";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Directories of PATH that are searched.
 const SEARCHED_MAX: usize = 64;
@@ -42,7 +44,7 @@ impl Task for Start {
         let request = &self.request;
         check(request)?;
         let user = resolve(&request.user, &self.surroundings.default_user, &self.surroundings.databases)?;
-        let env = environment(&user, &self.surroundings.env, &request.env)?;
+        let env = environment(&user, &self.surroundings.env, &request.env, request.pty)?;
         let cwd = match request.cwd.as_slice() {
             [] => user.home.clone(),
             [b'/', ..] => request.cwd.clone(),
@@ -117,7 +119,7 @@ fn strings(list: &[Vec<u8>], what: &str) -> Outcome<Vec<CString>> {
 }
 
 /// Later settings of a variable replace earlier ones.
-fn environment(user: &User, configured: &[Vec<u8>], wanted: &[Vec<u8>]) -> Outcome<Vec<Vec<u8>>> {
+fn environment(user: &User, configured: &[Vec<u8>], wanted: &[Vec<u8>], terminal: bool) -> Outcome<Vec<Vec<u8>>> {
     let named = |name: &str, value: &[u8]| [name.as_bytes(), b"=", value].concat();
     let mut env: Vec<Vec<u8>> = vec![
         named("PATH", DEFAULT_PATH.as_bytes()),
@@ -125,6 +127,9 @@ fn environment(user: &User, configured: &[Vec<u8>], wanted: &[Vec<u8>]) -> Outco
         named("USER", user.name.as_bytes()),
         named("LOGNAME", user.name.as_bytes()),
     ];
+    if terminal {
+        env.push(named("TERM", DEFAULT_TERM.as_bytes()));
+    }
     let mut place: std::collections::HashMap<Vec<u8>, usize> = std::collections::HashMap::new();
     for (index, variable) in env.iter().enumerate() {
         place.insert(key(variable).unwrap_or_default().to_vec(), index);

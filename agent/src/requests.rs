@@ -218,7 +218,9 @@ impl Agent {
         let Some(Stream { kind: Kind::Process(serial), .. }) = self.streams.get(&id) else { return };
         let Some(process) = self.processes.get(serial).filter(|process| process.pty) else { return };
         if let Some(master) = &process.sources[0].fd {
-            let _ = tty::resize(master, rows, cols);
+            if tty::resize(master, rows, cols).is_ok() && process.exit.is_none() {
+                tty::tell_resized(master, process.pid as i32);
+            }
         }
     }
 

@@ -17,6 +17,9 @@ pub const STDERR_TAIL_BYTES: usize = 4096;
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How often a waiting thread looks whether its request was called off.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
+/// A runtime that is called off is let finish: killed half-way, what it has forked into a session of its own goes on
+/// making files and is in no control group yet. Ten times what the slowest start takes.
+const CALLED_OFF_GRACE: Duration = Duration::from_secs(2);
 
 pub struct Output {
     pub ended: Ended,
@@ -146,6 +149,7 @@ pub fn run(
     drop((stdin, stdout, stderr));
 
     let deadline = Instant::now() + Duration::from_millis(program.timeout_ms);
+    let mut called_off: Option<Instant> = None;
     let mut stopped = None;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -161,12 +165,12 @@ pub fn run(
             reaper.reap_all();
             break;
         }
-        if stopped.is_none() && (left.is_zero() || cancelled.load(Ordering::Relaxed)) {
-            stopped = Some(if left.is_zero() {
-                "took longer than it may"
-            } else {
-                "was called off"
-            });
+        if cancelled.load(Ordering::Relaxed) && called_off.is_none() {
+            called_off = Some(Instant::now());
+        }
+        let out_of_grace = called_off.is_some_and(|since| since.elapsed() > CALLED_OFF_GRACE);
+        if stopped.is_none() && (left.is_zero() || out_of_grace) {
+            stopped = Some(if left.is_zero() { "took longer than it may" } else { "was called off" });
             sys::kill_group(child.pid);
         }
     }

@@ -58,6 +58,10 @@ impl WatchTask {
         let (user, _acting) = self.asker.act()?;
         let path = absolute(&self.request.path, user)?;
         let doing = || format!("cannot watch {}", shown(&path));
+        // gVisor's kernel lets everyone watch what they may not read.
+        if let Err(refused @ Errno(libc::EACCES)) = files::open(At::HERE, &path, libc::O_RDONLY | libc::O_DIRECTORY, 0) {
+            return Err(Failure::of(refused, doing()));
+        }
         let inotify = poll::inotify().doing(doing)?;
         let watch = poll::inotify_add(&inotify, &path, mask() & !libc::IN_DONT_FOLLOW).doing(doing)?;
         self.paths.insert(watch, path.clone());

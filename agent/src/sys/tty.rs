@@ -43,6 +43,17 @@ pub fn resize(master: &OwnedFd, rows: u16, cols: u16) -> Result<()> {
     check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) } as i64).map(drop)
 }
 
+/// Tells the programs of `leader`'s session about a new size. gVisor's kernel keeps the size and tells nobody; where the
+/// kernel has told, this second signal meets the first.
+pub fn tell_resized(master: &OwnedFd, leader: i32) {
+    let mut group: libc::pid_t = 0;
+    // SAFETY: the kernel fills one integer; then integers only.
+    unsafe {
+        let known = libc::ioctl(master.as_raw_fd(), libc::TIOCGPGRP, &raw mut group) == 0 && group > 1;
+        libc::kill(if known { -group } else { -leader }, libc::SIGWINCH);
+    }
+}
+
 /// The byte that ends the input, and whether the terminal gathers lines (then a begun line needs it twice).
 pub fn end_of_input(master: &OwnedFd) -> (u8, bool) {
     const DEFAULT: u8 = 4;

@@ -23,6 +23,8 @@ import { openSandbox } from "./sandbox/open.ts";
 import { Keeper } from "./system/keeper.ts";
 
 export interface EngineOptions extends Directories {
+  /** Only these drivers, by name (`container/runc`): for a test of one, or a host that must not use another. Default: all. */
+  readonly drivers?: readonly string[];
   /** Aborts the opening. */
   readonly signal?: AbortSignal;
 }
@@ -82,14 +84,14 @@ export class Engine implements AsyncDisposable {
     this.images = new ImageStore(host.paths.state);
   }
 
-  /** @throws BulkheadError HOST_NOT_ROOT, HOST_UNSUPPORTED, HOST_RESOURCE, ABORTED, SPEC_INVALID (a path not absolute). */
+  /** @throws BulkheadError HOST_NOT_ROOT, HOST_UNSUPPORTED, HOST_RESOURCE, ABORTED, SPEC_INVALID (a path not absolute, an unknown driver). */
   static async open(options: EngineOptions = {}): Promise<Engine> {
     refuseWithoutRoot();
     const { signal } = options;
     if (isAborted(signal)) throw aborted("opening the engine", signal);
     try {
       const host = await gatherFacts(configOf(options), signal);
-      return new Engine(host, await loadDrivers(host));
+      return new Engine(host, chosen(await loadDrivers(host), options.drivers));
     } catch (error) {
       // What was thrown may be the signal's own reason, of whatever class.
       throw isAborted(signal) ? aborted("opening the engine", signal) : error;
@@ -216,6 +218,16 @@ export class Engine implements AsyncDisposable {
     const keeper = await this.#keeper?.catch(() => undefined);
     await keeper?.[Symbol.asyncDispose]();
   }
+}
+
+function chosen(all: readonly Driver[], names: readonly string[] | undefined): readonly Driver[] {
+  if (names === undefined) return all;
+  const unknown = names.find((name) => !all.some((driver) => driver.name === name));
+  if (unknown === undefined) return all.filter((driver) => names.includes(driver.name));
+  throw new BulkheadError("SPEC_INVALID", {
+    what: `there is no driver ${JSON.stringify(unknown)}`,
+    next: `name one of ${all.map((driver) => driver.name).join(", ")}`,
+  });
 }
 
 function timeLimit(timeoutMs: number): BulkheadError {

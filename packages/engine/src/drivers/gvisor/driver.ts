@@ -1,4 +1,4 @@
-import type { Plan, Step } from "@bulkhead/contract";
+import { BulkheadError, type Plan, type Step } from "@bulkhead/contract";
 import { AGENT_INSIDE, type HostFacts } from "../../host/facts.ts";
 import type { ResolvedSpec } from "../../policy/resolve.ts";
 import type { Availability, Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
@@ -62,7 +62,18 @@ function locate(host: HostFacts): Availability {
   return { ok: true, runtime, notes: [] };
 }
 
+/** The Sentry behaves as if no_new_privs were always set: set-user-id bits mean nothing, and sudo refuses to start. */
+function refuseSetuid(spec: ResolvedSpec, runtime: Runtime): void {
+  if (!spec.allowSetuid) return;
+  throw new BulkheadError("LEVEL_UNAVAILABLE", {
+    what: "set-user-id programs cannot be had at gvisor",
+    why: `runsc ${runtime.version} never lets a program raise its privileges`,
+    next: "run the command as root (--user root), which needs no set-user-id program",
+  });
+}
+
 function plan(spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: HostFacts): Plan {
+  refuseSetuid(spec, runtime);
   const writable = spec.mounts.filter((mount) => !mount.readOnly);
   return {
     version: 1,
@@ -73,7 +84,7 @@ function plan(spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: Hos
     boundary: {
       namespaces: ["pid", "mnt", "net", "ipc", "uts", "user"],
       userNamespace: true,
-      noNewPrivileges: false,
+      noNewPrivileges: true,
       capabilitiesRoot: CAPABILITIES,
       capabilitiesUser: [],
       seccomp: null,
@@ -188,7 +199,7 @@ export function gvisorDriver(): Driver {
     level: "gvisor",
     name: "gvisor/runsc",
     capabilities: {
-      setuidInside: true,
+      setuidInside: false,
       ownKernel: true,
       hardware: false,
       freeze: true,

@@ -1,0 +1,141 @@
+import { Readable } from "node:stream";
+import type { Options, Part } from "./options.ts";
+import type { Peer, Standing } from "./peer.ts";
+import { PYTHON, TRUE } from "./peer.ts";
+import { type Entry, interleave, type Series } from "./schedule.ts";
+
+const MIB = 1024 * 1024;
+/** Long enough that starting the program does not count. */
+const THROUGHPUT_BYTES = 256 * MIB;
+const QUICK_THROUGHPUT_BYTES = 64 * MIB;
+const BLOCK_BYTES = MIB;
+
+export interface Column {
+  /** Key in the series' values. */
+  readonly key: string;
+  readonly title: string;
+  readonly unit: "ms" | "MiB/s" | "MiB";
+  readonly p95: boolean;
+}
+
+export interface Result {
+  readonly part: Part;
+  readonly title: string;
+  readonly columns: readonly Column[];
+  readonly series: readonly Series[];
+}
+
+export interface Bench {
+  readonly options: Options;
+  readonly signal: AbortSignal;
+  readonly progress: (text: string) => void;
+}
+
+const ms = (key: string, title: string): Column => ({ key, title, unit: "ms", p95: true });
+
+const COLD: readonly Column[] = [ms("trueDone", "true done"), ms("pythonFirst", "python first byte"), ms("pythonDone", "python done")];
+const EXEC: readonly Column[] = [ms("trueDone", "true"), ms("pythonDone", "python")];
+
+function coldEntry(peer: Peer): Entry[] {
+  const { cold } = peer;
+  if (cold === null) return [];
+  const run = async (): Promise<Record<string, number>> => {
+    const one = await cold(TRUE);
+    const two = await cold(PYTHON);
+    return { trueDone: one.doneMs, pythonFirst: two.firstMs, pythonDone: two.doneMs };
+  };
+  return [{ name: peer.name, run }];
+}
+
+export async function measureCold(bench: Bench, part: "cold" | "cli", title: string, peers: readonly Peer[]): Promise<Result> {
+  const rounds = bench.options.quick ? 5 : 21;
+  const series = await interleave(peers.flatMap(coldEntry), { ...bench, rounds, warmups: 2 });
+  return { part, title, columns: COLD, series };
+}
+
+/** Runs `use` with one standing sandbox of each peer that has them; one that cannot be made is a failed row. */
+async function withStanding<T>(
+  bench: Bench,
+  peers: readonly Peer[],
+  use: (all: readonly { readonly peer: Peer; readonly box: Standing }[], failed: readonly Series[]) => Promise<T>,
+): Promise<T> {
+  await using stack = new AsyncDisposableStack();
+  const all: { peer: Peer; box: Standing }[] = [];
+  const failed: Series[] = [];
+  for (const peer of peers) {
+    if (peer.stand === null) continue;
+    bench.signal.throwIfAborted();
+    bench.progress(`starting ${peer.name}`);
+    try {
+      all.push({ peer, box: stack.use(await peer.stand()) });
+    } catch (error) {
+      failed.push({ name: peer.name, values: {}, busy: 0, failure: String(error) });
+    }
+  }
+  return await use(all, failed);
+}
+
+export async function measureExec(bench: Bench, peers: readonly Peer[]): Promise<Result> {
+  return await withStanding(bench, peers, async (all, failed) => {
+    const entries = all.map(({ peer, box }) => ({
+      name: peer.name,
+      run: async () => {
+        const one = await box.exec(TRUE);
+        const two = await box.exec(PYTHON);
+        return { trueDone: one.doneMs, pythonDone: two.doneMs };
+      },
+    }));
+    const series = await interleave(entries, { ...bench, rounds: bench.options.quick ? 10 : 51, warmups: 3 });
+    return { part: "exec", title: "a program in a running sandbox", columns: EXEC, series: [...series, ...failed] };
+  });
+}
+
+function blocks(bytes: number): Readable {
+  const block = Buffer.alloc(BLOCK_BYTES, "x");
+  function* all(): Generator<Buffer> {
+    for (let sent = 0; sent < bytes; sent += BLOCK_BYTES) yield block.subarray(0, Math.min(BLOCK_BYTES, bytes - sent));
+  }
+  return Readable.from(all(), { objectMode: false });
+}
+
+export async function measureThroughput(bench: Bench, peers: readonly Peer[]): Promise<Result> {
+  const bytes = bench.options.quick ? QUICK_THROUGHPUT_BYTES : THROUGHPUT_BYTES;
+  const rate = (milliseconds: number): number => bytes / MIB / (milliseconds / 1000);
+  return await withStanding(bench, peers, async (all, failed) => {
+    const entries = all.map(({ peer, box }) => ({
+      name: peer.name,
+      run: async () => {
+        const output = rate(await box.pullOutput(bytes));
+        const write = rate(await box.writeFile(bytes, blocks(bytes)));
+        return { output, write, read: rate(await box.readFile(bytes)) };
+      },
+    }));
+    const series = await interleave(entries, { ...bench, rounds: bench.options.quick ? 2 : 5, warmups: 1 });
+    const columns: Column[] = [
+      { key: "output", title: "stdout", unit: "MiB/s", p95: false },
+      { key: "write", title: "file write", unit: "MiB/s", p95: false },
+      { key: "read", title: "file read", unit: "MiB/s", p95: false },
+    ];
+    return { part: "throughput", title: `bytes through the boundary, ${bytes / MIB} MiB each`, columns, series: [...series, ...failed] };
+  });
+}
+
+export async function measureMemory(bench: Bench, peers: readonly Peer[]): Promise<Result> {
+  return await withStanding(bench, peers, async (all, failed) => {
+    const entries = all
+      .filter(({ peer }) => peer.name !== "bare process")
+      .map(({ peer, box }) => ({
+        name: peer.name,
+        run: async () => {
+          const { pssBytes, chargedBytes } = await box.memory();
+          return { pss: pssBytes / MIB, charged: chargedBytes / MIB };
+        },
+      }));
+    const series = await interleave(entries, { ...bench, rounds: 3, warmups: 0 });
+    const columns: Column[] = [
+      { key: "pss", title: "PSS of its processes", unit: "MiB", p95: false },
+      { key: "charged", title: "charged to its group", unit: "MiB", p95: false },
+    ];
+    return { part: "memory", title: "an idle sandbox", columns, series: [...series, ...failed] };
+  });
+}

@@ -1,0 +1,89 @@
+import type { Step } from "@bulkhead/contract";
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { Lab } from "../lab.ts";
+import { chargedTo, processesNaming, processesOf, pssOf, writeJson } from "../lab.ts";
+import type { Peer, Standing, Work } from "../peer.ts";
+import { output, timeProgram } from "../timing.ts";
+import { standing } from "./command.ts";
+
+/** The part of an OCI runtime configuration that the bench changes; the rest goes through as it is. */
+export interface OciConfig {
+  readonly process: { readonly args: readonly string[] };
+  readonly root: { readonly path: string; readonly readonly?: boolean };
+  readonly linux: { readonly cgroupsPath?: string };
+}
+
+export interface Runtime {
+  /** Row of the table. */
+  readonly name: string;
+  /** The program and its flags, without root directory and verb. */
+  readonly command: readonly string[];
+  readonly config: OciConfig;
+  readonly env?: NodeJS.ProcessEnv;
+}
+
+/** The configuration and the command our own driver would use, taken from its steps. */
+export function borrow(steps: readonly Step[]): { readonly config: OciConfig; readonly command: readonly string[] } {
+  const file = steps.find((step) => step.op === "file" && step.path.endsWith("/config.json"));
+  const run = steps.findLast((step) => step.op === "run");
+  if (file?.op !== "file" || run?.op !== "run") throw new Error("the driver's steps hold no OCI configuration");
+  const verb = run.argv.indexOf("run");
+  const flags = run.argv.slice(0, verb).filter((word, i, all) => word !== "--root" && all[i - 1] !== "--root" && !word.startsWith("--root="));
+  return { config: JSON.parse(file.content) as OciConfig, command: flags };
+}
+
+/** An OCI runtime run by hand with exactly the configuration our driver gives it. */
+export function ociPeer(lab: Lab, rootfs: string, runtime: Runtime): Peer {
+  const env = runtime.env === undefined ? {} : { env: runtime.env };
+  const bundle = async (id: string, argv: readonly string[]): Promise<string> => {
+    const path = await lab.path("bundles", id);
+    const { config } = runtime;
+    await writeJson(join(path, "config.json"), {
+      ...config,
+      process: { ...config.process, args: argv },
+      root: { ...config.root, path: rootfs },
+      linux: { ...config.linux, cgroupsPath: join(lab.cgroup, id) },
+    });
+    await mkdir(join(path, "state"), { recursive: true });
+    return path;
+  };
+  const flags = (path: string): string[] => [...runtime.command, "--root", join(path, "state")];
+  return {
+    name: runtime.name,
+    cold: async (work: Work) => {
+      const id = lab.id();
+      const path = await bundle(id, work.argv);
+      try {
+        return await timeProgram([...flags(path), "run", "--bundle", path, id], { ...env, expect: work.expect });
+      } finally {
+        await rm(path, { recursive: true, force: true });
+      }
+    },
+    stand: async (): Promise<Standing> => {
+      const id = lab.id();
+      const path = await bundle(id, ["/bin/sleep", "1000000"]);
+      const end = async (): Promise<void> => {
+        await output([...flags(path), "delete", "--force", id], runtime.env);
+        await rm(path, { recursive: true, force: true });
+      };
+      lab.defer(() => end().catch(() => undefined));
+      await startDetached([...flags(path), "run", "--detach", "--bundle", path, id], runtime.env);
+      return standing({
+        exec: (argv) => [...flags(path), "exec", id, ...argv],
+        ...env,
+        file: "/tmp/bench-file",
+        memory: async () => {
+          const inside = await processesOf(`${lab.cgroup}/${id}`);
+          return { pssBytes: await pssOf([...inside, ...(await processesNaming(id))]), chargedBytes: await chargedTo(inside[0] ?? 0) };
+        },
+        end,
+      });
+    },
+  };
+}
+
+/** The container inherits the runtime's streams; pipes would stay open, and reading them would never end. */
+async function startDetached(argv: readonly string[], env: NodeJS.ProcessEnv | undefined): Promise<void> {
+  await output(["/bin/sh", "-c", '"$@" < /dev/null > /dev/null 2> /dev/null', "sh", ...argv], env);
+}

@@ -1,0 +1,31 @@
+import type { Check } from "../check.ts";
+import { boundaryChecks } from "./boundary.ts";
+import { crashChecks } from "./crash.ts";
+import { dialChecks } from "./dial.ts";
+import { enduranceChecks } from "./endurance.ts";
+import { execChecks } from "./exec.ts";
+import { fileChecks } from "./files.ts";
+import { limitChecks } from "./limits.ts";
+import { planChecks } from "./plan.ts";
+import { processChecks } from "./processes.ts";
+import { ptyChecks } from "./pty.ts";
+import { storageChecks } from "./storage.ts";
+import { streamChecks } from "./streams.ts";
+import { watchChecks } from "./watch.ts";
+
+/** In the order they run: what others rest on first, what takes longest last. */
+export const CHECKS: readonly Check[] = [
+  ...execChecks,
+  ...streamChecks,
+  ...ptyChecks,
+  ...processChecks,
+  ...fileChecks,
+  ...watchChecks,
+  ...dialChecks,
+  ...boundaryChecks,
+  ...planChecks,
+  ...storageChecks,
+  ...limitChecks,
+  ...crashChecks,
+  ...enduranceChecks,
+];

@@ -1,0 +1,39 @@
+import type { SpecInput } from "@bulkhead/contract";
+import type { Box } from "./box.ts";
+
+/** A spec without the choice of level and driver, which the target makes. */
+export type BoxSpec = Omit<SpecInput, "isolation" | "trust" | "hardware">;
+
+export interface Traits {
+  /** `null`: there is no boundary at all, and every isolation check must fail. */
+  readonly level: "container" | "gvisor" | "microvm" | null;
+  /** sudo raises privileges inside without being asked for in the spec. */
+  readonly setuidInside: boolean;
+  readonly ownKernel: boolean;
+}
+
+/** Where one open engine and its sandboxes can be found from outside; for the checks that look for what was left behind. */
+export interface Outside {
+  readonly enginePid: number;
+  keeperPid(): number;
+  readonly runDirectory: string;
+  readonly stateDirectory: string;
+}
+
+export interface OpenTarget extends AsyncDisposable {
+  create(spec?: BoxSpec, signal?: AbortSignal): Promise<Box>;
+  /** null at the reference, which has neither engine nor keeper. */
+  readonly outside: Outside | null;
+  /** What the plan says it enforces, or null where there is no plan. */
+  plan(spec?: BoxSpec): Promise<import("@bulkhead/contract").Plan | null>;
+}
+
+export type Availability = { readonly ok: true } | { readonly ok: false; readonly reason: string };
+
+export interface Target {
+  readonly name: string;
+  readonly traits: Traits;
+  available(): Promise<Availability>;
+  /** @param roots fresh run directory for this opening; the same one again finds what an earlier opening left. */
+  open(roots?: { readonly run: string }): Promise<OpenTarget>;
+}

@@ -1,0 +1,46 @@
+import { Engine } from "@bulkhead/engine";
+import type { SpecInput } from "@bulkhead/contract";
+import { rm } from "node:fs/promises";
+import { freshDirectory, keeperOf } from "../host.ts";
+import type { BoxSpec, OpenTarget, Target, Traits } from "../target.ts";
+import { boxOf } from "./adapt.ts";
+import { config } from "./config.ts";
+
+/** A driver of the engine, asked for by name: another one of the same level in its place would be tested twice. */
+export function driver(name: string, traits: Traits & { readonly level: "container" | "gvisor" }): Target {
+  const options = { ...(config.state === undefined ? {} : { state: config.state }), drivers: [name] };
+  const full = (spec: BoxSpec): SpecInput => ({ ...spec, isolation: traits.level });
+  return {
+    name,
+    traits,
+    available: async () => {
+      await using engine = await Engine.open(options);
+      const [candidate] = engine.candidates;
+      if (candidate === undefined) return { ok: false, reason: `the engine has no driver ${name}` };
+      const { availability } = candidate;
+      return availability.ok ? { ok: true } : { ok: false, reason: `${availability.reason}; ${availability.remedy}` };
+    },
+    open: async (roots): Promise<OpenTarget> => {
+      const run = roots?.run ?? (await freshDirectory("conformance-run-"));
+      const engine = await Engine.open({ ...options, run });
+      return {
+        create: async (spec = {}, signal) => {
+          const sandbox = await engine.create(full(spec), signal === undefined ? {} : { signal });
+          if (sandbox.plan.driver !== name) throw new Error(`${sandbox.plan.driver} made the sandbox, not ${name}`);
+          return boxOf(sandbox);
+        },
+        outside: {
+          enginePid: process.pid,
+          keeperPid: () => keeperOf(process.pid, run),
+          runDirectory: run,
+          stateDirectory: engine.host.paths.state,
+        },
+        plan: async (spec = {}) => (await engine.explain(full(spec))).plan,
+        [Symbol.asyncDispose]: async () => {
+          await engine[Symbol.asyncDispose]();
+          if (roots === undefined) await rm(run, { recursive: true, force: true });
+        },
+      };
+    },
+  };
+}
