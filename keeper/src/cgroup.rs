@@ -111,8 +111,16 @@ impl Hierarchies {
 
     /// Removes an empty parent; leaves it when others still use it.
     pub fn remove_empty(&self, group: &str) {
+        // A group whose children have just gone is busy for a moment.
+        const TRIES: u32 = 50;
+        const PAUSE: Duration = Duration::from_millis(2);
         for dir in self.dirs(group) {
-            let _ = fs::remove_dir(dir);
+            for _ in 0..TRIES {
+                if fs::remove_dir(&dir).is_ok() || !subgroups(&dir).is_empty() {
+                    break;
+                }
+                thread::sleep(PAUSE);
+            }
         }
     }
 }
