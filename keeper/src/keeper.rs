@@ -233,7 +233,7 @@ impl Keeper {
         }
         live.got.helpers.clear();
         live.namespace = None;
-        let removed = paths::remove_tree(&self.engine_dir, id);
+        let removed = remove_patiently(&self.engine_dir, id);
         result.and(removed).map_err(|error| {
             Failure::from(error).at(&format!("sandbox {id} is not fully removed"))
         })?;
@@ -293,4 +293,17 @@ impl Keeper {
         }
         drop(lock);
     }
+}
+
+/// A runtime that had to be killed may leave a process that makes one more file while its directory is being removed.
+fn remove_patiently(above: &std::path::Path, name: &str) -> std::io::Result<()> {
+    const TRIES: u32 = 50;
+    const BETWEEN: std::time::Duration = std::time::Duration::from_millis(20);
+    for _ in 1..TRIES {
+        match paths::remove_tree(above, name) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOTEMPTY) => thread::sleep(BETWEEN),
+            result => return result,
+        }
+    }
+    paths::remove_tree(above, name)
 }

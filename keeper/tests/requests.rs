@@ -48,6 +48,23 @@ fn a_start_that_hangs_is_called_off_by_release_and_by_its_own_time() {
     let error = keeper.acquire(&instance, hang(100)).unwrap_err();
     assert_eq!(error["errno"], json!("ETIMEDOUT"));
 
+    // Also what it has put into a session of its own, outside every control group.
+    let instance = keeper.reserve();
+    let note = run.join("stray");
+    let script = format!(
+        "setsid sh -c 'echo $$ > {}; exec sleep 1000' & sleep 1000",
+        note.display()
+    );
+    let stray = json!([{"op": "run", "argv": ["/bin/sh", "-c", script], "timeoutMs": 500}]);
+    assert!(keeper.acquire(&instance, stray).is_err());
+    let pid = std::fs::read_to_string(&note)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    eventually("the stray's end", || !lives(pid));
+    std::fs::remove_file(&note).unwrap();
+
     let (stuck, other) = (keeper.reserve(), keeper.reserve());
     let acquire =
         keeper.send(json!({"op": "acquire", "instance": stuck["id"], "steps": hang(60_000)}));
