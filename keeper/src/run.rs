@@ -170,8 +170,12 @@ pub fn run(
         }
         let out_of_grace = called_off.is_some_and(|since| since.elapsed() > CALLED_OFF_GRACE);
         if stopped.is_none() && (left.is_zero() || out_of_grace) {
-            stopped = Some(if left.is_zero() { "took longer than it may" } else { "was called off" });
-            sys::kill_group(child.pid);
+            stopped = Some(if left.is_zero() {
+                "took longer than it may"
+            } else {
+                "was called off"
+            });
+            kill_tree(child.pid);
         }
     }
     let ended = child.ended.recv().unwrap_or(Ended::UNKNOWN);
@@ -193,4 +197,32 @@ pub fn run(
             stderr: err.kept,
         }),
     }
+}
+
+/// Kills a program that must not go on, with all it has started, also in sessions of their own: those are found through
+/// their parents, as long as these live. Stopped first, so that none of them starts another meanwhile.
+fn kill_tree(root: libc::pid_t) {
+    /// A runtime starts a handful; more is not worth chasing through a list that changes.
+    const MAX_PROCESSES: usize = 256;
+    let mut found = vec![root];
+    let mut at = 0;
+    while at < found.len() && found.len() < MAX_PROCESSES {
+        sys::stop(found[at]);
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", found[at]));
+        for task in tasks.into_iter().flatten().flatten() {
+            let children = std::fs::read_to_string(task.path().join("children"));
+            let children = children.unwrap_or_default();
+            found.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|pid| pid.parse::<i32>().ok()),
+            );
+        }
+        at += 1;
+    }
+    // Parents last: until then no child's id can be reaped and given to somebody else.
+    for pid in found.iter().skip(1).rev() {
+        sys::kill(*pid);
+    }
+    sys::kill_group(root);
 }

@@ -140,6 +140,16 @@ pub fn pidfd_kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     .map(drop)
 }
 
+pub fn stop(pid: libc::pid_t) {
+    // SAFETY: plain numbers; callers name a process whose parent cannot reap it meanwhile.
+    unsafe { libc::kill(pid, libc::SIGSTOP) };
+}
+
+pub fn kill(pid: libc::pid_t) {
+    // SAFETY: as above.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+}
+
 pub fn kill_group(leader: libc::pid_t) {
     // SAFETY: plain numbers. The group of a child that is not yet reaped cannot be anybody else's.
     unsafe { libc::kill(-leader, libc::SIGKILL) };
