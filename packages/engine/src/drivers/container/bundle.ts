@@ -46,7 +46,13 @@ function mounts(plan: Plan, instance: Instance): OciMount[] {
 }
 
 /** The OCI runtime configuration that carries out `plan.boundary` and `plan.limits`. */
-export function bundle(plan: Plan, instance: Instance, host: HostFacts, section: SeccompSection): unknown {
+export function bundle(
+  plan: Plan,
+  instance: Instance,
+  host: HostFacts,
+  section: SeccompSection,
+  joinsUserns: boolean,
+): unknown {
   const capabilities = plan.boundary.capabilitiesRoot;
   const ids = [{ containerID: 0, hostID: instance.idBase, size: ID_RANGE }];
   return {
@@ -66,7 +72,10 @@ export function bundle(plan: Plan, instance: Instance, host: HostFacts, section:
     mounts: mounts(plan, instance),
     annotations: section.annotations,
     linux: {
-      namespaces: plan.boundary.namespaces.map((name) => ({ type: NAMESPACES[name] ?? name })),
+      namespaces: plan.boundary.namespaces.map((name) => ({
+        type: NAMESPACES[name] ?? name,
+        ...(name === "user" && joinsUserns ? { path: places(instance).userns } : {}),
+      })),
       uidMappings: ids,
       gidMappings: ids,
       cgroupsPath: instance.cgroup,
