@@ -31,14 +31,29 @@ pub fn is_root() -> bool {
     root
 }
 
-pub fn fresh_dir(name: &str) -> PathBuf {
-    let dir = std::env::temp_dir().join(format!(
-        "bulkhead-keeper-test-{}-{name}",
-        std::process::id()
-    ));
+/// A directory of one test, removed when the test is over.
+pub struct FreshDir(PathBuf);
+
+impl std::ops::Deref for FreshDir {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for FreshDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+pub fn fresh_dir(name: &str) -> FreshDir {
+    let name = format!("bulkhead-keeper-test-{}-{name}", std::process::id());
+    let dir = std::env::temp_dir().join(name);
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).unwrap();
-    dir
+    FreshDir(dir)
 }
 
 impl Keeper {
