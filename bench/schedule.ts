@@ -29,7 +29,12 @@ export interface ScheduleOptions {
  * entry that fails is left out from then on, and says why.
  */
 export async function interleave(entries: readonly Entry[], options: ScheduleOptions): Promise<readonly Series[]> {
-  const state = entries.map((entry) => ({ entry, values: new Map<string, number[]>(), busy: 0, failure: null as string | null }));
+  const state = entries.map((entry) => ({
+    entry,
+    values: new Map<string, number[]>(),
+    busy: 0,
+    failure: null as string | null,
+  }));
   for (let round = -options.warmups; round < options.rounds; round++) {
     // A fixed order would let one entry always follow the one that leaves the most behind.
     const turn = state.map((_, i) => state[(i + Math.max(0, round)) % state.length]).filter((one) => one !== undefined);
@@ -42,11 +47,17 @@ export async function interleave(entries: readonly Entry[], options: ScheduleOpt
         const measured = await one.entry.run();
         if (round < 0) continue;
         if (!idle) one.busy += 1;
-        for (const [name, value] of Object.entries(measured)) one.values.set(name, [...(one.values.get(name) ?? []), value]);
+        for (const [name, value] of Object.entries(measured))
+          one.values.set(name, [...(one.values.get(name) ?? []), value]);
       } catch (error) {
         one.failure = error instanceof Error ? error.message : String(error);
       }
     }
   }
-  return state.map(({ entry, values, busy, failure }) => ({ name: entry.name, values: Object.fromEntries(values), busy, failure }));
+  return state.map(({ entry, values, busy, failure }) => ({
+    name: entry.name,
+    values: Object.fromEntries(values),
+    busy,
+    failure,
+  }));
 }
