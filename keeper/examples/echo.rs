@@ -16,12 +16,7 @@ fn main() {
             std::process::exit(code.parse().unwrap_or(99));
         }
         if let Some(path) = line.strip_prefix("read ") {
-            say(&format!(
-                "{}\n",
-                std::fs::read_to_string(path)
-                    .unwrap_or_else(|error| error.to_string())
-                    .trim()
-            ));
+            say(&format!("{}\n", std::fs::read_to_string(path).unwrap_or_else(|error| error.to_string()).trim()));
             continue;
         }
         if line == "inotify" {
@@ -31,10 +26,7 @@ fn main() {
                 count += 1;
             }
             let full = std::io::Error::last_os_error().raw_os_error() == Some(libc::EMFILE);
-            say(&format!(
-                "{count}\n{}\n",
-                if full { "EMFILE" } else { "another error" }
-            ));
+            say(&format!("{count}\n{}\n", if full { "EMFILE" } else { "another error" }));
             continue;
         }
         say(&format!("{line}\n"));

@@ -18,14 +18,7 @@ fn an_engine_that_dies_leaves_nothing() {
     let run = fresh_dir("eof");
     let mut keeper = Keeper::start(&run);
     let instance = keeper.reserve();
-    let pid = pid_of(
-        &keeper
-            .acquire(
-                &instance,
-                shell_runtime(&instance, "sleep 1000 & sleep 1000"),
-            )
-            .unwrap(),
-    );
+    let pid = pid_of(&keeper.acquire(&instance, shell_runtime(&instance, "sleep 1000 & sleep 1000")).unwrap());
     assert!(lives(pid));
     let group = instance["cgroup"].as_str().unwrap().to_string();
     assert!(!cgroup_dirs(&group).is_empty());
@@ -44,25 +37,16 @@ fn a_keeper_that_is_killed_is_swept_by_the_next() {
     let run = fresh_dir("sweep");
     let mut first = Keeper::start(&run);
     let instance = first.reserve();
-    let pid = pid_of(
-        &first
-            .acquire(&instance, shell_runtime(&instance, "sleep 1000"))
-            .unwrap(),
-    );
+    let pid = pid_of(&first.acquire(&instance, shell_runtime(&instance, "sleep 1000")).unwrap());
     let mut neighbour = Keeper::start(&run);
     let kept = neighbour.reserve();
     first.child.kill().unwrap();
     first.child.wait().unwrap();
     assert!(lives(pid));
     let second = Keeper::start(&run);
-    eventually("the sweep", || {
-        !lives(pid) && !Path::new(instance["dir"].as_str().unwrap()).exists()
-    });
+    eventually("the sweep", || !lives(pid) && !Path::new(instance["dir"].as_str().unwrap()).exists());
     assert!(cgroup_dirs(instance["cgroup"].as_str().unwrap()).is_empty());
-    assert!(
-        Path::new(kept["dir"].as_str().unwrap()).exists(),
-        "a living engine's sandbox was swept"
-    );
+    assert!(Path::new(kept["dir"].as_str().unwrap()).exists(), "a living engine's sandbox was swept");
     assert!(second.end() && neighbour.end());
     assert!(empty(&run));
 }
@@ -75,11 +59,7 @@ fn sigterm_is_an_orderly_end() {
     let run = fresh_dir("term");
     let mut keeper = Keeper::start(&run);
     let instance = keeper.reserve();
-    let pid = pid_of(
-        &keeper
-            .acquire(&instance, shell_runtime(&instance, "sleep 1000"))
-            .unwrap(),
-    );
+    let pid = pid_of(&keeper.acquire(&instance, shell_runtime(&instance, "sleep 1000")).unwrap());
     unsafe { libc::kill(keeper.child.id() as i32, libc::SIGTERM) };
     assert!(keeper.child.wait().unwrap().success());
     assert!(!lives(pid) && empty(&run));
@@ -98,23 +78,12 @@ fn the_end_of_a_sandbox_is_reported_with_code_and_log() {
         ("exec sh -c 'kill -SEGV $$'", json!(null), json!(11)),
     ] {
         let instance = keeper.reserve();
-        keeper
-            .acquire(&instance, shell_runtime(&instance, body))
-            .unwrap();
+        keeper.acquire(&instance, shell_runtime(&instance, body)).unwrap();
         let event = keeper.event();
-        assert_eq!(
-            (&event["code"], &event["signal"]),
-            (&code, &signal),
-            "{event}"
-        );
+        assert_eq!((&event["code"], &event["signal"]), (&code, &signal), "{event}");
         assert_eq!(event["instance"], instance["id"]);
-        assert_eq!(
-            event["log"].as_str().unwrap().contains("oops"),
-            code == json!(7)
-        );
-        keeper
-            .ask(json!({"op": "release", "instance": instance["id"]}))
-            .unwrap();
+        assert_eq!(event["log"].as_str().unwrap().contains("oops"), code == json!(7));
+        keeper.ask(json!({"op": "release", "instance": instance["id"]})).unwrap();
         assert!(!Path::new(instance["dir"].as_str().unwrap()).exists());
     }
     assert!(keeper.end());
@@ -128,25 +97,13 @@ fn input_ends_when_the_engine_closes_its_end_and_not_before() {
     let run = fresh_dir("settled");
     let mut keeper = Keeper::start(&run);
     let instance = keeper.reserve();
-    let pid = pid_of(
-        &keeper
-            .acquire(&instance, shell_runtime(&instance, "exec cat"))
-            .unwrap(),
-    );
+    let pid = pid_of(&keeper.acquire(&instance, shell_runtime(&instance, "exec cat")).unwrap());
     std::thread::sleep(Duration::from_millis(100));
-    assert!(
-        lives(pid),
-        "input ended before the engine had opened its end"
-    );
+    assert!(lives(pid), "input ended before the engine had opened its end");
     let dir = PathBuf::from(instance["dir"].as_str().unwrap());
-    let input = fs::OpenOptions::new()
-        .write(true)
-        .open(dir.join("in"))
-        .unwrap();
+    let input = fs::OpenOptions::new().write(true).open(dir.join("in")).unwrap();
     let mut output = BufReader::new(fs::File::open(dir.join("out")).unwrap());
-    keeper
-        .ask(json!({"op": "settled", "instance": instance["id"]}))
-        .unwrap();
+    keeper.ask(json!({"op": "settled", "instance": instance["id"]})).unwrap();
     (&input).write_all(b"there and back\n").unwrap();
     let mut text = String::new();
     output.read_line(&mut text).unwrap();

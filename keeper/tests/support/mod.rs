@@ -72,17 +72,9 @@ impl Keeper {
             });
         }
         let child = command.spawn().unwrap();
-        ours.set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let lines = BufReader::new(ours.try_clone().unwrap());
-        Keeper {
-            child,
-            socket: ours,
-            lines,
-            run: run.to_path_buf(),
-            next: 0,
-            events: Vec::new(),
-        }
+        Keeper { child, socket: ours, lines, run: run.to_path_buf(), next: 0, events: Vec::new() }
     }
 
     pub fn send(&mut self, mut request: Value) -> u64 {
@@ -139,10 +131,7 @@ impl Keeper {
 pub fn eventually(what: &str, check: impl Fn() -> bool) {
     let start = Instant::now();
     while !check() {
-        assert!(
-            start.elapsed() < Duration::from_secs(15),
-            "{what} did not happen"
-        );
+        assert!(start.elapsed() < Duration::from_secs(15), "{what} did not happen");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -153,26 +142,14 @@ pub fn empty(dir: &Path) -> bool {
 
 pub fn cgroup_dirs(group: &str) -> Vec<PathBuf> {
     let mut roots = vec![PathBuf::from("/sys/fs/cgroup")];
-    roots.extend(
-        fs::read_dir("/sys/fs/cgroup")
-            .unwrap()
-            .flatten()
-            .map(|entry| entry.path()),
-    );
-    roots
-        .into_iter()
-        .map(|root| root.join(&group[1..]))
-        .filter(|dir| dir.is_dir())
-        .collect()
+    roots.extend(fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path()));
+    roots.into_iter().map(|root| root.join(&group[1..])).filter(|dir| dir.is_dir()).collect()
 }
 
 /// A "runtime" made of a shell: moves itself into the group, leaves a process behind that ignores polite signals, and
 /// writes its id.
 pub fn shell_runtime(instance: &Value, body: &str) -> Value {
-    let (dir, group) = (
-        instance["dir"].as_str().unwrap(),
-        instance["cgroup"].as_str().unwrap(),
-    );
+    let (dir, group) = (instance["dir"].as_str().unwrap(), instance["cgroup"].as_str().unwrap());
     let script = format!(
         "for root in /sys/fs/cgroup /sys/fs/cgroup/pids /sys/fs/cgroup/freezer; do
            [ -e $root/cgroup.procs ] || continue

@@ -9,31 +9,13 @@ export const MAX_STREAMS = 1024;
 export const INITIAL_CREDIT_BYTES = 262144;
 export const MAX_LIST_ITEMS = 4096;
 export const MAX_RECORD_BYTES = 65536;
-export const LANE = { in: 0, out: 1, err: 2 } as const;
-export const EntryKind = { file: 1, directory: 2, symlink: 3, fifo: 4, socket: 5, block: 6, character: 7 } as const;
-export const WatchKind = { create: 1, write: 2, remove: 3, rename: 4, chmod: 5, overflow: 6 } as const;
-export const StdinMode = { null: 0, pipe: 1 } as const;
-export const HostGone = { exit: 0, keep: 1 } as const;
-export const WriteMode = { truncate: 0, append: 1, exclusive: 2, atomic: 3 } as const;
-export const ErrorKind = {
-  invalid: 1,
-  notFound: 2,
-  exists: 3,
-  notDirectory: 4,
-  isDirectory: 5,
-  permission: 6,
-  noSpace: 7,
-  io: 8,
-  userNotFound: 9,
-  workdirNotFound: 10,
-  commandNotFound: 11,
-  commandNotExecutable: 12,
-  processNotFound: 13,
-  refused: 14,
-  limit: 15,
-  unsupported: 16,
-  notEmpty: 17,
-} as const;
+export const LANE = {"in":0,"out":1,"err":2} as const;
+export const EntryKind = {"file":1,"directory":2,"symlink":3,"fifo":4,"socket":5,"block":6,"character":7} as const;
+export const WatchKind = {"create":1,"write":2,"remove":3,"rename":4,"chmod":5,"overflow":6} as const;
+export const StdinMode = {"null":0,"pipe":1} as const;
+export const HostGone = {"exit":0,"keep":1} as const;
+export const WriteMode = {"truncate":0,"append":1,"exclusive":2,"atomic":3} as const;
+export const ErrorKind = {"invalid":1,"notFound":2,"exists":3,"notDirectory":4,"isDirectory":5,"permission":6,"noSpace":7,"io":8,"userNotFound":9,"workdirNotFound":10,"commandNotFound":11,"commandNotExecutable":12,"processNotFound":13,"refused":14,"limit":15,"unsupported":16,"notEmpty":17} as const;
 
 export interface Rlimit {
   readonly resource: number;
@@ -222,9 +204,12 @@ export function readShutdown(r: WireReader): Shutdown {
   };
 }
 export type End = Record<never, never>;
-export function writeEnd(_w: WireWriter, _m: End): void {}
+export function writeEnd(_w: WireWriter, _m: End): void {
+}
 export function readEnd(_r: WireReader): End {
-  return {};
+  return {
+
+  };
 }
 export interface Credit {
   readonly bytes: number;
@@ -238,9 +223,12 @@ export function readCredit(r: WireReader): Credit {
   };
 }
 export type Cancel = Record<never, never>;
-export function writeCancel(_w: WireWriter, _m: Cancel): void {}
+export function writeCancel(_w: WireWriter, _m: Cancel): void {
+}
 export function readCancel(_r: WireReader): Cancel {
-  return {};
+  return {
+
+  };
 }
 export interface Failed {
   readonly kind: number;
@@ -260,9 +248,12 @@ export function readFailed(r: WireReader): Failed {
   };
 }
 export type Done = Record<never, never>;
-export function writeDone(_w: WireWriter, _m: Done): void {}
+export function writeDone(_w: WireWriter, _m: Done): void {
+}
 export function readDone(_r: WireReader): Done {
-  return {};
+  return {
+
+  };
 }
 export interface Exec {
   readonly argv: readonly Uint8Array[];
@@ -402,14 +393,20 @@ export function readSignalProcess(r: WireReader): SignalProcess {
   };
 }
 export type ListProcesses = Record<never, never>;
-export function writeListProcesses(_w: WireWriter, _m: ListProcesses): void {}
+export function writeListProcesses(_w: WireWriter, _m: ListProcesses): void {
+}
 export function readListProcesses(_r: WireReader): ListProcesses {
-  return {};
+  return {
+
+  };
 }
 export type GetUsage = Record<never, never>;
-export function writeGetUsage(_w: WireWriter, _m: GetUsage): void {}
+export function writeGetUsage(_w: WireWriter, _m: GetUsage): void {
+}
 export function readGetUsage(_r: WireReader): GetUsage {
-  return {};
+  return {
+
+  };
 }
 export interface Usage {
   readonly processes: number;
@@ -646,9 +643,12 @@ export function readWatch(r: WireReader): Watch {
   };
 }
 export type Opened = Record<never, never>;
-export function writeOpened(_w: WireWriter, _m: Opened): void {}
+export function writeOpened(_w: WireWriter, _m: Opened): void {
+}
 export function readOpened(_r: WireReader): Opened {
-  return {};
+  return {
+
+  };
 }
 export interface Written {
   readonly bytes: bigint;
@@ -782,13 +782,18 @@ export type Message =
   | { readonly name: "Written"; readonly body: Written }
   | { readonly name: "MakeSymlink"; readonly body: MakeSymlink }
   | { readonly name: "DialTcp"; readonly body: DialTcp }
-  | { readonly name: "DialUnix"; readonly body: DialUnix };
+  | { readonly name: "DialUnix"; readonly body: DialUnix }
+  ;
 
 export const TO_AGENT = new Set<number>([
   2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65,
 ]);
-export const TO_HOST = new Set<number>([1, 3, 16, 17, 18, 20, 21, 34, 37, 41, 51, 59, 60]);
-export const OPENS = new Set<number>([32, 33, 38, 39, 40, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65]);
+export const TO_HOST = new Set<number>([
+  1, 3, 16, 17, 18, 20, 21, 34, 37, 41, 51, 59, 60,
+]);
+export const OPENS = new Set<number>([
+  32, 33, 38, 39, 40, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65,
+]);
 
 export function writeMessage(w: WireWriter, message: Message): number {
   switch (message.name) {
