@@ -15,7 +15,7 @@ test("figures have three digits", () => {
     "1.23",
     "12.3",
     "123",
-    "1234",
+    "1235",
     "0",
   ]);
   expect(figure(Number.NaN)).toBe("-");

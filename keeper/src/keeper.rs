@@ -240,6 +240,7 @@ impl Keeper {
             eprintln!("bulkhead-keeper: {error}");
         }
         self.hierarchies.remove_empty(PREFIX);
+        self.reaper.reap_all();
         // Anything a failed release has left keeps the directory, for the next start's sweep.
         let _ = fs::remove_file(self.engine_dir.join(crate::sweep::LOCK));
         if fs::remove_dir(&self.engine_dir).is_err() {

@@ -23,7 +23,8 @@ fn an_engine_that_dies_leaves_nothing() {
     let group = instance["cgroup"].as_str().unwrap().to_string();
     assert!(!cgroup_dirs(&group).is_empty());
     assert!(keeper.end());
-    assert!(!lives(pid));
+    // What the keeper did not reap itself goes to process 1, which may take its time.
+    eventually("the end of its process", || !lives(pid));
     assert!(cgroup_dirs(&group).is_empty());
     assert!(cgroup_dirs(group.rsplit_once('/').unwrap().0).is_empty());
     assert!(empty(&run));
@@ -62,7 +63,8 @@ fn sigterm_is_an_orderly_end() {
     let pid = pid_of(&keeper.acquire(&instance, shell_runtime(&instance, "sleep 1000")).unwrap());
     unsafe { libc::kill(keeper.child.id() as i32, libc::SIGTERM) };
     assert!(keeper.child.wait().unwrap().success());
-    assert!(!lives(pid) && empty(&run));
+    eventually("the end of its process", || !lives(pid));
+    assert!(empty(&run));
 }
 
 #[test]

@@ -148,6 +148,7 @@ pub fn cgroup_dirs(group: &str) -> Vec<PathBuf> {
 
 /// A "runtime" made of a shell: moves itself into the group, leaves a process behind that ignores polite signals, and
 /// writes its id.
+/// It ends by exec, since dash reaps its children after a builtin, and then nobody could say how they ended.
 pub fn shell_runtime(instance: &Value, body: &str) -> Value {
     let (dir, group) = (instance["dir"].as_str().unwrap(), instance["cgroup"].as_str().unwrap());
     let script = format!(
@@ -155,7 +156,7 @@ pub fn shell_runtime(instance: &Value, body: &str) -> Value {
            [ -e $root/cgroup.procs ] || continue
            mkdir -p $root{group}/inner && echo $$ > $root{group}/inner/cgroup.procs
          done
-         exec 3<&0; (trap '' TERM HUP INT; {body}) <&3 & echo $! > {dir}/pid"
+         exec 3<&0; (trap '' TERM HUP INT; {body}) <&3 & exec /bin/echo $! > {dir}/pid"
     );
     json!([
         {"op": "cgroup", "path": group},
