@@ -1,0 +1,76 @@
+//! The agent as process 1 of its own kernel: what the host does for a container, done from inside a virtual machine.
+//!
+//! `start` knows no image, so that one booted guest can be the template of every sandbox. `prepare` runs in the woken
+//! clone, once, before any other process: from then on the guest differs from all others and has its root file system.
+
+mod mounts;
+mod port;
+mod prepare;
+mod sys;
+
+pub use prepare::{prepare, Preparation};
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// On the kernel's command line after ` -- `, which makes it an argument of init.
+const GUEST_ARGUMENT: &str = "--guest";
+
+static PREPARED: AtomicBool = AtomicBool::new(false);
+
+/// What failed and the system's reason, 0 where there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestError {
+    pub what: String,
+    pub errno: i32,
+}
+
+impl GuestError {
+    fn new(what: impl Into<String>, errno: i32) -> Self {
+        Self {
+            what: what.into(),
+            errno,
+        }
+    }
+
+    fn last(what: impl Into<String>) -> Self {
+        let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+        Self::new(what, errno)
+    }
+}
+
+impl fmt::Display for GuestError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let reason = std::io::Error::from_raw_os_error(self.errno);
+        write!(f, "{}: {reason}", self.what)
+    }
+}
+
+/// True in process 1 of a virtual machine that was told so on the kernel's command line.
+pub fn is_guest() -> bool {
+    std::process::id() == 1 && std::env::args().any(|argument| argument == GUEST_ARGUMENT)
+}
+
+/// False in a template: nothing that must differ between clones (boot id, random numbers) may be read before.
+pub fn is_prepared() -> bool {
+    PREPARED.load(Ordering::Acquire)
+}
+
+/// Mounts what the kernel offers and puts the channel on file descriptors 0 and 1, the kernel's log on 2.
+pub fn start() -> Result<(), GuestError> {
+    mounts::kernel_file_systems()?;
+    sys::log_to_kernel()?;
+    sys::protect_from_oom()?;
+    sys::loopback_up()?;
+    port::open_as_stdio()
+}
+
+/// Ends the virtual machine. Without ACPI there is no power-off: QEMU runs with `-no-reboot` and ends at a reset.
+pub fn power_off() -> ! {
+    // SAFETY: no memory is passed.
+    unsafe {
+        libc::sync();
+        libc::reboot(libc::RB_AUTOBOOT);
+    }
+    std::process::abort()
+}
