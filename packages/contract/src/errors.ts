@@ -9,6 +9,7 @@ export const ERRORS = {
   POLICY_REFUSED: { exit: 120, http: 403, retryable: false },
   IMAGE_NOT_FOUND: { exit: 121, http: 404, retryable: false },
   IMAGE_INVALID: { exit: 121, http: 422, retryable: false },
+  IMAGE_IN_USE: { exit: 125, http: 409, retryable: true },
   IMAGE_BUILD_FAILED: { exit: 125, http: 500, retryable: true },
   MOUNT_INVALID: { exit: 121, http: 400, retryable: false },
   USER_NOT_FOUND: { exit: 121, http: 400, retryable: false },

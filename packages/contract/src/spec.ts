@@ -24,7 +24,10 @@ export const specSchema = z.strictObject({
   cpus: z.number().positive().max(1024).optional(),
   memoryBytes: z.int().min(MIN_MEMORY_BYTES).optional(),
   pids: z.int().min(1).max(4_194_304).optional(),
-  diskBytes: z.int().min(KIB * KIB).optional(),
+  diskBytes: z
+    .int()
+    .min(KIB * KIB)
+    .optional(),
   timeoutMs: z.int().min(1).optional(),
   mounts: z.array(mountSchema).max(64).default([]),
   network: z.literal("none").default("none"),
