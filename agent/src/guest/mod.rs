@@ -13,7 +13,7 @@ pub use prepare::{prepare, Preparation};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// On the kernel's command line after ` -- `, which makes it an argument of init.
+/// On the kernel's command line, which hands what it does not know to init; after ` -- ` QEMU's own additions would be lost.
 const GUEST_ARGUMENT: &str = "--guest";
 
 static PREPARED: AtomicBool = AtomicBool::new(false);
