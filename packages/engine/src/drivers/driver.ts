@@ -36,6 +36,8 @@ export interface Instance {
   readonly dir: string;
   /** First host id of this sandbox's own range of 65,536 user and group ids. */
   readonly idBase: number;
+  /** This sandbox's control group, by its path below each controller. */
+  readonly cgroup: string;
 }
 
 /** Host paths the image store hands to a driver. */

@@ -1,3 +1,18 @@
+import { randomBytes } from "node:crypto";
+import { copyFile, mkdir, readFile, readdir, rename, rm, stat } from "node:fs/promises";
+import { availableParallelism, totalmem } from "node:os";
+import { join } from "node:path";
+import { BulkheadError } from "@bulkhead/contract";
+import type { Runtime } from "../drivers/driver.ts";
+import type { Config } from "./config.ts";
+import { FileCache } from "./file-cache.ts";
+import { findRuntimes } from "./runtimes.ts";
+
+export type FoundRuntime =
+  | { readonly kind: "found"; readonly runtime: Runtime }
+  | { readonly kind: "absent" }
+  | { readonly kind: "broken"; readonly path: string; readonly why: string };
+
 /** What the engine knows of this machine; gathered once per process, cheap, never by starting a sandbox. */
 export interface HostFacts {
   readonly kernelRelease: string;
@@ -10,11 +25,17 @@ export interface HostFacts {
     /** `hybrid` is v1 controllers with a v2 hierarchy that holds none of them. */
     readonly mode: "v1" | "hybrid" | "v2";
     readonly controllers: readonly string[];
+    /** Swap can be limited along with memory. */
+    readonly swap: boolean;
   };
   readonly lsms: readonly string[];
   readonly namespaces: readonly string[];
   /** Hard limits of this process, by OCI name; a sandbox's rlimits cannot exceed them without CAP_SYS_RESOURCE. */
   readonly rlimits: Readonly<Record<string, { readonly soft: number; readonly hard: number }>>;
+  /** By name: crun, runc, runsc. */
+  readonly runtimes: Readonly<Record<string, FoundRuntime>>;
+  /** sha256 of our own binaries, hex; empty when the file is not there. */
+  readonly digests: { readonly agent: string; readonly keeper: string };
   readonly paths: {
     /** Lasting state: images, runtimes, caches. */
     readonly state: string;
@@ -22,5 +43,116 @@ export interface HostFacts {
     readonly run: string;
     readonly agent: string;
     readonly keeper: string;
+    /** A directory that holds only `.bulkhead/agent`: the lowest layer of every sandbox. */
+    readonly layer: string;
+  };
+}
+
+const CGROUP_ROOT = "/sys/fs/cgroup";
+/** The agent's path inside, below the layer's root. */
+export const AGENT_INSIDE = "/.bulkhead/agent";
+
+/** "Max open files   20000   20000   files" in /proc/self/limits, to OCI's names. */
+const RLIMITS: Readonly<Record<string, string>> = {
+  "Max open files": "RLIMIT_NOFILE",
+  "Max processes": "RLIMIT_NPROC",
+  "Max core file size": "RLIMIT_CORE",
+  "Max locked memory": "RLIMIT_MEMLOCK",
+  "Max msgqueue size": "RLIMIT_MSGQUEUE",
+  "Max pending signals": "RLIMIT_SIGPENDING",
+};
+
+const readLine = async (path: string): Promise<string> => (await readFile(path, "utf8")).trim();
+
+const exists = (path: string): Promise<boolean> =>
+  stat(path).then(
+    () => true,
+    () => false,
+  );
+
+async function cgroupFacts(): Promise<HostFacts["cgroup"]> {
+  const unified = join(CGROUP_ROOT, "cgroup.controllers");
+  if (await exists(unified)) {
+    const controllers = (await readLine(unified)).split(" ").filter((name) => name !== "");
+    return { mode: "v2", controllers, swap: true };
+  }
+  const lines = (await readLine("/proc/self/cgroup")).split("\n").map((line) => line.split(":")[1] ?? "");
+  const controllers = lines.flatMap((names) => names.split(",")).filter((name) => name !== "" && !name.includes("="));
+  const swap = await exists(join(CGROUP_ROOT, "memory/memory.memsw.limit_in_bytes"));
+  return { mode: lines.includes("") ? "hybrid" : "v1", controllers, swap };
+}
+
+async function rlimitFacts(): Promise<HostFacts["rlimits"]> {
+  const number = (text: string | undefined): number =>
+    text === "unlimited" ? Number.POSITIVE_INFINITY : Number(text ?? 0);
+  const found: Record<string, { soft: number; hard: number }> = {};
+  for (const line of (await readFile("/proc/self/limits", "utf8")).split("\n")) {
+    const label = line.slice(0, 26).trim();
+    const [soft, hard] = line.slice(26).trim().split(/\s+/);
+    const name = RLIMITS[label];
+    if (name !== undefined) found[name] = { soft: number(soft), hard: number(hard) };
+  }
+  return found;
+}
+
+/** Puts the agent where a mount can find it alone in a directory; done once for each agent. */
+async function prepareLayer(state: string, agent: string, digest: string): Promise<string> {
+  const layer = join(state, "layers", digest.slice(0, 16) || "no-agent");
+  if (digest === "" || (await exists(join(layer, AGENT_INSIDE)))) return layer;
+  const draft = `${layer}.${randomBytes(6).toString("hex")}`;
+  try {
+    await mkdir(join(draft, ".bulkhead"), { recursive: true, mode: 0o755 });
+    await copyFile(agent, join(draft, AGENT_INSIDE));
+    await rename(draft, layer);
+  } catch (cause) {
+    await rm(draft, { recursive: true, force: true });
+    // Another process may have been faster.
+    if (await exists(join(layer, AGENT_INSIDE))) return layer;
+    throw new BulkheadError("HOST_RESOURCE", {
+      what: `the state directory ${state} cannot be written`,
+      why: cause instanceof Error ? cause.message : String(cause),
+      next: "run as root, or set BULKHEAD_STATE to a directory you can write",
+      cause,
+    });
+  }
+  return layer;
+}
+
+/**
+ * Reads the machine. Nothing is started but an unknown runtime, for its version.
+ *
+ * @throws BulkheadError HOST_UNSUPPORTED where this is not Linux; HOST_RESOURCE when the state directory is not writable.
+ */
+export async function gatherFacts(config: Config, signal?: AbortSignal): Promise<HostFacts> {
+  if (process.platform !== "linux") {
+    throw new BulkheadError("HOST_UNSUPPORTED", {
+      what: `sandboxes cannot be made on ${process.platform}`,
+      next: "use a Linux machine or virtual machine",
+    });
+  }
+  const cache = await FileCache.open(join(config.state, "cache", "files.json"));
+  const digest = async (path: string): Promise<string> =>
+    (await exists(path)) ? (await cache.identify(path)).digest : "";
+  const [agent, keeper, runtimes] = await Promise.all([
+    digest(config.agent),
+    digest(config.keeper),
+    findRuntimes(config.state, config.searchPath, cache, signal),
+  ]);
+  const [layer] = await Promise.all([prepareLayer(config.state, config.agent, agent), cache.save()]);
+  const lsms = await readLine("/sys/kernel/security/lsm").catch(() => "");
+  return {
+    kernelRelease: await readLine("/proc/sys/kernel/osrelease"),
+    bootId: await readLine("/proc/sys/kernel/random/boot_id"),
+    arch: process.arch,
+    uid: process.getuid?.() ?? -1,
+    cpus: availableParallelism(),
+    memoryBytes: totalmem(),
+    cgroup: await cgroupFacts(),
+    lsms: lsms.split(",").filter((name) => name !== ""),
+    namespaces: (await readdir("/proc/self/ns")).filter((name) => !name.endsWith("_for_children")),
+    rlimits: await rlimitFacts(),
+    runtimes,
+    digests: { agent, keeper },
+    paths: { state: config.state, run: config.run, agent: config.agent, keeper: config.keeper, layer },
   };
 }

@@ -1,0 +1,189 @@
+//! Control groups: finding, killing, counting and removing them, in every hierarchy of the host.
+
+use std::ffi::{CStr, OsStr};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::sys;
+
+/// All our groups are below this one, in each hierarchy.
+pub const PREFIX: &str = "/bulkhead";
+/// A killed process can be held in the kernel (a slow device); after this long the group is reported as left over.
+const KILL_TIME: Duration = Duration::from_secs(10);
+/// Nested groups deeper than this are not ours and not made by any runtime.
+const MAX_DEPTH: u32 = 16;
+
+const UNIFIED: &CStr = c"/sys/fs/cgroup/unified";
+
+/// Where v1 groups are used with a v2 hierarchy beside them, covers the latter in the calling thread's mount namespace:
+/// crun refuses to run where it sees both. It also writes plain files there then, so each sandbox gets its own cover.
+pub fn cover_unified() -> io::Result<()> {
+    let point = Path::new(OsStr::from_bytes(UNIFIED.to_bytes()));
+    if point.is_dir() {
+        sys::mount(c"none", UNIFIED, c"tmpfs", 0, Some(c"size=64k,mode=555"))?;
+    }
+    Ok(())
+}
+
+/// The mounted hierarchies, as the keeper sees them.
+pub struct Hierarchies {
+    roots: Vec<PathBuf>,
+    pub unified_only: bool,
+}
+
+impl Hierarchies {
+    /// Reads the mount table; v1 and v2 roots alike.
+    pub fn read() -> io::Result<Hierarchies> {
+        let table = fs::read_to_string("/proc/self/mountinfo")?;
+        let mut roots: Vec<(PathBuf, &str)> = Vec::new();
+        for line in table.lines() {
+            let Some((left, right)) = line.split_once(" - ") else {
+                continue;
+            };
+            let kind = right.split(' ').next().unwrap_or("");
+            let Some(point) = left.split(' ').nth(4) else {
+                continue;
+            };
+            // What is mounted later on the same place covers what was there.
+            roots.retain(|(root, _)| root != Path::new(point));
+            // A hierarchy mounted somewhere else a second time is the same hierarchy.
+            if matches!(kind, "cgroup" | "cgroup2") && point.starts_with("/sys/fs/cgroup") {
+                roots.push((PathBuf::from(point), kind));
+            }
+        }
+        let unified_only = roots.iter().all(|(_, kind)| *kind == "cgroup2");
+        Ok(Hierarchies {
+            roots: roots.into_iter().map(|(root, _)| root).collect(),
+            unified_only,
+        })
+    }
+
+    /// The existing directories of `group` (which begins with `/`).
+    pub fn dirs(&self, group: &str) -> Vec<PathBuf> {
+        let inside = self.roots.iter().map(|root| root.join(&group[1..]));
+        inside.filter(|dir| dir.is_dir()).collect()
+    }
+
+    /// How often the kernel's out-of-memory killer struck in `group`.
+    pub fn oom_kills(&self, group: &str) -> u64 {
+        let files = ["memory.events", "memory.oom_control"];
+        let texts = self
+            .dirs(group)
+            .into_iter()
+            .flat_map(|dir| files.map(|file| dir.join(file)));
+        let counts = texts
+            .filter_map(|path| fs::read_to_string(path).ok())
+            .map(|text| {
+                let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+                line.and_then(|count| count.trim().parse().ok())
+                    .unwrap_or(0)
+            });
+        counts.max().unwrap_or(0)
+    }
+
+    /// Kills all that is in `group` and below, waits until it is empty, and removes it.
+    pub fn destroy(&self, group: &str) -> io::Result<()> {
+        let deadline = Instant::now() + KILL_TIME;
+        let mut pause = Duration::from_micros(300);
+        loop {
+            let dirs = self.dirs(group);
+            if dirs.is_empty() {
+                return Ok(());
+            }
+            let mut failed = None;
+            for dir in &dirs {
+                failed = kill(dir).and_then(|()| remove(dir, 0)).err().or(failed);
+            }
+            let Some(error) = failed else { return Ok(()) };
+            if Instant::now() > deadline {
+                let text = format!("control group {group} cannot be emptied: {error}");
+                return Err(io::Error::new(error.kind(), text));
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
+    /// Removes an empty parent; leaves it when others still use it.
+    pub fn remove_empty(&self, group: &str) {
+        for dir in self.dirs(group) {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+}
+
+fn subgroups(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    dirs.filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
+
+fn kill(dir: &Path) -> io::Result<()> {
+    // v2 from Linux 5.14: one write kills the whole tree and no fork escapes it.
+    if dir.join("cgroup.kill").exists() {
+        return gone_is_fine(fs::write(dir.join("cgroup.kill"), "1"));
+    }
+    let freezer = dir.join("freezer.state");
+    let frozen = freezer.exists() && fs::write(&freezer, "FROZEN").is_ok();
+    let result = kill_members(dir, 0);
+    if frozen {
+        gone_is_fine(fs::write(&freezer, "THAWED"))?;
+    }
+    result
+}
+
+fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn members(dir: &Path) -> Vec<libc::pid_t> {
+    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.parse().ok())
+        .filter(|pid| *pid > 0)
+        .collect()
+}
+
+fn kill_members(dir: &Path, depth: u32) -> io::Result<()> {
+    let listed = members(dir);
+    if !listed.is_empty() {
+        let held: Vec<(libc::pid_t, OwnedFd)> = listed
+            .into_iter()
+            .filter_map(|pid| Some((pid, sys::pidfd_open(pid).ok()?)))
+            .collect();
+        // A number can be reused between the listing and the opening. One still listed now is the one that is held.
+        let still = members(dir);
+        for (_, pidfd) in held.iter().filter(|(pid, _)| still.contains(pid)) {
+            // Failure means it is already dead; whether the group is empty is what removal decides.
+            let _ = sys::pidfd_kill(pidfd.as_fd());
+        }
+    }
+    if depth < MAX_DEPTH {
+        for name in subgroups(dir) {
+            kill_members(&dir.join(name), depth + 1)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(dir: &Path, depth: u32) -> io::Result<()> {
+    match fs::remove_dir(dir) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if depth == MAX_DEPTH => return Err(error),
+        Err(_) => {}
+    }
+    for name in subgroups(dir) {
+        remove(&dir.join(name), depth + 1)?;
+    }
+    gone_is_fine(fs::remove_dir(dir))
+}

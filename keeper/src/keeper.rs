@@ -1,0 +1,287 @@
+//! The sandboxes of one engine, from reservation to nothing.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::{json, Value};
+
+use crate::cgroup::{self, Hierarchies, PREFIX};
+use crate::ids::Ranges;
+use crate::proto::{Failure, Sender};
+use crate::reaper::{Ended, Reaper};
+use crate::requests::{Program, Step};
+use crate::run::{self, Streams};
+use crate::steps::{self, Acquired, Scope};
+use crate::{paths, sys};
+
+/// Waiting for a sandbox's end needs next to no stack; the default would reserve 8 MiB for each.
+pub const STACK_BYTES: usize = 256 * 1024;
+
+/// Runtimes put their own files beside ours; only the owner may look into a sandbox's directory, but a runtime that has
+/// already become the sandbox's root must be able to pass through to the root file system.
+const DIR_MODE: u32 = 0o711;
+
+struct Live {
+    got: Acquired,
+    /// Keeps the sandbox's mounts.
+    namespace: Option<OwnedFd>,
+    init: Option<OwnedFd>,
+}
+
+struct Instance {
+    id: String,
+    dir: PathBuf,
+    id_base: u32,
+    cgroup: String,
+    /// Set when release is asked for; an acquire under way stops at its next step or kills what it runs.
+    cancelled: AtomicBool,
+    /// Held during acquire and release, so that a release waits for the acquire it has called off.
+    live: Mutex<Live>,
+}
+
+pub struct Keeper {
+    pub engine: String,
+    pub run_dir: PathBuf,
+    pub engine_dir: PathBuf,
+    pub hierarchies: Hierarchies,
+    pub reaper: Reaper,
+    pub sender: Sender,
+    ranges: Ranges,
+    instances: Mutex<HashMap<String, Arc<Instance>>>,
+}
+
+impl Keeper {
+    pub fn new(
+        engine: String,
+        run_dir: PathBuf,
+        hierarchies: Hierarchies,
+        sender: Sender,
+    ) -> std::io::Result<Keeper> {
+        Ok(Keeper {
+            engine_dir: run_dir.join(&engine),
+            engine,
+            run_dir,
+            hierarchies,
+            reaper: Reaper::default(),
+            sender,
+            ranges: Ranges::open()?,
+            instances: Mutex::default(),
+        })
+    }
+
+    fn instance(&self, id: &str) -> Result<Arc<Instance>, Failure> {
+        let found = self.instances.lock().unwrap().get(id).cloned();
+        found.ok_or_else(|| Failure::new(format!("sandbox {id:?} is not held by this keeper")))
+    }
+
+    pub fn reserve(&self) -> Result<Value, Failure> {
+        let id = paths::new_name('s')?;
+        let dir = self.engine_dir.join(&id);
+        let id_base = self.ranges.take()?;
+        if let Err(error) =
+            std::os::unix::fs::DirBuilderExt::mode(&mut fs::DirBuilder::new(), DIR_MODE)
+                .create(&dir)
+        {
+            self.ranges.give_back(id_base);
+            return Err(Failure::from(error).at(&dir.to_string_lossy()));
+        }
+        let cgroup = format!("{PREFIX}/{}/{id}", self.engine);
+        let live = Live {
+            got: Acquired::default(),
+            namespace: None,
+            init: None,
+        };
+        let answer = json!({ "id": id, "dir": dir, "idBase": id_base, "cgroup": cgroup });
+        let cancelled = AtomicBool::new(false);
+        let instance = Instance {
+            id: id.clone(),
+            dir,
+            id_base,
+            cgroup,
+            cancelled,
+            live: Mutex::new(live),
+        };
+        self.instances
+            .lock()
+            .unwrap()
+            .insert(id, Arc::new(instance));
+        Ok(answer)
+    }
+
+    /// Carries the steps out, on a thread of its own: the thread's mount namespace becomes the sandbox's.
+    pub fn acquire(self: &Arc<Self>, id: &str, steps: &[Step]) -> Result<Value, Failure> {
+        let instance = self.instance(id)?;
+        let mut live = instance.live.lock().unwrap();
+        if live.namespace.is_some() {
+            return Err(Failure::new(format!("sandbox {id} is already acquired")));
+        }
+        let result = self.carry_out(&instance, &mut live, steps);
+        drop(live);
+        let pid = result.inspect_err(|_| {
+            // The caller needs the first failure; what cannot be undone now is undone when the keeper ends.
+            let _ = self.release(id);
+        })?;
+        Ok(json!({ "pid": pid }))
+    }
+
+    fn carry_out(
+        self: &Arc<Self>,
+        instance: &Arc<Instance>,
+        live: &mut Live,
+        steps: &[Step],
+    ) -> Result<Option<libc::pid_t>, Failure> {
+        sys::unshare_mounts()?;
+        cgroup::cover_unified()?;
+        live.namespace = Some(sys::mount_namespace()?);
+        let mut scope = Scope {
+            reaper: &self.reaper,
+            cancelled: &instance.cancelled,
+            run_dir: &self.run_dir,
+            dir: &instance.dir,
+            // Opened after the namespace was made: mounts can be put only on a directory of the caller's own.
+            dir_fd: sys::open_dir(&instance.dir)?,
+            id_base: instance.id_base,
+            cgroup: &instance.cgroup,
+            got: Acquired::default(),
+        };
+        let mut result = Ok(());
+        for (index, step) in steps.iter().enumerate() {
+            if instance.cancelled.load(Ordering::Relaxed) {
+                result = Err(Failure::new("the start was called off"));
+            } else {
+                result = scope.carry_out(step);
+            }
+            if let Err(failure) = &mut result {
+                (failure.step, failure.op) = (Some(index), Some(step.name()));
+                break;
+            }
+        }
+        live.got = scope.got;
+        result?;
+        if let Some(pid) = live.got.init {
+            live.init = self.follow(instance, pid)?;
+        }
+        Ok(live.got.init)
+    }
+
+    /// Reports the sandbox's end when it comes.
+    fn follow(
+        self: &Arc<Self>,
+        instance: &Arc<Instance>,
+        pid: libc::pid_t,
+    ) -> Result<Option<OwnedFd>, Failure> {
+        let (pidfd, ended) = self.reaper.follow(pid);
+        let (keeper, instance) = (self.clone(), instance.clone());
+        thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                let how = ended.recv().unwrap_or(Ended::UNKNOWN);
+                keeper.report_end(&instance, how);
+            })?;
+        Ok(pidfd)
+    }
+
+    fn report_end(&self, instance: &Instance, how: Ended) {
+        // A release counts and removes the groups itself; nobody waits for the event of a sandbox that is being released.
+        if instance.cancelled.load(Ordering::Relaxed) {
+            return;
+        }
+        let oom_killed = self.hierarchies.oom_kills(&instance.cgroup) > 0;
+        let log = instance
+            .live
+            .lock()
+            .unwrap()
+            .got
+            .log
+            .as_mut()
+            .map(steps::read_tail);
+        self.sender.send(&json!({
+            "event": "ended", "instance": instance.id, "code": how.code, "signal": how.signal,
+            "oomKilled": oom_killed, "log": log.unwrap_or_default(),
+        }));
+    }
+
+    pub fn settled(&self, id: &str) -> Result<Value, Failure> {
+        self.instance(id)?.live.lock().unwrap().got.helpers.clear();
+        Ok(json!({}))
+    }
+
+    /// Undoes everything, last acquired first. On failure the sandbox stays known (and its ids taken), so that asking
+    /// again tries again.
+    pub fn release(&self, id: &str) -> Result<Value, Failure> {
+        let instance = self.instance(id)?;
+        instance.cancelled.store(true, Ordering::Relaxed);
+        let mut live = instance.live.lock().unwrap();
+        if let Some(pidfd) = live.init.take() {
+            // ESRCH: it has ended already.
+            let _ = sys::pidfd_kill(std::os::fd::AsFd::as_fd(&pidfd));
+        }
+        let mut result = Ok(());
+        for group in live.got.cgroups.iter().rev() {
+            result = result.and(self.hierarchies.destroy(group));
+        }
+        live.got.helpers.clear();
+        live.namespace = None;
+        let removed = paths::remove_tree(&self.engine_dir, id);
+        result.and(removed).map_err(|error| {
+            Failure::from(error).at(&format!("sandbox {id} is not fully removed"))
+        })?;
+        drop(live);
+        if self.instances.lock().unwrap().remove(id).is_some() {
+            self.ranges.give_back(instance.id_base);
+        }
+        Ok(json!({}))
+    }
+
+    pub fn run(&self, program: &Program, max_output_bytes: usize) -> Result<Value, Failure> {
+        let cancelled = AtomicBool::new(false);
+        let output = run::run(
+            &self.reaper,
+            program,
+            Streams::default(),
+            max_output_bytes,
+            &cancelled,
+        )?;
+        Ok(json!({
+            "code": output.ended.code, "signal": output.ended.signal,
+            "stdout": String::from_utf8_lossy(&output.stdout), "stderr": String::from_utf8_lossy(&output.stderr),
+        }))
+    }
+
+    /// Releases every sandbox, then removes what the engine itself had.
+    pub fn end(&self, lock: File) {
+        let ids: Vec<String> = self.instances.lock().unwrap().keys().cloned().collect();
+        // A release mostly waits for the kernel, so that a few at a time keep both sides busy.
+        const AT_ONCE: usize = 8;
+        let next = Mutex::new(ids.into_iter());
+        thread::scope(|scope| {
+            for _ in 0..AT_ONCE {
+                scope.spawn(|| loop {
+                    let Some(id) = next.lock().unwrap().next() else {
+                        break;
+                    };
+                    if let Err(failure) = self.release(&id) {
+                        eprintln!("bulkhead-keeper: {}", failure.message);
+                    }
+                });
+            }
+        });
+        self.hierarchies
+            .remove_empty(&format!("{PREFIX}/{}", self.engine));
+        self.hierarchies.remove_empty(PREFIX);
+        // Anything a failed release has left keeps the directory, for the next start's sweep.
+        let _ = fs::remove_file(self.engine_dir.join(crate::sweep::LOCK));
+        if fs::remove_dir(&self.engine_dir).is_err() {
+            eprintln!(
+                "bulkhead-keeper: {} is not empty",
+                self.engine_dir.display()
+            );
+        }
+        drop(lock);
+    }
+}

@@ -1,0 +1,329 @@
+//! Requests, as the engine writes them.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+/// What a one-off program may say and be heard; one answer must stay well under what the engine reads as a line.
+const MAX_OUTPUT_BYTES: u64 = 1024 * 1024;
+
+pub struct Request {
+    pub id: u64,
+    pub op: Op,
+}
+
+pub enum Op {
+    Hello,
+    Reserve,
+    Acquire {
+        instance: String,
+        steps: Vec<Step>,
+    },
+    /// The engine has opened its ends of the FIFOs: the keeper closes the ends it held open meanwhile.
+    Settled {
+        instance: String,
+    },
+    Release {
+        instance: String,
+    },
+    Run {
+        program: Program,
+        max_output_bytes: usize,
+    },
+}
+
+pub struct Program {
+    pub argv: Vec<String>,
+    pub cwd: Option<String>,
+    pub env: Option<BTreeMap<String, String>>,
+    pub timeout_ms: u64,
+}
+
+pub struct Idmap {
+    pub id_base: u32,
+    pub size: u32,
+}
+
+/// The steps of packages/contract/src/plan.ts.
+pub enum Step {
+    Dir {
+        path: String,
+        mode: u32,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    },
+    File {
+        path: String,
+        mode: u32,
+        content: String,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    },
+    Fifo {
+        path: String,
+        mode: u32,
+    },
+    Tmpfs {
+        target: String,
+        size_bytes: u64,
+        inodes: u64,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+    Bind {
+        source: String,
+        target: String,
+        read_only: bool,
+        idmap: Option<Idmap>,
+    },
+    Overlay {
+        target: String,
+        lower: Vec<String>,
+        upper: String,
+        work: String,
+    },
+    Cgroup {
+        path: String,
+    },
+    Run {
+        program: Program,
+        stdin: Option<String>,
+        stdout: Option<String>,
+        stderr: Option<String>,
+        pid_file: Option<String>,
+    },
+}
+
+/// A field that is missing or of another kind than the contract says.
+type Wrong = String;
+
+/// One JSON object, read field by field. The contract's types are plain, and reading them by hand keeps procedural macros
+/// out of a static build.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn of(value: Value) -> Result<Fields, Wrong> {
+        match value {
+            Value::Object(map) => Ok(Fields(map)),
+            other => Err(format!("{other} is not an object")),
+        }
+    }
+
+    fn maybe<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<Option<T>, Wrong> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => read(&value)
+                .map(Some)
+                .ok_or_else(|| format!("field {name:?} cannot be {value}")),
+        }
+    }
+
+    fn must<T>(&mut self, name: &str, read: impl FnOnce(&Value) -> Option<T>) -> Result<T, Wrong> {
+        self.maybe(name, read)?
+            .ok_or_else(|| format!("field {name:?} is missing"))
+    }
+
+    /// A misspelt field would be a step that does less than was asked.
+    fn end(self) -> Result<(), Wrong> {
+        self.0
+            .keys()
+            .next()
+            .map_or(Ok(()), |name| Err(format!("field {name:?} is unknown")))
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_string)
+}
+
+fn texts(value: &Value) -> Option<Vec<String>> {
+    value.as_array()?.iter().map(text).collect()
+}
+
+fn pairs(value: &Value) -> Option<BTreeMap<String, String>> {
+    value
+        .as_object()?
+        .iter()
+        .map(|(name, value)| Some((name.clone(), text(value)?)))
+        .collect()
+}
+
+fn u32(value: &Value) -> Option<u32> {
+    value.as_u64()?.try_into().ok()
+}
+
+fn idmap(value: &Value) -> Option<Idmap> {
+    Some(Idmap {
+        id_base: u32(value.get("idBase")?)?,
+        size: u32(value.get("size")?)?,
+    })
+}
+
+impl Program {
+    fn read(from: &mut Fields) -> Result<Program, Wrong> {
+        Ok(Program {
+            argv: from.must("argv", texts)?,
+            cwd: from.maybe("cwd", text)?,
+            env: from.maybe("env", pairs)?,
+            timeout_ms: from.must("timeoutMs", Value::as_u64)?,
+        })
+    }
+}
+
+impl Request {
+    pub fn parse(line: &[u8]) -> Result<Request, Wrong> {
+        let value = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        let mut from = Fields::of(value)?;
+        let id = from.must("id", Value::as_u64)?;
+        let op = match from.must("op", text)?.as_str() {
+            "hello" => Op::Hello,
+            "reserve" => Op::Reserve,
+            "settled" => Op::Settled {
+                instance: from.must("instance", text)?,
+            },
+            "release" => Op::Release {
+                instance: from.must("instance", text)?,
+            },
+            "acquire" => {
+                let instance = from.must("instance", text)?;
+                let steps = from.must("steps", |value| value.as_array().cloned())?;
+                Op::Acquire {
+                    instance,
+                    steps: steps
+                        .into_iter()
+                        .map(Step::read)
+                        .collect::<Result<_, _>>()?,
+                }
+            }
+            "run" => {
+                let program = Program::read(&mut from)?;
+                let limit = from.maybe("maxOutputBytes", Value::as_u64)?.unwrap_or(0);
+                Op::Run {
+                    program,
+                    max_output_bytes: limit.min(MAX_OUTPUT_BYTES) as usize,
+                }
+            }
+            other => return Err(format!("operation {other:?} is unknown")),
+        };
+        from.end()?;
+        Ok(Request { id, op })
+    }
+}
+
+impl Step {
+    fn read(value: Value) -> Result<Step, Wrong> {
+        let mut from = Fields::of(value)?;
+        let step = match from.must("op", text)?.as_str() {
+            "dir" => Step::Dir {
+                path: from.must("path", text)?,
+                mode: from.must("mode", u32)?,
+                uid: from.maybe("uid", u32)?,
+                gid: from.maybe("gid", u32)?,
+            },
+            "file" => Step::File {
+                path: from.must("path", text)?,
+                mode: from.must("mode", u32)?,
+                content: from.must("content", text)?,
+                uid: from.maybe("uid", u32)?,
+                gid: from.maybe("gid", u32)?,
+            },
+            "fifo" => Step::Fifo {
+                path: from.must("path", text)?,
+                mode: from.must("mode", u32)?,
+            },
+            "tmpfs" => Step::Tmpfs {
+                target: from.must("target", text)?,
+                size_bytes: from.must("sizeBytes", Value::as_u64)?,
+                inodes: from.must("inodes", Value::as_u64)?,
+                mode: from.must("mode", u32)?,
+                uid: from.must("uid", u32)?,
+                gid: from.must("gid", u32)?,
+            },
+            "bind" => Step::Bind {
+                source: from.must("source", text)?,
+                target: from.must("target", text)?,
+                read_only: from.must("readOnly", Value::as_bool)?,
+                idmap: from.maybe("idmap", idmap)?,
+            },
+            "overlay" => Step::Overlay {
+                target: from.must("target", text)?,
+                lower: from.must("lower", texts)?,
+                upper: from.must("upper", text)?,
+                work: from.must("work", text)?,
+            },
+            "cgroup" => Step::Cgroup {
+                path: from.must("path", text)?,
+            },
+            "run" => Step::Run {
+                program: Program::read(&mut from)?,
+                stdin: from.maybe("stdin", text)?,
+                stdout: from.maybe("stdout", text)?,
+                stderr: from.maybe("stderr", text)?,
+                pid_file: from.maybe("pidFile", text)?,
+            },
+            other => return Err(format!("step {other:?} is unknown")),
+        };
+        from.end()?;
+        Ok(step)
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self {
+            Step::Dir { .. } => "dir",
+            Step::File { .. } => "file",
+            Step::Fifo { .. } => "fifo",
+            Step::Tmpfs { .. } => "tmpfs",
+            Step::Bind { .. } => "bind",
+            Step::Overlay { .. } => "overlay",
+            Step::Cgroup { .. } => "cgroup",
+            Step::Run { .. } => "run",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_as_the_contract_writes_them() {
+        let text = r#"{"id":7,"op":"acquire","instance":"s1","steps":[
+            {"op":"tmpfs","target":"/a","sizeBytes":1,"inodes":2,"mode":448,"uid":1,"gid":2},
+            {"op":"bind","source":"/a","target":"/b","readOnly":true,"idmap":{"idBase":1,"size":2}},
+            {"op":"run","argv":["/bin/true"],"timeoutMs":5,"stdin":"/x/in","pidFile":"/x/pid"}]}"#;
+        let request = Request::parse(text.as_bytes()).unwrap();
+        assert_eq!(request.id, 7);
+        let Op::Acquire { steps, .. } = request.op else {
+            panic!("not an acquire")
+        };
+        assert_eq!(
+            steps.iter().map(Step::name).collect::<Vec<_>>(),
+            ["tmpfs", "bind", "run"]
+        );
+    }
+
+    #[test]
+    fn unknown_operations_are_refused() {
+        let bad = [
+            r#"{"id":1,"op":"umount"}"#,
+            r#"{"op":"hello"}"#,
+            r#"{"id":1,"op":"hello","extra":1}"#,
+            r#"{"id":-1,"op":"hello"}"#,
+            r#"{"id":1,"op":"acquire","instance":"s","steps":[{"op":"fifo","path":"/a","mode":1,"Mode":2}]}"#,
+            r#"{"id":1,"op":"acquire","instance":"s","steps":[{"op":"fifo","path":"/a"}]}"#,
+            "[]",
+            "",
+        ];
+        for line in bad {
+            assert!(
+                Request::parse(line.as_bytes()).is_err(),
+                "{line} was accepted"
+            );
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Carrying out the steps of one sandbox, in its own mount namespace.
+//!
+//! Mounts need no undo of their own: each sandbox's are made in a namespace of its own that is copied from the keeper's
+//! clean one, and vanish with it. So no sandbox sees, holds or pays for the mounts of another.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use crate::ids::RANGE;
+use crate::paths;
+use crate::proto::Failure;
+use crate::reaper::Reaper;
+use crate::requests::{Idmap, Step};
+use crate::run::{self, Streams, STDERR_TAIL_BYTES};
+use crate::sys;
+
+/// A process id and a line end.
+const PID_FILE_BYTES: u64 = 64;
+
+/// What the steps of one sandbox may touch, and what they have acquired so far.
+pub struct Scope<'a> {
+    pub reaper: &'a Reaper,
+    pub cancelled: &'a AtomicBool,
+    pub run_dir: &'a Path,
+    pub dir: &'a Path,
+    pub dir_fd: OwnedFd,
+    pub id_base: u32,
+    pub cgroup: &'a str,
+    pub got: Acquired,
+}
+
+#[derive(Default)]
+pub struct Acquired {
+    /// Registered before the runtime makes them, so that a half-started sandbox is undone too.
+    pub cgroups: Vec<String>,
+    /// Ends of the channel held open until the engine has opened its own.
+    pub helpers: Vec<OwnedFd>,
+    /// Reading end of the sandbox's diagnostics.
+    pub log: Option<File>,
+    pub init: Option<libc::pid_t>,
+    userns: Option<OwnedFd>,
+}
+
+impl Scope<'_> {
+    pub fn carry_out(&mut self, step: &Step) -> Result<(), Failure> {
+        match step {
+            Step::Dir {
+                path,
+                mode,
+                uid,
+                gid,
+            } => self.dir(path, *mode, self.owner(*uid, *gid)?)?,
+            Step::File {
+                path,
+                mode,
+                content,
+                uid,
+                gid,
+            } => {
+                let owner = self.owner(*uid, *gid)?;
+                let fd = self.create(path, *mode, owner)?;
+                File::from(fd).write_all(content.as_bytes())?;
+            }
+            Step::Fifo { path, mode } => {
+                let (parent, name) = self.parent(path)?;
+                sys::mkfifoat(parent.as_fd(), &name, *mode)?;
+            }
+            Step::Tmpfs {
+                target,
+                size_bytes,
+                inodes,
+                mode,
+                uid,
+                gid,
+            } => {
+                self.owner(Some(*uid), Some(*gid))?;
+                let data = format!(
+                    "size={size_bytes},nr_inodes={inodes},mode={mode:o},uid={uid},gid={gid}"
+                );
+                let target = self.open(target, libc::O_PATH | libc::O_DIRECTORY)?;
+                self.mount(c"tmpfs", &target, &data)?;
+            }
+            Step::Bind {
+                source,
+                target,
+                read_only,
+                idmap,
+            } => {
+                self.bind(Path::new(source), target, *read_only, idmap.as_ref())?;
+            }
+            Step::Overlay {
+                target,
+                lower,
+                upper,
+                work,
+            } => self.overlay(target, lower, upper, work)?,
+            Step::Cgroup { path } => {
+                if path != self.cgroup {
+                    return Err(Failure::new(format!(
+                        "control group {path:?} is not this sandbox's"
+                    )));
+                }
+                self.got.cgroups.push(path.clone());
+            }
+            Step::Run { .. } => self.run(step)?,
+        }
+        Ok(())
+    }
+
+    fn rest(&self, path: &str) -> io::Result<PathBuf> {
+        paths::relative(self.dir, path)
+    }
+
+    fn open(&self, path: &str, flags: i32) -> io::Result<OwnedFd> {
+        sys::open_beneath(self.dir_fd.as_fd(), &self.rest(path)?, flags, 0, 0)
+    }
+
+    fn parent(&self, path: &str) -> io::Result<(OwnedFd, std::ffi::CString)> {
+        paths::parent(self.dir_fd.as_fd(), &self.rest(path)?)
+    }
+
+    /// Files belong to root or to the sandbox's own range, never to anybody else on the host.
+    fn owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(u32, u32), Failure> {
+        for id in [uid, gid].into_iter().flatten() {
+            if id != 0 && !(self.id_base..self.id_base + RANGE).contains(&id) {
+                return Err(Failure::new(format!(
+                    "owner {id} is outside the sandbox's range of ids"
+                )));
+            }
+        }
+        Ok((uid.unwrap_or(0), gid.unwrap_or(0)))
+    }
+
+    fn dir(&self, path: &str, mode: u32, owner: (u32, u32)) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        sys::mkdirat(parent.as_fd(), &name, mode)?;
+        sys::chownat(parent.as_fd(), &name, owner.0, owner.1)
+    }
+
+    fn create(&self, path: &str, mode: u32, owner: (u32, u32)) -> io::Result<OwnedFd> {
+        let (parent, name) = self.parent(path)?;
+        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY | libc::O_NOFOLLOW;
+        let file = Path::new(name.to_str().unwrap_or_default());
+        let fd = sys::open_beneath(parent.as_fd(), file, flags, mode & 0o7777, 0)?;
+        sys::chownat(parent.as_fd(), &name, owner.0, owner.1)?;
+        Ok(fd)
+    }
+
+    fn mount(&self, kind: &std::ffi::CStr, target: &OwnedFd, data: &str) -> io::Result<()> {
+        let flags = libc::MS_NODEV | if kind == c"tmpfs" { libc::MS_NOSUID } else { 0 };
+        let target = sys::cstr(sys::fd_path(target))?;
+        sys::mount(c"bulkhead", &target, kind, flags, Some(&sys::cstr(data)?))
+    }
+
+    fn bind(
+        &mut self,
+        source: &Path,
+        target: &str,
+        read_only: bool,
+        idmap: Option<&Idmap>,
+    ) -> Result<(), Failure> {
+        if !source.is_absolute() {
+            return Err(Failure::new(format!(
+                "bind source {source:?} is not absolute"
+            )));
+        }
+        let tree = sys::clone_tree(source)
+            .map_err(|error| Failure::from(error).at(&source.to_string_lossy()))?;
+        self.refuse_neighbours(source)?;
+        let is_dir = sys::fstat(tree.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        let userns = match idmap {
+            Some(map) if map.id_base == self.id_base && map.size == RANGE => Some(self.userns()?),
+            Some(map) => {
+                return Err(Failure::new(format!(
+                    "ids {}+{} are not this sandbox's range",
+                    map.id_base, map.size
+                )))
+            }
+            None => None,
+        };
+        let set = sys::MOUNT_ATTR_NODEV | if read_only { sys::MOUNT_ATTR_RDONLY } else { 0 };
+        sys::set_mount(tree.as_fd(), set, userns).map_err(|error| {
+            let text = format!("{} cannot be mounted with shifted ids", source.display());
+            Failure::from(error).at(if idmap.is_some() {
+                &text
+            } else {
+                "mount attributes"
+            })
+        })?;
+        let made = if is_dir {
+            self.dir(target, 0o755, (0, 0))
+        } else {
+            self.create(target, 0o644, (0, 0)).map(drop)
+        };
+        match made {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+            _ => {}
+        }
+        let place = self.open(
+            target,
+            libc::O_PATH | if is_dir { libc::O_DIRECTORY } else { 0 },
+        )?;
+        Ok(sys::attach(tree.as_fd(), place.as_fd())?)
+    }
+
+    /// A sandbox is never given another sandbox's directory, nor the keeper's.
+    fn refuse_neighbours(&self, source: &Path) -> Result<(), Failure> {
+        let real = fs::canonicalize(source)?;
+        let run_dir = fs::canonicalize(self.run_dir)?;
+        let own = real.starts_with(self.dir);
+        if !own && (real.starts_with(&run_dir) || run_dir.starts_with(&real)) {
+            return Err(Failure::new(format!(
+                "{} holds the sandboxes' run directory",
+                real.display()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The user namespace that describes the shift of ids; one per sandbox, made when first needed.
+    fn userns(&mut self) -> io::Result<BorrowedFd<'_>> {
+        if self.got.userns.is_none() {
+            let holder = sys::UsernsHolder::start()?;
+            let map = format!("0 {} {RANGE}", self.id_base);
+            for file in ["uid_map", "gid_map"] {
+                fs::write(format!("/proc/{}/{file}", holder.pid), &map)?;
+            }
+            let namespace = File::open(format!("/proc/{}/ns/user", holder.pid))?;
+            self.got.userns = Some(namespace.into());
+        }
+        let made = self.got.userns.as_ref().map(AsFd::as_fd);
+        made.ok_or_else(|| io::Error::other("no user namespace"))
+    }
+
+    /// Layers are named by descriptor: it keeps host paths out of the sandbox's mount table, and no `:` or `,` in a path
+    /// can be taken for an option.
+    fn overlay(&self, target: &str, lower: &[String], upper: &str, work: &str) -> io::Result<()> {
+        let directory = libc::O_PATH | libc::O_DIRECTORY;
+        let layers = lower
+            .iter()
+            .map(|path| self.open(path, directory))
+            .collect::<io::Result<Vec<_>>>()?;
+        let (upper, work) = (self.open(upper, directory)?, self.open(work, directory)?);
+        let names: Vec<String> = layers.iter().map(sys::fd_path).collect();
+        let (upper, work) = (sys::fd_path(&upper), sys::fd_path(&work));
+        let data = format!(
+            "lowerdir={},upperdir={upper},workdir={work},redirect_dir=on,xino=off",
+            names.join(":")
+        );
+        let target = self.open(target, directory)?;
+        self.mount(c"overlay", &target, &data)
+    }
+
+    fn run(&mut self, step: &Step) -> Result<(), Failure> {
+        let Step::Run {
+            program,
+            stdin,
+            stdout,
+            stderr,
+            pid_file,
+        } = step
+        else {
+            return Ok(());
+        };
+        let mut streams = Streams::default();
+        if let Some(path) = stdin {
+            streams.stdin = Some(self.channel_end(path, libc::O_RDONLY)?);
+        }
+        if let Some(path) = stdout {
+            streams.stdout = Some(self.channel_end(path, libc::O_WRONLY)?);
+        }
+        if let Some(path) = stderr {
+            // The writer must not be able to stall for want of a reader: what does not fit in the pipe is dropped.
+            let reader = self.fifo(path, libc::O_RDONLY | libc::O_NONBLOCK)?;
+            streams.stderr = Some(self.fifo(path, libc::O_WRONLY | libc::O_NONBLOCK)?);
+            self.got.log = Some(reader.into());
+        }
+        let output =
+            run::run(self.reaper, program, streams, 0, self.cancelled).map_err(|mut failure| {
+                failure.stderr += &self.log_tail();
+                failure
+            })?;
+        if output.ended.code != Some(0) {
+            let how = match output.ended.code {
+                Some(code) => format!("ended with code {code}"),
+                None => format!("was ended by signal {}", output.ended.signal.unwrap_or(0)),
+            };
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned() + &self.log_tail();
+            return Err(Failure {
+                stderr,
+                ..Failure::new(format!("{} {how}", program.argv[0]))
+            });
+        }
+        if let Some(path) = pid_file {
+            let file = File::from(self.open(path, libc::O_RDONLY)?);
+            let text = io::read_to_string(io::Read::take(file, PID_FILE_BYTES))?;
+            let pid = text.trim().parse().ok().filter(|pid| *pid > 1);
+            self.got.init =
+                Some(pid.ok_or_else(|| Failure::new(format!("{path} holds no process id")))?);
+        }
+        Ok(())
+    }
+
+    fn fifo(&self, path: &str, flags: i32) -> Result<OwnedFd, Failure> {
+        let fd = self.open(path, flags)?;
+        if sys::fstat(fd.as_fd())?.st_mode & libc::S_IFMT != libc::S_IFIFO {
+            return Err(Failure::new(format!("{path} is not a FIFO")));
+        }
+        Ok(fd)
+    }
+
+    /// Opens a real one-way end for the child. A helper open both ways keeps that from blocking, and keeps the child
+    /// from seeing the end of its input before the engine has opened its side.
+    fn channel_end(&mut self, path: &str, flags: i32) -> Result<OwnedFd, Failure> {
+        let helper = self.fifo(path, libc::O_RDWR | libc::O_NONBLOCK)?;
+        self.got.helpers.push(helper);
+        self.fifo(path, flags)
+    }
+
+    fn log_tail(&mut self) -> String {
+        self.got.log.as_mut().map(read_tail).unwrap_or_default()
+    }
+}
+
+/// What is waiting in a log FIFO, shortened to its end.
+pub fn read_tail(log: &mut File) -> String {
+    let mut all = Vec::new();
+    // A pipe holds 64 KiB, and reading stops at EAGAIN; what was read until then stays in `all`.
+    let _ = io::Read::read_to_end(&mut io::Read::take(log, 64 * 1024), &mut all);
+    String::from_utf8_lossy(&all[all.len().saturating_sub(STDERR_TAIL_BYTES)..]).into_owned()
+}

@@ -1,0 +1,79 @@
+import type { Plan } from "@bulkhead/contract";
+import { AGENT_INSIDE, type HostFacts } from "../../host/facts.ts";
+import type { Instance } from "../driver.ts";
+import { ociRlimits, resources, type OciMount } from "../oci.ts";
+import { ID_RANGE, places } from "../rootfs.ts";
+import { DEV_BYTES, MAX_PTYS, SHM_BYTES } from "./hardening.ts";
+
+const NAMESPACES: Readonly<Record<string, string>> = { mnt: "mount", net: "network" };
+
+/** What the runtime is told about system calls: an OCI section, and annotations for those who take a ready program. */
+export interface SeccompSection {
+  readonly seccomp: unknown;
+  readonly annotations: Readonly<Record<string, string>>;
+}
+
+function mounts(plan: Plan, instance: Instance): OciMount[] {
+  const at = places(instance);
+  return [
+    { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
+    {
+      destination: "/dev",
+      type: "tmpfs",
+      source: "tmpfs",
+      options: ["nosuid", "noexec", "strictatime", "mode=755", `size=${DEV_BYTES}`],
+    },
+    {
+      destination: "/dev/pts",
+      type: "devpts",
+      source: "devpts",
+      options: ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5", `max=${MAX_PTYS}`],
+    },
+    {
+      destination: "/dev/shm",
+      type: "tmpfs",
+      source: "shm",
+      options: ["nosuid", "noexec", "nodev", "mode=1777", `size=${SHM_BYTES}`],
+    },
+    { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"] },
+    ...plan.mounts.map(({ target, readOnly }, index) => ({
+      destination: target,
+      type: "bind",
+      source: at.mount(index),
+      options: ["bind", "private", "nosuid", "nodev", readOnly ? "ro" : "rw"],
+    })),
+  ];
+}
+
+/** The OCI runtime configuration that carries out `plan.boundary` and `plan.limits`. */
+export function bundle(plan: Plan, instance: Instance, host: HostFacts, section: SeccompSection): unknown {
+  const capabilities = plan.boundary.capabilitiesRoot;
+  const ids = [{ containerID: 0, hostID: instance.idBase, size: ID_RANGE }];
+  return {
+    ociVersion: "1.0.2",
+    hostname: plan.process.hostname,
+    root: { path: places(instance).root, readonly: false },
+    process: {
+      terminal: false,
+      user: { uid: 0, gid: 0 },
+      args: [AGENT_INSIDE],
+      env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+      cwd: "/",
+      capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
+      noNewPrivileges: plan.boundary.noNewPrivileges,
+      rlimits: ociRlimits(host),
+    },
+    mounts: mounts(plan, instance),
+    annotations: section.annotations,
+    linux: {
+      namespaces: plan.boundary.namespaces.map((name) => ({ type: NAMESPACES[name] ?? name })),
+      uidMappings: ids,
+      gidMappings: ids,
+      cgroupsPath: instance.cgroup,
+      resources: resources(plan, host),
+      seccomp: section.seccomp,
+      maskedPaths: plan.boundary.maskedPaths,
+      readonlyPaths: plan.boundary.readOnlyPaths,
+    },
+  };
+}

@@ -1,0 +1,175 @@
+import type { Plan, Step } from "@bulkhead/contract";
+import type { HostFacts } from "../../host/facts.ts";
+import type { ResolvedSpec } from "../../policy/resolve.ts";
+import type { Availability, Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
+import { diskInodes, places, rootSteps } from "../rootfs.ts";
+import { bundle, type SeccompSection } from "./bundle.ts";
+import { MASKED_PATHS, READ_ONLY_PATHS, ROOT_CAPABILITIES } from "./hardening.ts";
+import type { Filter } from "./seccomp/compile.ts";
+import { renderOci } from "./seccomp/oci.ts";
+import { PROFILE } from "./seccomp/profile.ts";
+
+/** The agent and its helper threads. */
+const HOST_TASK_OVERHEAD = 4;
+/** A start takes about 10 ms; a host that needs this long is not able to run anything. */
+const START_TIMEOUT_MS = 30_000;
+
+/** What differs between crun and runc. */
+interface Flavour {
+  readonly name: "crun" | "runc";
+  /** Takes a compiled filter, which saves compiling one at every start (as long as the start itself). */
+  readonly precompiled: boolean;
+  /** First version that makes time namespaces. */
+  readonly timeNamespaceSince: readonly [number, number] | null;
+}
+
+const FLAVOURS: Readonly<Record<"crun" | "runc", Flavour>> = {
+  crun: { name: "crun", precompiled: true, timeNamespaceSince: [1, 6] },
+  runc: { name: "runc", precompiled: false, timeNamespaceSince: [1, 2] },
+};
+
+const CONTAINER_NAMESPACES = ["pid", "mnt", "net", "ipc", "uts", "cgroup", "user"];
+
+function makesTimeNamespaces(flavour: Flavour, version: string, host: HostFacts): boolean {
+  const [major = 0, minor = 0] = version.split(".").map((part) => Number.parseInt(part, 10));
+  const since = flavour.timeNamespaceSince;
+  if (since === null || !host.namespaces.includes("time")) return false;
+  return major > since[0] || (major === since[0] && minor >= since[1]);
+}
+
+function seccompSection(flavour: Flavour, filter: Filter): SeccompSection {
+  if (!flavour.precompiled) return { seccomp: renderOci(PROFILE, filter.arch), annotations: {} };
+  return {
+    // A runtime that does not know the annotation would refuse every call: such a sandbox fails to start.
+    seccomp: { defaultAction: "SCMP_ACT_ERRNO" },
+    annotations: { "run.oci.seccomp_bpf_data": filter.program },
+  };
+}
+
+function locate(name: string, host: HostFacts): Availability {
+  const found = host.runtimes[name] ?? { kind: "absent" };
+  switch (found.kind) {
+    case "found":
+      return { ok: true, runtime: found.runtime, notes: [] };
+    case "broken":
+      return { ok: false, reason: `${found.path} does not run: ${found.why}`, remedy: `reinstall ${name}` };
+    case "absent":
+      return { ok: false, reason: `${name} is not installed`, remedy: `apt-get install ${name}` };
+  }
+}
+
+function weakened(spec: ResolvedSpec): string[] {
+  const words = spec.allowSetuid ? ["set-user-id programs may raise privileges inside (no_new_privs is off)"] : [];
+  const writable = spec.mounts.filter((mount) => !mount.readOnly);
+  return [
+    ...words,
+    ...writable.map((mount) => `the host's ${mount.source} is writable from inside at ${mount.target}`),
+  ];
+}
+
+function plan(
+  flavour: Flavour,
+  filter: Filter,
+  spec: ResolvedSpec,
+  runtime: Runtime,
+  image: ImageFiles,
+  host: HostFacts,
+): Plan {
+  const time = makesTimeNamespaces(flavour, runtime.version, host);
+  return {
+    version: 1,
+    level: "container",
+    driver: `container/${flavour.name}`,
+    runtime,
+    image: { reference: image.reference, digest: image.digest },
+    boundary: {
+      namespaces: time ? [...CONTAINER_NAMESPACES, "time"] : CONTAINER_NAMESPACES,
+      userNamespace: true,
+      noNewPrivileges: !spec.allowSetuid,
+      capabilitiesRoot: ROOT_CAPABILITIES,
+      capabilitiesUser: [],
+      seccomp: { name: filter.name, digest: filter.digest, precompiled: flavour.precompiled },
+      maskedPaths: MASKED_PATHS,
+      readOnlyPaths: READ_ONLY_PATHS,
+      kernel: "shared",
+      weakened: weakened(spec),
+    },
+    limits: {
+      cpus: spec.cpus ?? null,
+      memoryBytes: spec.memoryBytes ?? null,
+      pids: spec.pids,
+      diskBytes: spec.diskBytes,
+      diskInodes: diskInodes(spec.diskBytes),
+      timeoutMs: spec.timeoutMs ?? null,
+    },
+    mounts: spec.mounts,
+    network: "none",
+    process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
+    reasons: [
+      spec.levelReason,
+      `${flavour.name} ${runtime.version} makes the container; Bulkhead prepares and removes everything around it`,
+      time
+        ? "the runtime and the kernel make a time namespace"
+        : `no time namespace: ${flavour.name} ${runtime.version} or this kernel cannot make one`,
+      ...(host.cgroup.swap ? [] : ["swap cannot be limited on this kernel; the memory limit is on memory alone"]),
+    ],
+  };
+}
+
+function steps(
+  flavour: Flavour,
+  filter: Filter,
+  plan: Plan,
+  instance: Instance,
+  image: ImageFiles,
+  host: HostFacts,
+): Step[] {
+  const at = places(instance);
+  const config = bundle(plan, instance, host, seccompSection(flavour, filter));
+  return [
+    { op: "cgroup", path: instance.cgroup },
+    ...rootSteps({ plan, instance, image, host, shiftIds: true }),
+    { op: "file", path: at.config, mode: 0o600, content: JSON.stringify(config) },
+    { op: "dir", path: at.state, mode: 0o700 },
+    {
+      op: "run",
+      argv: [
+        plan.runtime.path,
+        "--root",
+        at.state,
+        "run",
+        "--detach",
+        "--pid-file",
+        at.pidFile,
+        "--bundle",
+        instance.dir,
+        instance.id,
+      ],
+      stdin: at.stdin,
+      stdout: at.stdout,
+      stderr: at.stderr,
+      timeoutMs: START_TIMEOUT_MS,
+      pidFile: at.pidFile,
+    },
+  ];
+}
+
+/** Namespaces, control groups and seccomp, made by crun or runc. */
+export function containerDriver(name: "crun" | "runc", filter: Filter): Driver {
+  const flavour = FLAVOURS[name];
+  return {
+    level: "container",
+    name: `container/${name}`,
+    capabilities: {
+      setuidInside: false,
+      ownKernel: false,
+      hardware: false,
+      freeze: true,
+      checkpoint: false,
+      hostTaskOverhead: HOST_TASK_OVERHEAD,
+    },
+    locate: (host) => locate(name, host),
+    plan: (spec, runtime, image, host) => plan(flavour, filter, spec, runtime, image, host),
+    steps: (made, instance, image, host) => steps(flavour, filter, made, instance, image, host),
+  };
+}

@@ -1,0 +1,202 @@
+import type { Plan, Step } from "@bulkhead/contract";
+import { AGENT_INSIDE, type HostFacts } from "../../host/facts.ts";
+import type { ResolvedSpec } from "../../policy/resolve.ts";
+import type { Availability, Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
+import { ociRlimits, resources, type OciMount } from "../oci.ts";
+import { diskInodes, ID_RANGE, places, rootSteps } from "../rootfs.ts";
+
+const MIB = 1024 * 1024;
+/**
+ * The Sentry, the gofer and their helpers use 22 to 30 host tasks when idle and hundreds with many processes inside; when
+ * the limit is hit the whole sandbox dies.
+ */
+const HOST_TASK_OVERHEAD = 1024;
+/** The Sentry and the gofer, measured: about 13 MiB idle, 40 MiB with a loaded file tree. */
+const HOST_MEMORY_OVERHEAD_BYTES = 64 * MIB;
+/** A start takes 120 to 250 ms; a host that needs this long is not able to run anything. */
+const START_TIMEOUT_MS = 30_000;
+/** First year whose releases have the systrap platform, which needs no hardware and is faster than ptrace. */
+const SYSTRAP_SINCE = 2023;
+const SHM_BYTES = 64 * MIB;
+
+/** What container engines give by default; answered by the Sentry, so none of them is one on the host. */
+const CAPABILITIES = [
+  "CAP_AUDIT_WRITE",
+  "CAP_CHOWN",
+  "CAP_DAC_OVERRIDE",
+  "CAP_FOWNER",
+  "CAP_FSETID",
+  "CAP_KILL",
+  "CAP_MKNOD",
+  "CAP_NET_BIND_SERVICE",
+  "CAP_NET_RAW",
+  "CAP_SETFCAP",
+  "CAP_SETGID",
+  "CAP_SETPCAP",
+  "CAP_SETUID",
+  "CAP_SYS_CHROOT",
+] as const;
+
+/**
+ * --directfs=false: the Sentry opens no files itself and so runs as nobody without capabilities (with directfs it runs as
+ * root with nine). --overlay2=none: writes reach the host's overlay, whose size is bounded; the Sentry's own is not.
+ */
+const FLAGS = ["--platform=systrap", "--network=none", "--directfs=false", "--overlay2=none", "--host-uds=none"];
+
+/** `0.0~20240729.0` (Debian) and `20240729.0`. */
+function releaseYear(version: string): number {
+  return Number(/(\d{4})\d{4}/.exec(version)?.[1] ?? 0);
+}
+
+function locate(host: HostFacts): Availability {
+  const install = "install runsc 20230102 or newer (Debian 12 has it in backports) on PATH or in the state directory";
+  const found = host.runtimes["runsc"] ?? { kind: "absent" };
+  if (found.kind === "absent") return { ok: false, reason: "runsc is not installed", remedy: install };
+  if (found.kind === "broken") {
+    return { ok: false, reason: `${found.path} does not run: ${found.why}`, remedy: install };
+  }
+  const { runtime } = found;
+  if (releaseYear(runtime.version) < SYSTRAP_SINCE) {
+    return { ok: false, reason: `runsc ${runtime.version} has no systrap platform`, remedy: install };
+  }
+  return { ok: true, runtime, notes: [] };
+}
+
+function plan(spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: HostFacts): Plan {
+  const writable = spec.mounts.filter((mount) => !mount.readOnly);
+  return {
+    version: 1,
+    level: "gvisor",
+    driver: "gvisor/runsc",
+    runtime,
+    image: { reference: image.reference, digest: image.digest },
+    boundary: {
+      namespaces: ["pid", "mnt", "net", "ipc", "uts", "user"],
+      userNamespace: true,
+      noNewPrivileges: false,
+      capabilitiesRoot: CAPABILITIES,
+      capabilitiesUser: [],
+      seccomp: null,
+      maskedPaths: [],
+      readOnlyPaths: [],
+      kernel: "sentry",
+      weakened: writable.map((mount) => `the host's ${mount.source} is writable from inside at ${mount.target}`),
+    },
+    limits: {
+      cpus: spec.cpus ?? null,
+      memoryBytes: spec.memoryBytes ?? null,
+      pids: spec.pids,
+      diskBytes: spec.diskBytes,
+      diskInodes: diskInodes(spec.diskBytes),
+      timeoutMs: spec.timeoutMs ?? null,
+    },
+    mounts: spec.mounts,
+    network: "none",
+    process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
+    reasons: [
+      spec.levelReason,
+      `runsc ${runtime.version} (systrap) answers the sandbox's system calls; no hardware virtualisation is needed`,
+      "the Sentry runs as nobody without capabilities, and opens no file itself (directfs off)",
+      `the host allows ${HOST_TASK_OVERHEAD} tasks and ${HOST_MEMORY_OVERHEAD_BYTES / MIB} MiB more than asked, for gVisor itself`,
+      "/tmp is the Sentry's own, as large as the disk limit and part of the memory limit",
+      ...(host.cgroup.swap ? [] : ["swap cannot be limited on this kernel; the memory limit is on memory alone"]),
+    ],
+  };
+}
+
+function mounts(plan: Plan, instance: Instance): OciMount[] {
+  const at = places(instance);
+  const tmpfs = (destination: string, options: readonly string[]): OciMount => ({
+    destination,
+    type: "tmpfs",
+    source: "tmpfs",
+    options: ["nosuid", "nodev", ...options],
+  });
+  return [
+    { destination: "/proc", type: "proc", source: "proc", options: [] },
+    { destination: "/sys", type: "sysfs", source: "sysfs", options: ["ro"] },
+    tmpfs("/dev/shm", ["mode=1777", `size=${SHM_BYTES}`]),
+    tmpfs("/tmp", ["mode=1777", `size=${plan.limits.diskBytes}`]),
+    ...plan.mounts.map(({ target, readOnly }, index) => ({
+      destination: target,
+      type: "bind",
+      source: at.mount(index),
+      options: ["bind", "nosuid", "nodev", readOnly ? "ro" : "rw"],
+    })),
+  ];
+}
+
+function bundle(plan: Plan, instance: Instance, host: HostFacts): unknown {
+  const capabilities = plan.boundary.capabilitiesRoot;
+  const ids = [{ containerID: 0, hostID: instance.idBase, size: ID_RANGE }];
+  const overhead = { tasks: HOST_TASK_OVERHEAD, memoryBytes: HOST_MEMORY_OVERHEAD_BYTES };
+  return {
+    ociVersion: "1.0.2",
+    hostname: plan.process.hostname,
+    root: { path: places(instance).root, readonly: false },
+    process: {
+      terminal: false,
+      user: { uid: 0, gid: 0 },
+      args: [AGENT_INSIDE],
+      env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+      cwd: "/",
+      capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
+      rlimits: ociRlimits(host),
+    },
+    mounts: mounts(plan, instance),
+    linux: {
+      namespaces: ["pid", "mount", "network", "ipc", "uts", "user"].map((type) => ({ type })),
+      uidMappings: ids,
+      gidMappings: ids,
+      cgroupsPath: instance.cgroup,
+      resources: resources(plan, host, overhead),
+    },
+  };
+}
+
+function steps(plan: Plan, instance: Instance, image: ImageFiles, host: HostFacts): Step[] {
+  const at = places(instance);
+  const own = [...FLAGS, `--root=${at.state}`];
+  return [
+    { op: "cgroup", path: instance.cgroup },
+    ...rootSteps({ plan, instance, image, host, shiftIds: true }),
+    { op: "file", path: at.config, mode: 0o600, content: JSON.stringify(bundle(plan, instance, host)) },
+    { op: "dir", path: at.state, mode: 0o711 },
+    {
+      op: "run",
+      argv: [
+        plan.runtime.path,
+        ...own,
+        "run",
+        "-detach",
+        `-pid-file=${at.pidFile}`,
+        `-bundle=${instance.dir}`,
+        instance.id,
+      ],
+      stdin: at.stdin,
+      stdout: at.stdout,
+      stderr: at.stderr,
+      timeoutMs: START_TIMEOUT_MS,
+      pidFile: at.pidFile,
+    },
+  ];
+}
+
+/** A kernel in user space between the sandbox and the host's: runsc with the systrap platform. */
+export function gvisorDriver(): Driver {
+  return {
+    level: "gvisor",
+    name: "gvisor/runsc",
+    capabilities: {
+      setuidInside: true,
+      ownKernel: true,
+      hardware: false,
+      freeze: true,
+      checkpoint: true,
+      hostTaskOverhead: HOST_TASK_OVERHEAD,
+    },
+    locate,
+    plan,
+    steps,
+  };
+}

@@ -1,0 +1,108 @@
+import type { Plan, Step } from "@bulkhead/contract";
+import type { HostFacts } from "../host/facts.ts";
+import type { ImageFiles, Instance } from "./driver.ts";
+
+/** Ids in a sandbox's range, the keeper's width of one. */
+export const ID_RANGE = 65_536;
+/** A tmpfs inode costs about 1 KiB of kernel memory; source trees average more than this per file. */
+const DISK_BYTES_PER_INODE = 8 * 1024;
+const MIN_DISK_INODES = 4096;
+
+export const diskInodes = (diskBytes: number): number =>
+  Math.max(MIN_DISK_INODES, Math.floor(diskBytes / DISK_BYTES_PER_INODE));
+
+/** Host paths inside one sandbox's directory. */
+export interface Places {
+  readonly root: string;
+  readonly state: string;
+  readonly pidFile: string;
+  readonly config: string;
+  readonly stdin: string;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly mount: (index: number) => string;
+}
+
+export function places({ dir }: Instance): Places {
+  return {
+    root: `${dir}/root`,
+    state: `${dir}/state`,
+    pidFile: `${dir}/pid`,
+    config: `${dir}/config.json`,
+    stdin: `${dir}/in`,
+    stdout: `${dir}/out`,
+    stderr: `${dir}/log`,
+    mount: (index) => `${dir}/mounts/${index}`,
+  };
+}
+
+const hosts = (hostname: string): string =>
+  `127.0.0.1\tlocalhost ${hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n`;
+
+interface RootOptions {
+  readonly plan: Plan;
+  readonly instance: Instance;
+  readonly image: ImageFiles;
+  readonly host: HostFacts;
+  /** File uid 0 of the image appears as the first id of the sandbox's range; otherwise as it is. */
+  readonly shiftIds: boolean;
+}
+
+/**
+ * Steps that make the sandbox's root file system at `places().root`: the agent's layer over the image, both read-only,
+ * under a writable layer of bounded size that is thrown away, and the user's mounts at `places().mount(n)`.
+ */
+export function rootSteps({ plan, instance, image, host, shiftIds }: RootOptions): Step[] {
+  const { dir, idBase } = instance;
+  const at = places(instance);
+  const owner = shiftIds ? { uid: idBase, gid: idBase } : { uid: 0, gid: 0 };
+  const idmap = shiftIds ? { idmap: { idBase, size: ID_RANGE } } : {};
+  const disk = `${dir}/disk`;
+  const etc = `${disk}/upper/etc`;
+  const file = (name: string, content: string): Step => ({
+    op: "file",
+    path: `${etc}/${name}`,
+    mode: 0o644,
+    content,
+    ...owner,
+  });
+  return [
+    { op: "fifo", path: at.stdin, mode: 0o600 },
+    { op: "fifo", path: at.stdout, mode: 0o600 },
+    { op: "fifo", path: at.stderr, mode: 0o600 },
+    { op: "bind", source: host.paths.layer, target: `${dir}/layer`, readOnly: true, ...idmap },
+    { op: "bind", source: image.rootfs, target: `${dir}/image`, readOnly: true, ...idmap },
+    { op: "dir", path: disk, mode: 0o755 },
+    {
+      op: "tmpfs",
+      target: disk,
+      sizeBytes: plan.limits.diskBytes,
+      inodes: plan.limits.diskInodes,
+      mode: 0o755,
+      ...owner,
+    },
+    { op: "dir", path: `${disk}/upper`, mode: 0o755, ...owner },
+    { op: "dir", path: `${disk}/work`, mode: 0o700 },
+    { op: "dir", path: etc, mode: 0o755, ...owner },
+    file("hostname", `${plan.process.hostname}\n`),
+    file("hosts", hosts(plan.process.hostname)),
+    // No resolver is reachable: an empty file makes lookups fail at once instead of asking 127.0.0.1.
+    file("resolv.conf", ""),
+    { op: "dir", path: at.root, mode: 0o755 },
+    {
+      op: "overlay",
+      target: at.root,
+      lower: [`${dir}/layer`, `${dir}/image`],
+      upper: `${disk}/upper`,
+      work: `${disk}/work`,
+    },
+    ...(plan.mounts.length === 0 ? [] : [{ op: "dir", path: `${dir}/mounts`, mode: 0o755 } as const]),
+    ...plan.mounts.map(({ source, readOnly }, index): Step => ({
+      op: "bind",
+      source,
+      target: at.mount(index),
+      readOnly,
+      ...idmap,
+    })),
+  ];
+}

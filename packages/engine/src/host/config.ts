@@ -1,0 +1,44 @@
+import { fileURLToPath } from "node:url";
+import { isAbsolute, join } from "node:path";
+import { BulkheadError } from "@bulkhead/contract";
+
+const DEFAULT_STATE = "/var/lib/bulkhead";
+const DEFAULT_RUN = "/run/bulkhead";
+const DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const REPOSITORY = fileURLToPath(new URL("../../../../", import.meta.url));
+
+/** Where things are on this machine. All paths are absolute. */
+export interface Config {
+  /** Lasting state: images, runtimes, caches. */
+  readonly state: string;
+  /** Run state, lost at reboot. Every directory above it must be passable (mode x) for other users. */
+  readonly run: string;
+  readonly agent: string;
+  readonly keeper: string;
+  /** Where runtimes are looked for, in order. */
+  readonly searchPath: readonly string[];
+}
+
+/**
+ * The only reader of the environment: BULKHEAD_STATE, BULKHEAD_RUN, BULKHEAD_AGENT, BULKHEAD_KEEPER, PATH.
+ *
+ * @throws BulkheadError SPEC_INVALID when one of them is not an absolute path.
+ */
+export function readConfig(environment: NodeJS.ProcessEnv = process.env): Config {
+  const path = (name: string, otherwise: string): string => {
+    const value = environment[name] || otherwise;
+    if (isAbsolute(value)) return value;
+    throw new BulkheadError("SPEC_INVALID", {
+      what: `${name} is ${JSON.stringify(value)}, which is not an absolute path`,
+      next: `set ${name} to an absolute path or leave it out`,
+    });
+  };
+  const built = (name: string): string => join(REPOSITORY, "target", "release", name);
+  return {
+    state: path("BULKHEAD_STATE", DEFAULT_STATE),
+    run: path("BULKHEAD_RUN", DEFAULT_RUN),
+    agent: path("BULKHEAD_AGENT", built("bulkhead-agent")),
+    keeper: path("BULKHEAD_KEEPER", built("bulkhead-keeper")),
+    searchPath: (environment["PATH"] || DEFAULT_PATH).split(":").filter((entry) => isAbsolute(entry)),
+  };
+}

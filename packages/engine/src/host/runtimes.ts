@@ -1,0 +1,58 @@
+import { access, constants, realpath } from "node:fs/promises";
+import { join } from "node:path";
+import { runProgram } from "../system/program.ts";
+import type { FileCache } from "./file-cache.ts";
+import type { FoundRuntime } from "./facts.ts";
+
+/** Runtimes the drivers know, with where each is looked for before PATH, relative to the state directory. */
+const RUNTIMES = [
+  { name: "crun", own: [] },
+  { name: "runc", own: [] },
+  { name: "runsc", own: ["runtimes/runsc/runsc"] },
+] as const;
+
+/** `crun version 1.8.1`, `runc version 1.1.5+ds1`, `runsc version 0.0~20240729.0`, `runsc version release-20240729.0`. */
+const VERSION = /version\s+(?:release-)?(\S+)/;
+
+async function findExecutable(candidates: readonly string[]): Promise<string | null> {
+  for (const candidate of candidates) {
+    try {
+      await access(candidate, constants.X_OK);
+      return await realpath(candidate);
+    } catch {
+      continue;
+    }
+  }
+  return null;
+}
+
+async function version(path: string, signal?: AbortSignal): Promise<string> {
+  const { stdout } = await runProgram([path, "--version"], signal);
+  return VERSION.exec(stdout)?.[1] ?? "unknown";
+}
+
+/** Finds every runtime; asks a binary for its version once for each content. */
+export async function findRuntimes(
+  state: string,
+  searchPath: readonly string[],
+  cache: FileCache,
+  signal?: AbortSignal,
+): Promise<Readonly<Record<string, FoundRuntime>>> {
+  const found: Record<string, FoundRuntime> = {};
+  for (const { name, own } of RUNTIMES) {
+    const candidates = [...own.map((path) => join(state, path)), ...searchPath.map((dir) => join(dir, name))];
+    const path = await findExecutable(candidates);
+    if (path === null) {
+      found[name] = { kind: "absent" };
+      continue;
+    }
+    try {
+      const { digest, note } = await cache.identify(path, () => version(path, signal));
+      found[name] = { kind: "found", runtime: { name, path, version: note, digest } };
+    } catch (error) {
+      signal?.throwIfAborted();
+      found[name] = { kind: "broken", path, why: error instanceof Error ? error.message : String(error) };
+    }
+  }
+  return found;
+}

@@ -1,0 +1,102 @@
+import { closeSync, constants, openSync } from "node:fs";
+import { Socket } from "node:net";
+import type { Readable, Writable } from "node:stream";
+import { BulkheadError, type Plan } from "@bulkhead/contract";
+import type { Driver, ImageFiles, Instance } from "../drivers/driver.ts";
+import type { HostFacts } from "../host/facts.ts";
+import type { Keeper, KeeperEnded } from "../system/keeper.ts";
+
+/** Longer than the slowest runtime's own limit in its `run` step, so that its better message is the one shown. */
+const START_TIMEOUT_MS = 60_000;
+
+export interface StartOptions {
+  readonly driver: Driver;
+  readonly plan: Plan;
+  readonly keeper: Keeper;
+  readonly image: ImageFiles;
+  readonly host: HostFacts;
+  readonly signal?: AbortSignal;
+}
+
+/** The raw byte streams to and from the agent. Destroying both tells the agent that the host is gone. */
+export interface RawChannel {
+  readonly readable: Readable;
+  readonly writable: Writable;
+}
+
+export interface StartedSandbox extends AsyncDisposable {
+  readonly instance: Instance;
+  readonly channel: RawChannel;
+  /** How the sandbox's first process ended, when it ended by itself. Never rejects. */
+  readonly ended: Promise<KeeperEnded>;
+  /** Kills what runs and undoes everything; may be called again. */
+  release(): Promise<void>;
+}
+
+/** Non-blocking ends of our own: the open file descriptions are not shared with the agent's. */
+function openChannel(instance: Instance): RawChannel {
+  const output = openSync(`${instance.dir}/out`, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    const input = openSync(`${instance.dir}/in`, constants.O_WRONLY | constants.O_NONBLOCK);
+    return {
+      readable: new Socket({ fd: output, readable: true, writable: false }),
+      writable: new Socket({ fd: input, readable: false, writable: true }),
+    };
+  } catch (error) {
+    closeSync(output);
+    throw error;
+  }
+}
+
+function stopped(signal: AbortSignal, caller: AbortSignal | undefined, driver: Driver): BulkheadError {
+  if (signal.reason instanceof BulkheadError) return signal.reason;
+  const byCaller = caller?.aborted === true;
+  return new BulkheadError(byCaller ? "ABORTED" : "TIMEOUT", {
+    what: byCaller ? "the start was called off" : `${driver.name} did not start within ${START_TIMEOUT_MS / 1000} s`,
+    ...(byCaller ? {} : { next: "look at the host's load, then try again" }),
+    cause: signal.reason,
+  });
+}
+
+/**
+ * Makes the sandbox of a plan and gives the streams to its agent, on which nothing has been said yet.
+ *
+ * @throws BulkheadError RUNTIME_FAILED, HOST_RESOURCE, KEEPER_FAILED, TIMEOUT (60 s), ABORTED; nothing is left then.
+ */
+export async function startSandbox(options: StartOptions): Promise<StartedSandbox> {
+  const { driver, plan, keeper, image, host } = options;
+  const timeout = AbortSignal.timeout(START_TIMEOUT_MS);
+  const signal = options.signal === undefined ? timeout : AbortSignal.any([options.signal, timeout]);
+  if (signal.aborted) throw stopped(signal, options.signal, driver);
+
+  await using stack = new AsyncDisposableStack();
+  const instance = await keeper.reserve();
+  let released: Promise<void> | undefined;
+  const release = (): Promise<void> => (released ??= keeper.release(instance));
+  // A failed acquire has undone everything itself; then there is nothing to release, which is no second failure.
+  stack.defer(() => release().catch(() => undefined));
+  const callOff = (): void => void release().catch(() => undefined);
+  signal.addEventListener("abort", callOff, { once: true });
+  stack.defer(() => signal.removeEventListener("abort", callOff));
+
+  const ended = new Promise<KeeperEnded>((resolve) => keeper.onEnded(instance, resolve));
+  try {
+    await keeper.acquire(instance, driver.steps(plan, instance, image, host));
+    signal.throwIfAborted();
+  } catch (error) {
+    throw signal.aborted ? stopped(signal, options.signal, driver) : error;
+  }
+  const channel = openChannel(instance);
+  stack.defer(() => void (channel.readable.destroy(), channel.writable.destroy()));
+  await keeper.settled(instance);
+  signal.removeEventListener("abort", callOff);
+
+  // From here on the sandbox is the caller's, who ends it with release().
+  stack.move();
+  const end = (): Promise<void> => {
+    channel.readable.destroy();
+    channel.writable.destroy();
+    return release();
+  };
+  return { instance, channel, ended, release: end, [Symbol.asyncDispose]: end };
+}

@@ -1,0 +1,121 @@
+import { BulkheadError, type ErrorCode } from "@bulkhead/contract";
+import type { Instance } from "../drivers/driver.ts";
+
+/** How a sandbox's first process ended. Without code and signal nobody knows: the keeper itself is gone. */
+export interface KeeperEnded {
+  readonly instance: string;
+  readonly code: number | null;
+  readonly signal: number | null;
+  /** The kernel's out-of-memory killer struck in the sandbox at least once. */
+  readonly oomKilled: boolean;
+  /** The end of what the sandbox wrote to its diagnostics, at most 4 KiB. */
+  readonly log: string;
+}
+
+type Fields = Readonly<Record<string, unknown>>;
+
+export type KeeperLine = (Fields & { readonly id: number }) | (Fields & { readonly event: string });
+
+const broken = (text: string): BulkheadError =>
+  new BulkheadError("KEEPER_FAILED", {
+    what: `the keeper said something this engine cannot read: ${text.slice(0, 200)}`,
+    next: "build the keeper from the same source as the engine",
+  });
+
+function fields(value: unknown): Fields {
+  if (typeof value !== "object" || value === null) throw broken(JSON.stringify(value));
+  return value as Fields;
+}
+
+function string(from: Fields, name: string): string {
+  const value = from[name];
+  if (typeof value !== "string") throw broken(JSON.stringify(from));
+  return value;
+}
+
+function number(from: Fields, name: string): number {
+  const value = from[name];
+  if (typeof value !== "number") throw broken(JSON.stringify(from));
+  return value;
+}
+
+const maybeNumber = (from: Fields, name: string): number | null => (from[name] == null ? null : number(from, name));
+
+export function readLine(text: string): KeeperLine {
+  const line = fields(JSON.parse(text));
+  if (typeof line["event"] === "string") return { ...line, event: line["event"] };
+  return { ...line, id: number(line, "id") };
+}
+
+/** Errors of the system that mean the host has run out of something rather than that a runtime is broken. */
+const RESOURCE_ERRORS: ReadonlySet<string> = new Set(["ENOSPC", "EDQUOT", "ENOMEM", "EMFILE", "ENFILE", "EAGAIN"]);
+
+function codeFor(errno: string | null): ErrorCode {
+  if (errno === "ETIMEDOUT") return "TIMEOUT";
+  return errno !== null && RESOURCE_ERRORS.has(errno) ? "HOST_RESOURCE" : "RUNTIME_FAILED";
+}
+
+function readError(value: unknown): BulkheadError {
+  const error = fields(value);
+  const errno = error["errno"] == null ? null : string(error, "errno");
+  const step = maybeNumber(error, "step");
+  const op = error["op"] == null ? null : string(error, "op");
+  const stderr = string(error, "stderr").trim();
+  return new BulkheadError(codeFor(errno), {
+    what: step === null ? string(error, "message") : `step ${step} (${op}) failed: ${string(error, "message")}`,
+    ...(stderr === "" ? {} : { why: stderr.split("\n").slice(-3).join("; ") }),
+    details: { step, op, errno, stderr },
+  });
+}
+
+export function readAnswer(
+  line: Fields,
+): { readonly ok: true; readonly value: unknown } | { readonly ok: false; readonly error: BulkheadError } {
+  if (line["error"] !== undefined) return { ok: false, error: readError(line["error"]) };
+  return { ok: true, value: line["ok"] };
+}
+
+export function readHello(value: unknown): { version: string; generation: number; engine: string; pid: number } {
+  const from = fields(value);
+  return {
+    version: string(from, "version"),
+    generation: number(from, "generation"),
+    engine: string(from, "engine"),
+    pid: number(from, "pid"),
+  };
+}
+
+export function readInstance(value: unknown): Instance {
+  const from = fields(value);
+  return {
+    id: string(from, "id"),
+    dir: string(from, "dir"),
+    idBase: number(from, "idBase"),
+    cgroup: string(from, "cgroup"),
+  };
+}
+
+export function readOutput(value: unknown): {
+  code: number | null;
+  signal: number | null;
+  stdout: string;
+  stderr: string;
+} {
+  const from = fields(value);
+  return {
+    code: maybeNumber(from, "code"),
+    signal: maybeNumber(from, "signal"),
+    stdout: string(from, "stdout"),
+    stderr: string(from, "stderr"),
+  };
+}
+
+export function readEnded(line: Fields): KeeperEnded {
+  return {
+    instance: string(line, "instance"),
+    code: maybeNumber(line, "code"),
+    signal: maybeNumber(line, "signal"),
+    oomKilled: line["oomKilled"] === true,
+    log: string(line, "log"),
+  };
+}
