@@ -31,5 +31,6 @@ test.skipIf(!hasCpio())("cpio reads it", () => {
   const listing = execFileSync("cpio", ["-itv", "--quiet"], { input: archive }).toString();
   expect(listing).toMatch(/^drwxr-xr-x .* dev$/m);
   expect(listing).toMatch(/^crw------- .* 5, +1 .* dev\/console$/m);
+  expect(listing).toMatch(/^crw-rw-rw- .* 1, +3 .* dev\/null$/m);
   expect(listing).toMatch(/^-rwxr-xr-x .* 4097 .* init$/m);
 });

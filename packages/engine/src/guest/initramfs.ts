@@ -16,6 +16,8 @@ export function agentInitramfs(agent: Uint8Array): Uint8Array {
     { path: "dev", mode: 0o755, kind: "directory" },
     // Opened by the kernel before init, which mounts the real /dev.
     { path: "dev/console", mode: 0o600, kind: "character", device: [5, 1] },
+    // A console that is not ready yet leaves init without standard streams, for which Rust's start-up opens this or aborts.
+    { path: "dev/null", mode: 0o666, kind: "character", device: [1, 3] },
     { path: "init", mode: 0o755, kind: "file", data: agent },
   ]);
 }
