@@ -6,11 +6,11 @@
 mod mounts;
 mod port;
 mod prepare;
-mod sys;
 
-pub use prepare::{prepare, Preparation};
+pub use prepare::prepare;
 
-use std::fmt;
+use crate::failure::Failure;
+use crate::sys::{guest as sys, Errno};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// On the kernel's command line, which hands what it does not know to init; after ` -- ` QEMU's own additions would be lost.
@@ -26,23 +26,22 @@ pub struct GuestError {
 }
 
 impl GuestError {
-    fn new(what: impl Into<String>, errno: i32) -> Self {
+    pub(crate) fn new(what: impl Into<String>, errno: i32) -> Self {
         Self {
             what: what.into(),
             errno,
         }
     }
 
-    fn last(what: impl Into<String>) -> Self {
+    pub(crate) fn last(what: impl Into<String>) -> Self {
         let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
         Self::new(what, errno)
     }
 }
 
-impl fmt::Display for GuestError {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let reason = std::io::Error::from_raw_os_error(self.errno);
-        write!(f, "{}: {reason}", self.what)
+impl From<GuestError> for Failure {
+    fn from(error: GuestError) -> Self {
+        Failure::of(Errno(error.errno), error.what)
     }
 }
 
@@ -51,26 +50,17 @@ pub fn is_guest() -> bool {
     std::process::id() == 1 && std::env::args().any(|argument| argument == GUEST_ARGUMENT)
 }
 
-/// False in a template: nothing that must differ between clones (boot id, random numbers) may be read before.
-pub fn is_prepared() -> bool {
-    PREPARED.load(Ordering::Acquire)
+/// True between the start of a guest and its `prepare`: what must differ between clones (boot id, random numbers) is not read then.
+pub fn is_template() -> bool {
+    is_guest() && !PREPARED.load(Ordering::Acquire)
 }
 
-/// Mounts what the kernel offers and puts the channel on file descriptors 0 and 1, the kernel's log on 2.
+/// Mounts what the kernel offers, and puts the channel on file descriptors 0 and 1, the kernel's log on 2.
 pub fn start() -> Result<(), GuestError> {
     mounts::kernel_file_systems()?;
     sys::log_to_kernel()?;
     sys::protect_from_oom()?;
-    sys::loopback_up()?;
     port::open_as_stdio()
 }
 
-/// Ends the virtual machine. Without ACPI there is no power-off: QEMU runs with `-no-reboot` and ends at a reset.
-pub fn power_off() -> ! {
-    // SAFETY: no memory is passed.
-    unsafe {
-        libc::sync();
-        libc::reboot(libc::RB_AUTOBOOT);
-    }
-    std::process::abort()
-}
+pub use sys::power_off;

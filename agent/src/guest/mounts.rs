@@ -1,6 +1,6 @@
 //! The mounts of a guest: what the kernel offers, and the root file system made of an image and a writable layer.
 
-use super::sys::{forget_cached_blocks, make_directory, mount};
+use crate::sys::guest::{chroot_here, forget_cached_blocks, make_directory, mount};
 use super::GuestError;
 use libc::{MS_MOVE, MS_NOATIME, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY};
 
@@ -84,10 +84,7 @@ fn enter(root: &str) -> Result<(), GuestError> {
         GuestError::new(format!("entering {root}"), error.raw_os_error().unwrap_or(0))
     })?;
     mount(".", "/", "", MS_MOVE, "")?;
-    // SAFETY: the path is a literal.
-    if unsafe { libc::chroot(c".".as_ptr()) } != 0 {
-        return Err(GuestError::last("changing the root directory"));
-    }
+    chroot_here()?;
     std::env::set_current_dir("/")
         .map_err(|error| GuestError::new("entering /", error.raw_os_error().unwrap_or(0)))
 }

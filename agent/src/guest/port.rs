@@ -1,9 +1,8 @@
 //! The channel: a virtio-serial port, found by the name the host gave it.
 
-use super::sys::replace_descriptor;
 use super::GuestError;
+use crate::sys::guest::{hung_up, replace_descriptor};
 use std::fs::{File, OpenOptions};
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 const PORT_NAME: &str = "bulkhead.agent";
@@ -16,7 +15,8 @@ pub fn open_as_stdio() -> Result<(), GuestError> {
     let deadline = Instant::now() + DEADLINE;
     loop {
         if let Some(port) = find().and_then(|name| open(&name)) {
-            if host_is_there(&port) {
+            // A read before the host's end is known to be open gives end of file, which would mean that the host is gone.
+            if !hung_up(&port) {
                 replace_descriptor(&port, 0)?;
                 return replace_descriptor(&port, 1);
             }
@@ -46,15 +46,4 @@ fn open(name: &str) -> Option<File> {
         .write(true)
         .open(format!("/dev/{name}"))
         .ok()
-}
-
-/// A read before the host's end is known to be open gives end of file, which would mean that the host is gone.
-fn host_is_there(port: &File) -> bool {
-    let mut poll = libc::pollfd {
-        fd: port.as_raw_fd(),
-        events: libc::POLLOUT,
-        revents: 0,
-    };
-    // SAFETY: one initialised entry.
-    unsafe { libc::poll(&mut poll, 1, 0) >= 0 && poll.revents & libc::POLLHUP == 0 }
 }

@@ -1,8 +1,11 @@
 //! What makes a woken clone a sandbox of its own.
 
 use super::mounts::{switch_root, Upper};
-use super::sys::{make_directory, reseed, set_clock, set_hostname, write_file};
-use super::{GuestError, PREPARED};
+use super::{is_guest, GuestError, PREPARED};
+use crate::failure::Failure;
+use crate::sys::guest::{make_directory, reseed, set_clock, write_file};
+use crate::sys::start::set_hostname;
+use crate::wire::generated::{error_kind, PrepareGuest};
 use std::sync::atomic::Ordering;
 
 /// Bytes the host must give: 512 bits, twice what the kernel's generator holds.
@@ -10,44 +13,37 @@ const SEED_BYTES: usize = 64;
 const MACHINE_ID_CHARACTERS: usize = 32;
 const GROUP: &str = "/sys/fs/cgroup/sandbox";
 
-/// As the host says it; sizes in bytes, 0 for a limit means none.
-pub struct Preparation<'a> {
-    pub root_device: &'a str,
-    /// Empty: the writable layer is in memory, at most `upper_bytes`.
-    pub upper_device: &'a str,
-    pub upper_bytes: u64,
-    pub upper_inodes: u64,
-    pub hostname: &'a str,
-    pub machine_id: &'a str,
-    pub seed: &'a [u8],
-    pub realtime_ns: i64,
-    pub pids: u64,
-    pub memory_bytes: u64,
+/// Works once. On failure the guest is of no use and the host ends it.
+pub fn prepare(with: &PrepareGuest) -> Result<(), Failure> {
+    if !is_guest() {
+        return Err(Failure::new(error_kind::UNSUPPORTED, "this sandbox is no virtual machine"));
+    }
+    Ok(carry_out(with)?)
 }
 
-/// Works once. On failure the guest is of no use and the host ends it.
-pub fn prepare(with: &Preparation) -> Result<(), GuestError> {
+fn carry_out(with: &PrepareGuest) -> Result<(), GuestError> {
     check(with)?;
     if PREPARED.swap(true, Ordering::AcqRel) {
         return Err(GuestError::new("this guest is prepared already", libc::EALREADY));
     }
     // Random numbers and time first: everything after may use them.
-    reseed(with.seed)?;
+    reseed(&with.seed)?;
     set_clock(with.realtime_ns)?;
-    set_hostname(with.hostname)?;
+    set_hostname(&with.hostname)
+        .map_err(|errno| GuestError::new(format!("setting the host name {:?}", with.hostname), errno.0))?;
     join_group(with)?;
     let upper = if with.upper_device.is_empty() {
         Upper::Memory { bytes: with.upper_bytes, inodes: with.upper_inodes }
     } else {
-        Upper::Device(with.upper_device)
+        Upper::Device(&with.upper_device)
     };
-    switch_root(with.root_device, &upper)?;
+    switch_root(&with.root_device, &upper)?;
     make_directory("/etc")?;
     write_file("/etc/machine-id", &format!("{}\n", with.machine_id))?;
     write_file("/etc/hostname", &format!("{}\n", with.hostname))
 }
 
-fn check(with: &Preparation) -> Result<(), GuestError> {
+fn check(with: &PrepareGuest) -> Result<(), GuestError> {
     let id_is_good = with.machine_id.len() == MACHINE_ID_CHARACTERS
         && with.machine_id.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
     if !id_is_good {
@@ -62,7 +58,7 @@ fn check(with: &Preparation) -> Result<(), GuestError> {
 }
 
 /// Process 1 counts into the limits; what it starts inherits the group.
-fn join_group(with: &Preparation) -> Result<(), GuestError> {
+fn join_group(with: &PrepareGuest) -> Result<(), GuestError> {
     write_file("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +memory +pids +io")?;
     make_directory(GROUP)?;
     for (file, limit) in [("pids.max", with.pids), ("memory.max", with.memory_bytes)] {
@@ -75,33 +71,29 @@ fn join_group(with: &Preparation) -> Result<(), GuestError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{check, Preparation};
+    use super::{check, prepare};
+    use crate::wire::generated::{error_kind, PrepareGuest};
 
-    fn preparation<'a>(machine_id: &'a str, seed: &'a [u8]) -> Preparation<'a> {
-        Preparation {
-            root_device: "/dev/vda",
-            upper_device: "",
-            upper_bytes: 1,
-            upper_inodes: 1,
-            hostname: "h",
-            machine_id,
-            seed,
-            realtime_ns: 0,
-            pids: 0,
-            memory_bytes: 0,
-        }
+    fn preparation(machine_id: &str, seed_bytes: usize) -> PrepareGuest {
+        PrepareGuest { machine_id: machine_id.to_string(), seed: vec![7; seed_bytes], ..PrepareGuest::default() }
     }
 
     #[test]
     fn refuses_a_machine_id_that_is_none() {
         for id in ["", "ABCDEF0123456789ABCDEF0123456789", "0123", "../../../../../../../../etc/passw"] {
-            assert!(check(&preparation(id, &[7; 64])).is_err(), "{id}");
+            assert!(check(&preparation(id, 64)).is_err(), "{id}");
         }
-        assert!(check(&preparation("0123456789abcdef0123456789abcdef", &[7; 64])).is_ok());
+        assert!(check(&preparation("0123456789abcdef0123456789abcdef", 64)).is_ok());
     }
 
     #[test]
     fn refuses_a_short_seed() {
-        assert!(check(&preparation("0123456789abcdef0123456789abcdef", &[7; 63])).is_err());
+        assert!(check(&preparation("0123456789abcdef0123456789abcdef", 63)).is_err());
+    }
+
+    #[test]
+    fn an_agent_outside_a_virtual_machine_touches_nothing() {
+        let refused = prepare(&preparation("0123456789abcdef0123456789abcdef", 64)).unwrap_err();
+        assert_eq!(refused.kind, error_kind::UNSUPPORTED);
     }
 }

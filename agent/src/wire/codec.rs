@@ -106,10 +106,7 @@ impl<'a> Reader<'a> {
     pub fn str(&mut self) -> Result<String, Malformed> {
         String::from_utf8(self.bytes()?).map_err(|_| Malformed("a string that is not UTF-8"))
     }
-    pub fn list<T>(
-        &mut self,
-        mut read: impl FnMut(&mut Self) -> Result<T, Malformed>,
-    ) -> Result<Vec<T>, Malformed> {
+    pub fn list<T>(&mut self, mut read: impl FnMut(&mut Self) -> Result<T, Malformed>) -> Result<Vec<T>, Malformed> {
         let count = self.u16()? as usize;
         if count > MAX_LIST_ITEMS {
             return Err(Malformed("a list longer than allowed"));

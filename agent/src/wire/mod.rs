@@ -2,6 +2,8 @@
 
 pub mod codec;
 pub mod generated;
+#[cfg(test)]
+mod vectors;
 
 #[cfg(test)]
 pub fn hex(bytes: &[u8]) -> String {

@@ -1,6 +1,6 @@
-//! Thin, checked calls into the kernel.
+//! What only process 1 of a virtual machine asks of the kernel.
 
-use super::GuestError;
+use crate::guest::GuestError;
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -113,14 +113,6 @@ pub fn set_clock(realtime_ns: i64) -> Result<(), GuestError> {
     Err(GuestError::last("setting the clock"))
 }
 
-pub fn set_hostname(name: &str) -> Result<(), GuestError> {
-    // SAFETY: the kernel reads `name.len()` bytes.
-    if unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) } == 0 {
-        return Ok(());
-    }
-    Err(GuestError::last(format!("setting the host name {name:?}")))
-}
-
 /// The guest's own killer ends the user's processes, never process 1.
 pub fn protect_from_oom() -> Result<(), GuestError> {
     write_file("/proc/self/oom_score_adj", "-1000")
@@ -149,20 +141,28 @@ pub fn replace_descriptor(file: &File, number: i32) -> Result<(), GuestError> {
     Err(GuestError::last(format!("moving a file to descriptor {number}")))
 }
 
-pub fn loopback_up() -> Result<(), GuestError> {
-    // SAFETY: plain calls; `request` is fully initialised and outlives them.
-    unsafe {
-        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-        if socket < 0 {
-            return Err(GuestError::last("opening a socket for lo"));
-        }
-        let mut request: libc::ifreq = std::mem::zeroed();
-        request.ifr_name[0] = b'l' as libc::c_char;
-        request.ifr_name[1] = b'o' as libc::c_char;
-        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-        let rc = libc::ioctl(socket, libc::SIOCSIFFLAGS as libc::Ioctl, &request);
-        let result = if rc == 0 { Ok(()) } else { Err(GuestError::last("bringing lo up")) };
-        libc::close(socket);
-        result
+pub fn chroot_here() -> Result<(), GuestError> {
+    // SAFETY: the path is a literal.
+    if unsafe { libc::chroot(c".".as_ptr()) } == 0 {
+        return Ok(());
     }
+    Err(GuestError::last("changing the root directory"))
+}
+
+/// True while the other end of a port or pipe is not open.
+pub fn hung_up(file: &File) -> bool {
+    let mut poll = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one initialised entry.
+    let rc = unsafe { libc::poll(&mut poll, 1, 0) };
+    rc < 0 || poll.revents & libc::POLLHUP != 0
+}
+
+/// Ends the virtual machine. Without ACPI there is no power-off: QEMU runs with `-no-reboot` and ends at a reset.
+pub fn power_off() -> ! {
+    // SAFETY: no memory is passed.
+    unsafe {
+        libc::sync();
+        libc::reboot(libc::RB_AUTOBOOT);
+    }
+    std::process::abort()
 }

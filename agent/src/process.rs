@@ -1,0 +1,66 @@
+//! A process the host started, from its start until it is forgotten.
+
+use crate::sink::{AtEnd, Sink};
+use crate::sys::process::Exit;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// What a worker hands over when a process runs.
+pub struct Started {
+    pub pid: u32,
+    pub pty: bool,
+    pub kill_on_cancel: bool,
+    pub input: Option<OwnedFd>,
+    pub out: OwnedFd,
+    pub err: Option<OwnedFd>,
+}
+
+/// A source of output; without a descriptor it has ended.
+#[derive(Default)]
+pub struct Source {
+    pub fd: Option<Arc<OwnedFd>>,
+    pub readable: bool,
+    /// Waits in one of the loop's queues.
+    pub queued: bool,
+    /// Bytes read so far, whether or not anybody listened.
+    pub offset: u64,
+}
+
+pub struct Process {
+    pub pid: u32,
+    pub pty: bool,
+    pub kill_on_cancel: bool,
+    pub input: Sink,
+    /// out, err
+    pub sources: [Source; 2],
+    pub exit: Option<Exit>,
+    pub listener: Option<u32>,
+}
+
+impl Process {
+    pub fn new(started: Started, listener: Option<u32>) -> Self {
+        let Started { pid, pty, kill_on_cancel, input, out, err } = started;
+        let out = Arc::new(out);
+        let input = if pty {
+            drop(input);
+            Sink::new(Some(Arc::clone(&out)), AtEnd::Transmission)
+        } else {
+            Sink::new(input.map(Arc::new), AtEnd::Close)
+        };
+        let source = |fd: Option<Arc<OwnedFd>>| Source { fd, ..Source::default() };
+        Self {
+            pid,
+            pty,
+            kill_on_cancel,
+            input,
+            sources: [source(Some(out)), source(err.map(Arc::new))],
+            exit: None,
+            listener,
+        }
+    }
+
+    /// Nothing more will come of it.
+    pub fn is_over(&self) -> bool {
+        self.exit.is_some() && self.sources.iter().all(|source| source.fd.is_none())
+    }
+}

@@ -1,0 +1,289 @@
+//! Starting a process. The child shares our memory until it executes its program (as vfork does), because copying page
+//! tables is what makes a start slow, most of all in gVisor. Until then it may only make raw calls and must not allocate.
+
+use super::{check, Errno, Result};
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// What the child was doing when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Step {
+    Clone,
+    Session,
+    Terminal,
+    Streams,
+    Limits,
+    Capabilities,
+    Privileges,
+    Groups,
+    Group,
+    User,
+    Directory,
+    Execute,
+}
+
+pub struct Limit {
+    pub resource: u32,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+pub struct Program {
+    /// Tried in this order.
+    pub candidates: Vec<CString>,
+    pub argv: Vec<CString>,
+    pub env: Vec<CString>,
+    pub cwd: CString,
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    /// The ids are another user's than the agent's own.
+    pub change_user: bool,
+    pub limits: Vec<Limit>,
+    pub allow_setuid: bool,
+    /// None is an empty input.
+    pub stdin: Option<OwnedFd>,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+    pub terminal: bool,
+    pub reset_oom_score: bool,
+}
+
+/// Everything the child needs, as pointers made before it exists.
+struct Plan<'a> {
+    program: &'a Program,
+    argv: Vec<*const libc::c_char>,
+    env: Vec<*const libc::c_char>,
+    failed_step: Step,
+    failed_errno: i32,
+}
+
+/// Room for the child's calls; execve copies no strings onto it.
+const CHILD_STACK_BYTES: usize = 32 * 1024;
+const HIGHEST_CAPABILITY: u32 = 63;
+const CAP_SETPCAP: u32 = 8;
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+}
+
+/// Gives the new process's id, or the step that failed.
+pub fn spawn(program: &Program) -> std::result::Result<u32, (Step, Errno)> {
+    let mut plan = Plan {
+        program,
+        argv: pointers(&program.argv),
+        env: pointers(&program.env),
+        failed_step: Step::Clone,
+        failed_errno: 0,
+    };
+    let mut stack: Vec<u8> = Vec::with_capacity(CHILD_STACK_BYTES);
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the child runs on its own stack, aligned at its end, and this thread sleeps until the child has executed
+    // or ended, so `plan` and `stack` outlive every use.
+    let pid = unsafe {
+        let top = stack.as_mut_ptr().add(CHILD_STACK_BYTES);
+        let top = top.sub(top as usize % 16);
+        libc::clone(child, top.cast(), flags, (&raw mut plan).cast())
+    };
+    if pid < 0 {
+        return Err((Step::Clone, Errno::last()));
+    }
+    // SAFETY: the child wrote through a raw pointer; a volatile read keeps the compiler from assuming the old value.
+    let (step, errno) = unsafe {
+        (std::ptr::read_volatile(&raw const plan.failed_step), std::ptr::read_volatile(&raw const plan.failed_errno))
+    };
+    if errno != 0 {
+        return Err((step, Errno(errno)));
+    }
+    Ok(pid as u32)
+}
+
+extern "C" fn child(argument: *mut libc::c_void) -> i32 {
+    // SAFETY: `argument` is the parent's plan; the parent sleeps while we use it.
+    let plan = unsafe { &mut *argument.cast::<Plan>() };
+    let (step, errno) = match become_program(plan) {
+        Err(failure) => failure,
+        Ok(()) => (Step::Execute, Errno(libc::ENOENT)),
+    };
+    // SAFETY: a raw exit runs nothing of the parent's.
+    unsafe {
+        std::ptr::write_volatile(&raw mut plan.failed_step, step);
+        std::ptr::write_volatile(&raw mut plan.failed_errno, errno.0);
+        libc::syscall(libc::SYS_exit, 127);
+    }
+    127
+}
+
+type ChildResult = std::result::Result<(), (Step, Errno)>;
+
+fn at(step: Step) -> impl Fn(Errno) -> (Step, Errno) {
+    move |errno| (step, errno)
+}
+
+fn become_program(plan: &Plan) -> ChildResult {
+    let program = plan.program;
+    // SAFETY: raw calls on integers.
+    unsafe { check(libc::syscall(libc::SYS_setsid)) }.map_err(at(Step::Session))?;
+    streams(program)?;
+    if program.reset_oom_score {
+        reset_oom_score();
+    }
+    limits(program)?;
+    if !program.allow_setuid {
+        drop_bounding_set(program.uid == 0).map_err(at(Step::Capabilities))?;
+    }
+    become_user(program)?;
+    if !program.allow_setuid {
+        // SAFETY: integers only.
+        unsafe { check(libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) }
+            .map_err(at(Step::Privileges))?;
+    }
+    // SAFETY: a live NUL-terminated string.
+    unsafe {
+        libc::syscall(libc::SYS_umask, 0o022);
+        check(libc::syscall(libc::SYS_chdir, program.cwd.as_ptr())).map_err(at(Step::Directory))?;
+    }
+    execute(plan)
+}
+
+fn streams(program: &Program) -> ChildResult {
+    let fail = at(Step::Streams);
+    let out = program.stdout.as_raw_fd();
+    let input = program.stdin.as_ref().map(AsRawFd::as_raw_fd);
+    // SAFETY: descriptors are numbers of our own copy of the table; all of them are above 2.
+    unsafe {
+        if program.terminal {
+            check(libc::syscall(libc::SYS_ioctl, out, libc::TIOCSCTTY, 0)).map_err(at(Step::Terminal))?;
+        }
+        // Without an input the agent's own descriptor 0 stays, which is /dev/null.
+        if let Some(input) = input {
+            check(libc::dup2(input, 0) as i64).map_err(&fail)?;
+        }
+        check(libc::dup2(out, 1) as i64).map_err(&fail)?;
+        check(libc::dup2(program.stderr.as_raw_fd(), 2) as i64).map_err(&fail)?;
+        // Every other descriptor closes on exec already; this holds even if one should not.
+        libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32);
+    }
+    Ok(())
+}
+
+fn reset_oom_score() {
+    // SAFETY: live strings; failing leaves the agent's own score, which harms nobody else.
+    unsafe {
+        let path = c"/proc/self/oom_score_adj";
+        let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), libc::O_WRONLY);
+        if fd >= 0 {
+            libc::syscall(libc::SYS_write, fd, c"0".as_ptr(), 1);
+            libc::syscall(libc::SYS_close, fd);
+        }
+    }
+}
+
+fn limits(program: &Program) -> ChildResult {
+    for limit in &program.limits {
+        let value = libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard };
+        // SAFETY: `value` lives through the call.
+        unsafe {
+            check(libc::syscall(libc::SYS_prlimit64, 0, limit.resource, &raw const value, 0))
+                .map_err(at(Step::Limits))?;
+        }
+    }
+    Ok(())
+}
+
+/// Root inside keeps what the sandbox gave it, short of changing its own capability sets.
+fn drop_bounding_set(root: bool) -> Result<()> {
+    for capability in 0..=HIGHEST_CAPABILITY {
+        if root && capability != CAP_SETPCAP {
+            continue;
+        }
+        // SAFETY: integers only.
+        unsafe {
+            match check(libc::syscall(libc::SYS_prctl, libc::PR_CAPBSET_READ, capability, 0, 0, 0)) {
+                Err(_) => break,
+                Ok(0) => continue,
+                Ok(_) => {}
+            }
+            match check(libc::syscall(libc::SYS_prctl, libc::PR_CAPBSET_DROP, capability, 0, 0, 0)) {
+                // Without setpcap the set stays; no_new_privs still keeps every program from gaining from it.
+                Ok(_) | Err(Errno(libc::EPERM)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn become_user(program: &Program) -> ChildResult {
+    // SAFETY: pointers and lengths of live data; raw calls act on this process alone.
+    unsafe {
+        match check(libc::syscall(libc::SYS_setgroups, program.groups.len(), program.groups.as_ptr())) {
+            // Without the right to change groups the agent's own user still has the agent's own groups.
+            Err(Errno(libc::EPERM)) if !program.change_user => {}
+            other => other.map(drop).map_err(at(Step::Groups))?,
+        }
+        if program.change_user {
+            check(libc::syscall(libc::SYS_setresgid, program.gid, program.gid, program.gid))
+                .map_err(at(Step::Group))?;
+        }
+        libc::syscall(libc::SYS_prctl, libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+        if program.change_user {
+            check(libc::syscall(libc::SYS_setresuid, program.uid, program.uid, program.uid)).map_err(at(Step::User))?;
+        }
+    }
+    capabilities(program.uid).map_err(at(Step::Capabilities))
+}
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapabilityWord {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3`
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+/// Root inside inherits none and keeps the rest; anyone else has none at all.
+fn capabilities(uid: u32) -> Result<()> {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let mut words = [CapabilityWord::default(); 2];
+    // SAFETY: the header's version asks for exactly two words.
+    unsafe {
+        if uid == 0 {
+            check(libc::syscall(libc::SYS_capget, &raw const header, words.as_mut_ptr()))?;
+            for word in &mut words {
+                word.inheritable = 0;
+            }
+        }
+        check(libc::syscall(libc::SYS_capset, &raw const header, words.as_ptr())).map(drop)
+    }
+}
+
+fn execute(plan: &Plan) -> ChildResult {
+    let mut denied = None;
+    let mut last = Errno(libc::ENOENT);
+    // SAFETY: all strings and arrays live in the sleeping parent; the mask is the kernel's 64 bits.
+    unsafe {
+        let none = 0u64;
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, 0, 8);
+        for candidate in &plan.program.candidates {
+            libc::syscall(libc::SYS_execve, candidate.as_ptr(), plan.argv.as_ptr(), plan.env.as_ptr());
+            last = Errno::last();
+            match last.0 {
+                libc::EACCES => denied = Some(last),
+                libc::ENOENT | libc::ENOTDIR => {}
+                _ => return Err((Step::Execute, last)),
+            }
+        }
+    }
+    Err((Step::Execute, denied.unwrap_or(last)))
+}
