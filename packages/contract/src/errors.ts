@@ -34,6 +34,8 @@ export const ERRORS = {
   FILE_PERMISSION: { exit: 125, http: 403, retryable: false },
   FILE_NO_SPACE: { exit: 125, http: 507, retryable: false },
   FILE_FAILED: { exit: 125, http: 500, retryable: false },
+  OUTPUT_LIMIT: { exit: 125, http: 413, retryable: false },
+  COMMAND_FAILED: { exit: 125, http: 422, retryable: false },
   PROCESS_NOT_FOUND: { exit: 125, http: 404, retryable: false },
   PORT_CLOSED: { exit: 125, http: 502, retryable: true },
   INTERNAL: { exit: 125, http: 500, retryable: false },

@@ -62,7 +62,8 @@ export class WireWriter {
     this.bytes(encoder.encode(v));
   }
   list<T>(items: readonly T[], write: (item: T) => void): void {
-    if (items.length > MAX_LIST_ITEMS) throw new Malformed(`a list of ${items.length} items, at most ${MAX_LIST_ITEMS}`);
+    if (items.length > MAX_LIST_ITEMS)
+      throw new Malformed(`a list of ${items.length} items, at most ${MAX_LIST_ITEMS}`);
     this.u16(items.length);
     for (const item of items) write(item);
   }
