@@ -60,6 +60,7 @@ pub fn start() -> Result<(), GuestError> {
     mounts::kernel_file_systems()?;
     sys::log_to_kernel()?;
     sys::protect_from_oom()?;
+    mounts::join_group()?;
     port::open_as_stdio()
 }
 

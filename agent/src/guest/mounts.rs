@@ -1,9 +1,11 @@
 //! The mounts of a guest: what the kernel offers, and the root file system made of an image and a writable layer.
 
-use crate::sys::guest::{chroot_here, forget_cached_blocks, make_directory, mount};
+use crate::sys::guest::{chroot_here, forget_cached_blocks, make_directory, mount, write_file};
 use super::GuestError;
 use libc::{MS_MOVE, MS_NOATIME, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY};
 
+/// Holds process 1 and all that it starts: what limits the sandbox from inside is written there.
+pub const GROUP: &str = "/sys/fs/cgroup/sandbox";
 const LOWER: &str = "/lower";
 const UPPER: &str = "/upper";
 const ROOT: &str = "/root.new";
@@ -40,6 +42,13 @@ pub fn kernel_file_systems() -> Result<(), GuestError> {
         })?;
     }
     Ok(())
+}
+
+/// Moving a process between groups waits for all processors: done before the template is taken, not in every clone.
+pub fn join_group() -> Result<(), GuestError> {
+    write_file("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +memory +pids +io")?;
+    make_directory(GROUP)?;
+    write_file(&format!("{GROUP}/cgroup.procs"), "0")
 }
 
 /// What is written goes to a device that holds an empty ext4, or to memory.

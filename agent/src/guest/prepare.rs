@@ -1,9 +1,9 @@
 //! What makes a woken clone a sandbox of its own.
 
-use super::mounts::{switch_root, Upper};
+use super::mounts::{switch_root, Upper, GROUP};
 use super::{is_guest, GuestError, PREPARED};
 use crate::failure::Failure;
-use crate::sys::guest::{make_directory, reseed, set_clock, write_file};
+use crate::sys::guest::{make_directory, replace_file, reseed, set_clock, write_file};
 use crate::sys::start::set_hostname;
 use crate::wire::generated::{error_kind, PrepareGuest};
 use std::sync::atomic::Ordering;
@@ -11,7 +11,6 @@ use std::sync::atomic::Ordering;
 /// Bytes the host must give: 512 bits, twice what the kernel's generator holds.
 const SEED_BYTES: usize = 64;
 const MACHINE_ID_CHARACTERS: usize = 32;
-const GROUP: &str = "/sys/fs/cgroup/sandbox";
 
 /// Works once. On failure the guest is of no use and the host ends it.
 pub fn prepare(with: &PrepareGuest) -> Result<(), Failure> {
@@ -31,16 +30,14 @@ fn carry_out(with: &PrepareGuest) -> Result<(), GuestError> {
     set_clock(with.realtime_ns)?;
     set_hostname(&with.hostname)
         .map_err(|errno| GuestError::new(format!("setting the host name {:?}", with.hostname), errno.0))?;
-    join_group(with)?;
+    limit_group(with)?;
     let upper = if with.upper_device.is_empty() {
         Upper::Memory { bytes: with.upper_bytes, inodes: with.upper_inodes }
     } else {
         Upper::Device(&with.upper_device)
     };
     switch_root(&with.root_device, &upper)?;
-    make_directory("/etc")?;
-    write_file("/etc/machine-id", &format!("{}\n", with.machine_id))?;
-    write_file("/etc/hostname", &format!("{}\n", with.hostname))
+    write_identity(with)
 }
 
 fn check(with: &PrepareGuest) -> Result<(), GuestError> {
@@ -57,16 +54,28 @@ fn check(with: &PrepareGuest) -> Result<(), GuestError> {
     Ok(())
 }
 
-/// Process 1 counts into the limits; what it starts inherits the group.
-fn join_group(with: &PrepareGuest) -> Result<(), GuestError> {
-    write_file("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +memory +pids +io")?;
-    make_directory(GROUP)?;
+fn limit_group(with: &PrepareGuest) -> Result<(), GuestError> {
     for (file, limit) in [("pids.max", with.pids), ("memory.max", with.memory_bytes)] {
         if limit > 0 {
             write_file(&format!("{GROUP}/{file}"), &limit.to_string())?;
         }
     }
-    write_file(&format!("{GROUP}/cgroup.procs"), "0")
+    Ok(())
+}
+
+fn write_identity(with: &PrepareGuest) -> Result<(), GuestError> {
+    let name = &with.hostname;
+    make_directory("/etc")?;
+    for (path, text) in [
+        ("/etc/machine-id", format!("{}\n", with.machine_id)),
+        ("/etc/hostname", format!("{name}\n")),
+        ("/etc/hosts", format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n")),
+        // No resolver is reachable: an empty file makes lookups fail at once instead of asking 127.0.0.1.
+        ("/etc/resolv.conf", String::new()),
+    ] {
+        replace_file(path, &text)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

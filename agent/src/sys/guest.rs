@@ -55,6 +55,16 @@ pub fn write_file(path: &str, contents: &str) -> Result<(), GuestError> {
     })
 }
 
+/// A link in the image that leads elsewhere is replaced, not followed.
+pub fn replace_file(path: &str, contents: &str) -> Result<(), GuestError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(GuestError::new(format!("replacing {path}"), error.raw_os_error().unwrap_or(0)))
+        }
+        _ => write_file(path, contents),
+    }
+}
+
 /// Drops what is cached of a block device: behind it may be another file than when the template was made.
 pub fn forget_cached_blocks(device: &str) -> Result<(), GuestError> {
     const BLKFLSBUF: libc::Ioctl = 0x1261;
