@@ -27,10 +27,7 @@ pub struct GuestError {
 
 impl GuestError {
     pub(crate) fn new(what: impl Into<String>, errno: i32) -> Self {
-        Self {
-            what: what.into(),
-            errno,
-        }
+        Self { what: what.into(), errno }
     }
 
     pub(crate) fn last(what: impl Into<String>) -> Self {

@@ -1,7 +1,7 @@
 //! The mounts of a guest: what the kernel offers, and the root file system made of an image and a writable layer.
 
-use crate::sys::guest::{chroot_here, forget_cached_blocks, make_directory, mount, write_file};
 use super::GuestError;
+use crate::sys::guest::{chroot_here, forget_cached_blocks, make_directory, mount, write_file};
 use libc::{MS_MOVE, MS_NOATIME, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY};
 
 /// Holds process 1 and all that it starts: what limits the sandbox from inside is written there.
@@ -37,9 +37,8 @@ pub fn kernel_file_systems() -> Result<(), GuestError> {
         ("/proc/self/fd/1", "/dev/stdout"),
         ("/proc/self/fd/2", "/dev/stderr"),
     ] {
-        std::os::unix::fs::symlink(target, link).map_err(|error| {
-            GuestError::new(format!("linking {link}"), error.raw_os_error().unwrap_or(0))
-        })?;
+        std::os::unix::fs::symlink(target, link)
+            .map_err(|error| GuestError::new(format!("linking {link}"), error.raw_os_error().unwrap_or(0)))?;
     }
     Ok(())
 }
@@ -89,11 +88,9 @@ pub fn switch_root(device: &str, upper: &Upper) -> Result<(), GuestError> {
 
 /// An initial root file system cannot be pivoted away from: the new root is moved over it.
 fn enter(root: &str) -> Result<(), GuestError> {
-    std::env::set_current_dir(root).map_err(|error| {
-        GuestError::new(format!("entering {root}"), error.raw_os_error().unwrap_or(0))
-    })?;
+    std::env::set_current_dir(root)
+        .map_err(|error| GuestError::new(format!("entering {root}"), error.raw_os_error().unwrap_or(0)))?;
     mount(".", "/", "", MS_MOVE, "")?;
     chroot_here()?;
-    std::env::set_current_dir("/")
-        .map_err(|error| GuestError::new("entering /", error.raw_os_error().unwrap_or(0)))
+    std::env::set_current_dir("/").map_err(|error| GuestError::new("entering /", error.raw_os_error().unwrap_or(0)))
 }

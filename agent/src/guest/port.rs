@@ -41,9 +41,5 @@ fn find() -> Option<String> {
 
 /// None while the device file is there but its port is not ready (ENXIO).
 fn open(name: &str) -> Option<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(format!("/dev/{name}"))
-        .ok()
+    OpenOptions::new().read(true).write(true).open(format!("/dev/{name}")).ok()
 }

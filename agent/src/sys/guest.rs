@@ -7,59 +7,39 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 
 pub fn c_string(text: &str) -> Result<CString, GuestError> {
-    CString::new(text)
-        .map_err(|_| GuestError::new(format!("{text:?} holds a zero byte"), libc::EINVAL))
+    CString::new(text).map_err(|_| GuestError::new(format!("{text:?} holds a zero byte"), libc::EINVAL))
 }
 
-pub fn mount(
-    source: &str,
-    target: &str,
-    kind: &str,
-    flags: libc::c_ulong,
-    data: &str,
-) -> Result<(), GuestError> {
+pub fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) -> Result<(), GuestError> {
     let (source_c, target_c) = (c_string(source)?, c_string(target)?);
     let (kind_c, data_c) = (c_string(kind)?, c_string(data)?);
     // SAFETY: all four are zero-terminated and outlive the call.
-    let rc = unsafe {
-        libc::mount(
-            source_c.as_ptr(),
-            target_c.as_ptr(),
-            kind_c.as_ptr(),
-            flags,
-            data_c.as_ptr().cast(),
-        )
-    };
+    let rc =
+        unsafe { libc::mount(source_c.as_ptr(), target_c.as_ptr(), kind_c.as_ptr(), flags, data_c.as_ptr().cast()) };
     if rc == 0 {
         return Ok(());
     }
-    Err(GuestError::last(format!(
-        "mounting {source} ({kind}) on {target}"
-    )))
+    Err(GuestError::last(format!("mounting {source} ({kind}) on {target}")))
 }
 
 pub fn make_directory(path: &str) -> Result<(), GuestError> {
     match std::fs::create_dir(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(GuestError::new(
-            format!("making directory {path}"),
-            error.raw_os_error().unwrap_or(0),
-        )),
+        Err(error) => Err(GuestError::new(format!("making directory {path}"), error.raw_os_error().unwrap_or(0))),
     }
 }
 
 pub fn write_file(path: &str, contents: &str) -> Result<(), GuestError> {
-    std::fs::write(path, contents).map_err(|error| {
-        GuestError::new(format!("writing {path}"), error.raw_os_error().unwrap_or(0))
-    })
+    std::fs::write(path, contents)
+        .map_err(|error| GuestError::new(format!("writing {path}"), error.raw_os_error().unwrap_or(0)))
 }
 
 /// A link in the image that leads elsewhere is replaced, not followed.
 pub fn replace_file(path: &str, contents: &str) -> Result<(), GuestError> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(GuestError::new(format!("replacing {path}"), error.raw_os_error().unwrap_or(0)))
+            Err(GuestError::new(format!("replacing {path}"), error.raw_os_error().unwrap_or(0)))
         }
         _ => write_file(path, contents),
     }
@@ -68,9 +48,8 @@ pub fn replace_file(path: &str, contents: &str) -> Result<(), GuestError> {
 /// Drops what is cached of a block device: behind it may be another file than when the template was made.
 pub fn forget_cached_blocks(device: &str) -> Result<(), GuestError> {
     const BLKFLSBUF: libc::Ioctl = 0x1261;
-    let file = File::open(device).map_err(|error| {
-        GuestError::new(format!("opening {device}"), error.raw_os_error().unwrap_or(0))
-    })?;
+    let file = File::open(device)
+        .map_err(|error| GuestError::new(format!("opening {device}"), error.raw_os_error().unwrap_or(0)))?;
     // SAFETY: the request takes no argument.
     if unsafe { libc::ioctl(file.as_raw_fd(), BLKFLSBUF, 0) } == 0 {
         return Ok(());
@@ -92,9 +71,10 @@ pub fn reseed(seed: &[u8]) -> Result<(), GuestError> {
     if seed.is_empty() || seed.len() > CAPACITY {
         return Err(GuestError::new("the entropy seed has no usable length", libc::EINVAL));
     }
-    let random = OpenOptions::new().write(true).open("/dev/urandom").map_err(|error| {
-        GuestError::new("opening /dev/urandom", error.raw_os_error().unwrap_or(0))
-    })?;
+    let random = OpenOptions::new()
+        .write(true)
+        .open("/dev/urandom")
+        .map_err(|error| GuestError::new("opening /dev/urandom", error.raw_os_error().unwrap_or(0)))?;
     let mut info = PoolInfo {
         entropy_bits: (seed.len() * 8) as libc::c_int,
         bytes: seed.len() as libc::c_int,
@@ -129,9 +109,10 @@ pub fn protect_from_oom() -> Result<(), GuestError> {
 }
 
 pub fn log_to_kernel() -> Result<(), GuestError> {
-    let mut log = OpenOptions::new().write(true).open("/dev/kmsg").map_err(|error| {
-        GuestError::new("opening /dev/kmsg", error.raw_os_error().unwrap_or(0))
-    })?;
+    let mut log = OpenOptions::new()
+        .write(true)
+        .open("/dev/kmsg")
+        .map_err(|error| GuestError::new("opening /dev/kmsg", error.raw_os_error().unwrap_or(0)))?;
     // A failed first line shows nothing that the next one would not.
     let _ = log.write_all(b"<6>agent: started\n");
     replace_descriptor(&log, 2)

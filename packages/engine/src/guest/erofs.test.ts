@@ -19,7 +19,9 @@ function hasMkfs(): boolean {
 
 describe("uuid", () => {
   test("is made of the digest", () => expect(uuid(DIGEST)).toBe("01234567-89ab-cdef-0123-456789abcdef"));
-  test.each(["", "sha256:", "sha256:XYZ", "latest"])("refuses %j", (digest) => expect(() => uuid(digest)).toThrow(/digest/));
+  test.each(["", "sha256:", "sha256:XYZ", "latest"])("refuses %j", (digest) =>
+    expect(() => uuid(digest)).toThrow(/digest/),
+  );
 });
 
 describe.skipIf(!hasMkfs())("erofsImage", () => {

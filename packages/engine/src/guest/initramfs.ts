@@ -1,7 +1,12 @@
 /** One file of an initial root; `device` is `[major, minor]` of a character device, `data` a regular file's bytes. */
 export type InitramfsEntry =
   | { readonly path: string; readonly mode: number; readonly kind: "directory" }
-  | { readonly path: string; readonly mode: number; readonly kind: "character"; readonly device: readonly [number, number] }
+  | {
+      readonly path: string;
+      readonly mode: number;
+      readonly kind: "character";
+      readonly device: readonly [number, number];
+    }
   | { readonly path: string; readonly mode: number; readonly kind: "file"; readonly data: Uint8Array };
 
 const KIND_BITS = { directory: 0o040000, character: 0o020000, file: 0o100000 } as const;

@@ -25,7 +25,10 @@ describe("the guest kernel's configuration", () => {
 describe("unfulfilled", () => {
   test("tells what was lost and what came back", () => {
     const config = '# CONFIG_A is not set\nCONFIG_B=y\nCONFIG_C="x"\n';
-    expect(unfulfilled('CONFIG_A=y\nCONFIG_B=n\nCONFIG_C="x"\nCONFIG_D=n\n# text', config)).toEqual(["CONFIG_A=y", "CONFIG_B=n"]);
+    expect(unfulfilled('CONFIG_A=y\nCONFIG_B=n\nCONFIG_C="x"\nCONFIG_D=n\n# text', config)).toEqual([
+      "CONFIG_A=y",
+      "CONFIG_B=n",
+    ]);
   });
 });
 

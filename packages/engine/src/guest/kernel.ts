@@ -16,7 +16,16 @@ const TOOLS = ["apt-get", "bc", "bison", "dpkg-deb", "flex", "gcc", "ld", "make"
 /** objtool, which the build runs over every object, is linked with libelf. */
 const LIBELF_HEADER = "/usr/include/gelf.h";
 /** Debian packages that bring all of the above. */
-export const KERNEL_BUILD_PACKAGES = ["bc", "bison", "flex", "gcc", "libc6-dev", "libelf-dev", "make", "xz-utils"] as const;
+export const KERNEL_BUILD_PACKAGES = [
+  "bc",
+  "bison",
+  "flex",
+  "gcc",
+  "libc6-dev",
+  "libelf-dev",
+  "make",
+  "xz-utils",
+] as const;
 /** Four minutes on two idle cores at the lowest priority; a machine ten times as busy still gets there. */
 const BUILD_TIMEOUT_MS = 60 * 60_000;
 const STEP_TIMEOUT_MS = 10 * 60_000;
@@ -56,7 +65,9 @@ export interface BuildKernelOptions {
 /** Equal inputs give the same digest on every machine. */
 export function kernelInputsDigest(inputs: KernelInputs): string {
   const { config, sourceVersion, compiler, linker } = inputs;
-  return createHash("sha256").update(JSON.stringify([RECIPE, config, sourceVersion, compiler, linker])).digest("hex");
+  return createHash("sha256")
+    .update(JSON.stringify([RECIPE, config, sourceVersion, compiler, linker]))
+    .digest("hex");
 }
 
 /** Lines of the fragment that `.config` does not fulfil: a dependency is missing, or something else selects them. */
@@ -91,7 +102,10 @@ export async function buildGuestKernel(options: BuildKernelOptions): Promise<Gue
   const path = join(home, inputsDigest, "vmlinux");
   if (await exists(path)) return { path, inputsDigest, built: false };
 
-  await using _lock = await lockFile(join(home, "lock"), { onWait: () => meter.phase("wait"), ...(signal && { signal }) });
+  await using _lock = await lockFile(join(home, "lock"), {
+    onWait: () => meter.phase("wait"),
+    ...(signal && { signal }),
+  });
   if (await exists(path)) return { path, inputsDigest, built: false };
   await sweep(home);
   await requireTools();

@@ -1,7 +1,7 @@
 import type { HostFacts } from "../../host/facts.ts";
 import { makeFilter, type Filter } from "../container/seccomp/compile.ts";
 import type { Architecture } from "../container/seccomp/syscalls.ts";
-import { VMM_PROFILE } from "./filter.ts";
+import { vmmProfile } from "./filter.ts";
 import { JAIL } from "./jail-root.ts";
 
 /** Host ids of the jail's user and of its root, which owns nothing and runs nothing. */
@@ -36,9 +36,9 @@ export interface JailRequest {
   readonly binds: readonly { readonly source: string; readonly inside: string; readonly readOnly: boolean }[];
 }
 
-/** The filter of every VMM, for crun's `run.oci.seccomp_bpf_data`. */
-export function vmmFilter(arch: Architecture): Filter {
-  return makeFilter(VMM_PROFILE, arch);
+/** A VMM's filter, for crun's `run.oci.seccomp_bpf_data`. */
+export function vmmFilter(arch: Architecture, kvm: boolean): Filter {
+  return makeFilter(vmmProfile(kvm), arch);
 }
 
 /**

@@ -22,7 +22,8 @@ describe.each(Object.values(starts))("a $kind start", (start) => {
   const argv = qemuArgv(machine, start);
 
   test("has the same devices in the same order as every other", () => {
-    const names = (words: readonly string[]): string[] => after(words, "-device").map((word) => word.replace(/,.*/, ""));
+    const names = (words: readonly string[]): string[] =>
+      after(words, "-device").map((word) => word.replace(/,.*/, ""));
     expect(names(argv)).toEqual(names(qemuArgv(machine, starts.cold)));
   });
 
@@ -30,11 +31,13 @@ describe.each(Object.values(starts))("a $kind start", (start) => {
     const words = argv.join(" ");
     expect(words).toContain("-nodefaults -no-user-config");
     expect(words).toContain("-monitor none");
-    for (const word of ["netdev", "-net", "balloon", "vnc", "tcp:", "telnet", "-sandbox", "virtfs"]) expect(words).not.toContain(word);
+    for (const word of ["netdev", "-net", "balloon", "vnc", "tcp:", "telnet", "-sandbox", "virtfs"])
+      expect(words).not.toContain(word);
   });
 
   test("opens the image for reading only", () => {
-    for (const word of after(argv, "-blockdev").filter((text) => text.includes("disk0"))) expect(word).toContain("read-only=on");
+    for (const word of after(argv, "-blockdev").filter((text) => text.includes("disk0")))
+      expect(word).toContain("read-only=on");
   });
 });
 
@@ -79,8 +82,15 @@ describe("the kernel's command line", () => {
 });
 
 test("commands are one JSON object a line, capabilities first", () => {
-  const lines = cloneCommands(3).trimEnd().split("\n").map((line) => JSON.parse(line) as { execute: string });
-  expect(lines.map((line) => line.execute)).toEqual(["qmp_capabilities", "migrate-set-capabilities", "migrate-incoming"]);
+  const lines = cloneCommands(3)
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line) as { execute: string });
+  expect(lines.map((line) => line.execute)).toEqual([
+    "qmp_capabilities",
+    "migrate-set-capabilities",
+    "migrate-incoming",
+  ]);
   expect(cloneCommands(3)).toContain('"uri":"fd:3"');
   expect(JSON.stringify(templateCommands("/s"))).toContain('"uri":"unix:/s"');
 });

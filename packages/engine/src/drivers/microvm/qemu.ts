@@ -28,7 +28,7 @@ export interface Machine {
   readonly cpus: number;
   /**
    * Inherited descriptor that takes what the guest's kernel says last, null for nowhere; not part of what a template is
-   * bound to. Above 2, as QEMU wants it. A reader that stalls stalls the guest's console and nothing else.
+   * bound to. Above 2 and opened for writing only, as QEMU wants it. A reader that stalls stalls the guest's console and nothing else.
    */
   readonly consoleFd: number | null;
 }
@@ -137,7 +137,8 @@ function console(fd: number | null): string[] {
   if (fd === null) return ["-chardev", "null,id=console", ...device];
   // A descriptor set: opening /proc/self/fd/N would ask for rights that QEMU's user does not have.
   const set = ["-add-fd", `fd=${fd},set=${CONSOLE_FD_SET}`];
-  return [...set, "-chardev", `file,id=console,path=/dev/fdset/${CONSOLE_FD_SET}`, ...device];
+  // Appending, or QEMU would truncate it, which a FIFO refuses.
+  return [...set, "-chardev", `file,id=console,path=/dev/fdset/${CONSOLE_FD_SET},append=on`, ...device];
 }
 
 function startArguments(machine: Machine, start: Start): string[] {
@@ -150,7 +151,12 @@ function startArguments(machine: Machine, start: Start): string[] {
         ...boot(machine, start.boot),
         ...placeholder(0, true),
         ...placeholder(1, false),
-        ...["-chardev", `socket,id=qmp,path=${escaped(start.qmp)},server=on,wait=off`, "-mon", "chardev=qmp,mode=control"],
+        ...[
+          "-chardev",
+          `socket,id=qmp,path=${escaped(start.qmp)},server=on,wait=off`,
+          "-mon",
+          "chardev=qmp,mode=control",
+        ],
       ];
     case "clone":
       return [
