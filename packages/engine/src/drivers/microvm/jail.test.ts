@@ -122,7 +122,7 @@ describe("the jail", () => {
   });
 
   test("counts the guest's memory and what QEMU needs besides", () => {
-    const limit = GUEST_BYTES + VMM_OVERHEAD_BYTES;
+    const limit = 2 * GUEST_BYTES + VMM_OVERHEAD_BYTES;
     expect(config().linux.resources.memory).toEqual({ limit, swap: limit });
   });
 

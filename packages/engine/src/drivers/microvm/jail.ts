@@ -3,17 +3,17 @@ import { makeFilter, type Filter } from "../container/seccomp/compile.ts";
 import type { Architecture } from "../container/seccomp/syscalls.ts";
 import { vmmProfile } from "./filter.ts";
 import { JAIL } from "./jail-root.ts";
+import { TRANSLATED_MIB } from "./qemu.ts";
 
 /** Host ids of the jail's user and of its root, which owns nothing and runs nothing. */
 const ID_RANGE = 65_536;
 /** QEMU's own user inside the jail. */
 export const JAIL_USER = 1000;
 const MIB = 1024 * 1024;
-/**
- * Memory besides the guest's: translated code (TCG), device state, QEMU's own. Measured 36 MiB cold; a guest that makes
- * the emulator fill its code buffer adds what the buffer may hold.
- */
-export const VMM_OVERHEAD_BYTES = 160 * MIB;
+/** QEMU's own data and device state, measured 36 MiB, with room for its threads and requests under way. */
+const VMM_OWN_MIB = 96;
+/** Memory besides the guest's. */
+export const VMM_OVERHEAD_BYTES = (VMM_OWN_MIB + TRANSLATED_MIB) * MIB;
 /** QEMU's main thread, one per processor, RCU, and what it starts for disk requests. */
 const TASKS_BESIDES_CPUS = 70;
 const CPU_PERIOD_US = 100_000;
@@ -42,12 +42,21 @@ export function vmmFilter(arch: Architecture, kvm: boolean): Filter {
 }
 
 /**
+ * A clone's own pages, and once more as many: a page that the template never touched is made in the template's memory file
+ * when a clone first reads or writes it, and counts as that clone's although all clones share it from then on. With less, the
+ * first to use its memory would be killed. On the host it is one guest's size per template, not per clone.
+ */
+export function memoryLimit(guestMemoryBytes: number): number {
+  return 2 * guestMemoryBytes + VMM_OVERHEAD_BYTES;
+}
+
+/**
  * OCI configuration of the container around QEMU: a user of its own without capabilities, no network, a root that holds
- * QEMU and nothing else, read-only, and the guest's memory and QEMU's overhead as its limit.
+ * QEMU and nothing else, read-only, and a limit on memory.
  */
 export function jailBundle(request: JailRequest, filter: Filter, host: Pick<HostFacts, "cgroup">): unknown {
   const ids = [{ containerID: 0, hostID: request.idBase, size: ID_RANGE }];
-  const limit = request.guestMemoryBytes + VMM_OVERHEAD_BYTES;
+  const limit = memoryLimit(request.guestMemoryBytes);
   return {
     ociVersion: "1.0.2",
     hostname: "vmm",

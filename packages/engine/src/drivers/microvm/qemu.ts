@@ -15,6 +15,18 @@ const CONSOLE_FD_SET = 1;
  */
 export const PLACEHOLDER_BYTES = 2 ** 40;
 
+/**
+ * Most that emulation keeps of translated code. QEMU's own default is a gigabyte, which a guest could make it fill. Times do
+ * not differ between 32 and 512.
+ */
+export const TRANSLATED_MIB = 64;
+/**
+ * Discards reach the file: what a sandbox deletes takes no room on the host. Nothing is flushed: it is thrown away in the
+ * end. The host caches none of it: what a guest writes would count as QEMU's memory, and dirty pages that come faster than
+ * the disk takes them would have it killed.
+ */
+const SCRATCH = "discard=unmap,cache.direct=on,cache.no-flush=on";
+
 export type Accelerator =
   | { readonly kind: "kvm" }
   /** The guest's time stamp counter is the host's under emulation; unknown, guests hang while they measure it. */
@@ -116,7 +128,7 @@ function machineArguments({ accelerator, memoryMib, cpus }: Machine): string[] {
   const kvm = accelerator.kind === "kvm";
   return [
     ...["-M", "microvm,acpi=off,pit=on,pic=on,rtc=on,memory-backend=mem"],
-    ...["-accel", kvm ? "kvm" : `tcg,thread=${cpus > 1 ? "multi" : "single"}`],
+    ...["-accel", kvm ? "kvm" : `tcg,thread=${cpus > 1 ? "multi" : "single"},tb-size=${TRANSLATED_MIB}`],
     ...["-cpu", kvm ? "host" : "max"],
     ...["-m", `${memoryMib}`, "-smp", `${cpus}`],
     ...["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "none", "-monitor", "none"],
@@ -183,12 +195,10 @@ function disks({ root, upper }: Disks): string[] {
 }
 
 function disk(index: number, path: string, readOnly: boolean): string[] {
-  const mode = `read-only=${readOnly ? "on" : "off"}`;
-  const file = `driver=file,filename=${escaped(path)},node-name=file${index},${mode},locking=off`;
-  // Discards reach the file: what a sandbox deletes takes no room on the host.
-  const raw = `driver=raw,file=file${index},node-name=disk${index},${mode}`;
-  const discard = readOnly ? "" : ",discard=unmap";
-  return ["-blockdev", file + discard, "-blockdev", raw + discard, ...blockDevice(index)];
+  const options = readOnly ? "read-only=on" : `read-only=off,${SCRATCH}`;
+  const file = `driver=file,filename=${escaped(path)},node-name=file${index},locking=off,${options}`;
+  const raw = `driver=raw,file=file${index},node-name=disk${index},${options}`;
+  return ["-blockdev", file, "-blockdev", raw, ...blockDevice(index)];
 }
 
 function placeholder(index: number, readOnly: boolean): string[] {
