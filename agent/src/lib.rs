@@ -55,6 +55,7 @@ fn start() -> sys::Result<agent::Agent> {
     let surroundings = exec::Surroundings {
         descriptor_limit: sys::start::raise_descriptor_limit(),
         reset_oom_score: !matches!(table::first_line("/proc/self/oom_score_adj").as_str(), "" | "0"),
+        bounding_set: sys::spawn::bounding_set(),
         ..exec::Surroundings::default()
     };
     if sys::process::own_pid() == 1 {
