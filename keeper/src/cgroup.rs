@@ -109,10 +109,33 @@ impl Hierarchies {
         }
     }
 
+    /// Makes `group` in every hierarchy. An engine's group stands as long as the engine, so that the parent is never empty,
+    /// and so never removed, while a runtime makes groups below it.
+    pub fn make(&self, group: &str) -> io::Result<()> {
+        const TRIES: u32 = 10;
+        for root in &self.roots {
+            let dir = root.join(&group[1..]);
+            // Another engine's end can remove the parent between its making and its use.
+            let mut tries = (0..TRIES).map(|_| fs::create_dir_all(&dir));
+            tries
+                .find(Result::is_ok)
+                .unwrap_or_else(|| fs::create_dir_all(&dir))?;
+        }
+        Ok(())
+    }
+
     /// Removes an empty parent; leaves it when others still use it.
     pub fn remove_empty(&self, group: &str) {
+        // A group whose children have just gone is busy for a moment.
+        const TRIES: u32 = 50;
+        const PAUSE: Duration = Duration::from_millis(2);
         for dir in self.dirs(group) {
-            let _ = fs::remove_dir(dir);
+            for _ in 0..TRIES {
+                if fs::remove_dir(&dir).is_ok() || !subgroups(&dir).is_empty() {
+                    break;
+                }
+                thread::sleep(PAUSE);
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 
 use serde_json::{json, Value};
 
@@ -120,13 +121,15 @@ impl Keeper {
         if live.namespace.is_some() {
             return Err(Failure::new(format!("sandbox {id} is already acquired")));
         }
-        let result = self.carry_out(&instance, &mut live, steps);
+        let mut done_at = Vec::with_capacity(steps.len());
+        let result = self.carry_out(&instance, &mut live, steps, &mut done_at);
         drop(live);
         let pid = result.inspect_err(|_| {
             // The caller needs the first failure; what cannot be undone now is undone when the keeper ends.
             let _ = self.release(id);
         })?;
-        Ok(json!({ "pid": pid }))
+        // When each step was done, in microseconds from the start: the answer to "where did the time go".
+        Ok(json!({ "pid": pid, "doneAtUs": done_at }))
     }
 
     fn carry_out(
@@ -134,7 +137,9 @@ impl Keeper {
         instance: &Arc<Instance>,
         live: &mut Live,
         steps: &[Step],
+        done_at: &mut Vec<u64>,
     ) -> Result<Option<libc::pid_t>, Failure> {
+        let begin = Instant::now();
         sys::unshare_mounts()?;
         cgroup::cover_unified()?;
         live.namespace = Some(sys::mount_namespace()?);
@@ -160,6 +165,7 @@ impl Keeper {
                 (failure.step, failure.op) = (Some(index), Some(step.name()));
                 break;
             }
+            done_at.push(begin.elapsed().as_micros() as u64);
         }
         live.got = scope.got;
         result?;
@@ -227,7 +233,7 @@ impl Keeper {
         }
         live.got.helpers.clear();
         live.namespace = None;
-        let removed = paths::remove_tree(&self.engine_dir, id);
+        let removed = remove_patiently(&self.engine_dir, id);
         result.and(removed).map_err(|error| {
             Failure::from(error).at(&format!("sandbox {id} is not fully removed"))
         })?;
@@ -271,8 +277,11 @@ impl Keeper {
                 });
             }
         });
-        self.hierarchies
-            .remove_empty(&format!("{PREFIX}/{}", self.engine));
+        // A group whose children have just gone can be busy for a moment, so that one try is not enough.
+        let group = format!("{PREFIX}/{}", self.engine);
+        if let Err(error) = self.hierarchies.destroy(&group) {
+            eprintln!("bulkhead-keeper: {error}");
+        }
         self.hierarchies.remove_empty(PREFIX);
         // Anything a failed release has left keeps the directory, for the next start's sweep.
         let _ = fs::remove_file(self.engine_dir.join(crate::sweep::LOCK));
@@ -284,4 +293,17 @@ impl Keeper {
         }
         drop(lock);
     }
+}
+
+/// A runtime that had to be killed may leave a process that makes one more file while its directory is being removed.
+fn remove_patiently(above: &std::path::Path, name: &str) -> std::io::Result<()> {
+    const TRIES: u32 = 50;
+    const BETWEEN: std::time::Duration = std::time::Duration::from_millis(20);
+    for _ in 1..TRIES {
+        match paths::remove_tree(above, name) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOTEMPTY) => thread::sleep(BETWEEN),
+            result => return result,
+        }
+    }
+    paths::remove_tree(above, name)
 }

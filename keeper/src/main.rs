@@ -71,6 +71,7 @@ fn start() -> io::Result<()> {
     private_mounts()?;
     let hierarchies = Hierarchies::read()?;
     let (engine, lock) = sweep::found(&run_dir)?;
+    hierarchies.make(&format!("{}/{engine}", cgroup::PREFIX))?;
     let run_dir = run_dir.canonicalize()?;
     let sender = Sender::new(control.try_clone()?);
     let keeper = Arc::new(Keeper::new(engine, run_dir, hierarchies, sender)?);

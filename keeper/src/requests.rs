@@ -77,6 +77,9 @@ pub enum Step {
         read_only: bool,
         idmap: Option<Idmap>,
     },
+    Userns {
+        target: String,
+    },
     Overlay {
         target: String,
         lower: Vec<String>,
@@ -250,6 +253,9 @@ impl Step {
                 read_only: from.must("readOnly", Value::as_bool)?,
                 idmap: from.maybe("idmap", idmap)?,
             },
+            "userns" => Step::Userns {
+                target: from.must("target", text)?,
+            },
             "overlay" => Step::Overlay {
                 target: from.must("target", text)?,
                 lower: from.must("lower", texts)?,
@@ -279,6 +285,7 @@ impl Step {
             Step::Fifo { .. } => "fifo",
             Step::Tmpfs { .. } => "tmpfs",
             Step::Bind { .. } => "bind",
+            Step::Userns { .. } => "userns",
             Step::Overlay { .. } => "overlay",
             Step::Cgroup { .. } => "cgroup",
             Step::Run { .. } => "run",

@@ -17,6 +17,9 @@ pub const STDERR_TAIL_BYTES: usize = 4096;
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How often a waiting thread looks whether its request was called off.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
+/// A runtime that is called off is let finish: killed half-way, what it has forked into a session of its own goes on
+/// making files and is in no control group yet. Ten times what the slowest start takes.
+const CALLED_OFF_GRACE: Duration = Duration::from_secs(2);
 
 pub struct Output {
     pub ended: Ended,
@@ -146,6 +149,7 @@ pub fn run(
     drop((stdin, stdout, stderr));
 
     let deadline = Instant::now() + Duration::from_millis(program.timeout_ms);
+    let mut called_off: Option<Instant> = None;
     let mut stopped = None;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -157,15 +161,21 @@ pub fn run(
         out.drain();
         err.drain();
         if ready[0] {
+            // Not left to the thread that waits for signals: it would have to be woken, and then wake this one.
+            reaper.reap_all();
             break;
         }
-        if stopped.is_none() && (left.is_zero() || cancelled.load(Ordering::Relaxed)) {
+        if cancelled.load(Ordering::Relaxed) && called_off.is_none() {
+            called_off = Some(Instant::now());
+        }
+        let out_of_grace = called_off.is_some_and(|since| since.elapsed() > CALLED_OFF_GRACE);
+        if stopped.is_none() && (left.is_zero() || out_of_grace) {
             stopped = Some(if left.is_zero() {
                 "took longer than it may"
             } else {
                 "was called off"
             });
-            sys::kill_group(child.pid);
+            kill_tree(child.pid);
         }
     }
     let ended = child.ended.recv().unwrap_or(Ended::UNKNOWN);
@@ -187,4 +197,32 @@ pub fn run(
             stderr: err.kept,
         }),
     }
+}
+
+/// Kills a program that must not go on, with all it has started, also in sessions of their own: those are found through
+/// their parents, as long as these live. Stopped first, so that none of them starts another meanwhile.
+fn kill_tree(root: libc::pid_t) {
+    /// A runtime starts a handful; more is not worth chasing through a list that changes.
+    const MAX_PROCESSES: usize = 256;
+    let mut found = vec![root];
+    let mut at = 0;
+    while at < found.len() && found.len() < MAX_PROCESSES {
+        sys::stop(found[at]);
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", found[at]));
+        for task in tasks.into_iter().flatten().flatten() {
+            let children = std::fs::read_to_string(task.path().join("children"));
+            let children = children.unwrap_or_default();
+            found.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|pid| pid.parse::<i32>().ok()),
+            );
+        }
+        at += 1;
+    }
+    // Parents last: until then no child's id can be reaped and given to somebody else.
+    for pid in found.iter().skip(1).rev() {
+        sys::kill(*pid);
+    }
+    sys::kill_group(root);
 }

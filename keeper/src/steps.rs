@@ -91,6 +91,7 @@ impl Scope<'_> {
             } => {
                 self.bind(Path::new(source), target, *read_only, idmap.as_ref())?;
             }
+            Step::Userns { target } => self.show_userns(target)?,
             Step::Overlay {
                 target,
                 lower,
@@ -223,7 +224,7 @@ impl Scope<'_> {
     /// The user namespace that describes the shift of ids; one per sandbox, made when first needed.
     fn userns(&mut self) -> io::Result<BorrowedFd<'_>> {
         if self.got.userns.is_none() {
-            let holder = sys::UsernsHolder::start()?;
+            let holder = sys::UsernsHolder::start(self.id_base)?;
             let map = format!("0 {} {RANGE}", self.id_base);
             for file in ["uid_map", "gid_map"] {
                 fs::write(format!("/proc/{}/{file}", holder.pid), &map)?;
@@ -233,6 +234,15 @@ impl Scope<'_> {
         }
         let made = self.got.userns.as_ref().map(AsFd::as_fd);
         made.ok_or_else(|| io::Error::other("no user namespace"))
+    }
+
+    /// Puts the user namespace where a runtime can join it by path.
+    fn show_userns(&mut self, target: &str) -> Result<(), Failure> {
+        let source = sys::fd_path(self.userns()?);
+        let tree = sys::clone_tree(Path::new(&source))?;
+        self.create(target, 0o444, (0, 0))?;
+        let place = self.open(target, libc::O_PATH)?;
+        Ok(sys::attach(tree.as_fd(), place.as_fd())?)
     }
 
     /// Layers are named by descriptor: it keeps host paths out of the sandbox's mount table, and no `:` or `,` in a path

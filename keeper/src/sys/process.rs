@@ -3,50 +3,108 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::{check, owned, poll_in};
 
-extern "C" fn idle(_: *mut libc::c_void) -> libc::c_int {
-    loop {
-        // SAFETY: async-signal-safe, touches no memory of the parent.
-        unsafe { libc::pause() };
+/// From linux/capability.h.
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// What the holder is told, and says: 0 while it works, 1 when the namespace is there, a negative errno otherwise.
+struct Hold {
+    owner: u32,
+    state: AtomicI32,
+}
+
+/// Runs in the child, on its own stack in the keeper's memory.
+extern "C" fn hold(arg: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: the parent keeps `Hold` alive as long as the child; the calls below touch only this stack. The set-id calls
+    // are raw, because libc's would change every thread of the keeper.
+    unsafe {
+        let order = &*arg.cast::<Hold>();
+        let mut head = CapHeader {
+            version: CAPABILITY_VERSION_3,
+            pid: 0,
+        };
+        let mut caps = [CapData::default(); 2];
+        let unchanged: libc::c_long = -1;
+        let mut done = libc::syscall(libc::SYS_setresuid, unchanged, order.owner, unchanged) == 0;
+        // The change of uid has lowered the effective capabilities; some hosts want one for a new user namespace.
+        done = done && libc::syscall(libc::SYS_capget, &mut head, caps.as_mut_ptr()) == 0;
+        for set in &mut caps {
+            set.effective = set.permitted;
+        }
+        done = done && libc::syscall(libc::SYS_capset, &mut head, caps.as_ptr()) == 0;
+        done = done && libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER) == 0;
+        let failed = -io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO);
+        order
+            .state
+            .store(if done { 1 } else { failed }, Ordering::Release);
+        loop {
+            libc::pause();
+        }
     }
 }
 
-/// A child that only holds a new user namespace. It runs on `_stack` in the keeper's memory, so the stack is kept until
-/// the child is dead.
+/// A child that only holds a new user namespace. The namespace belongs to `owner`, not to root: the kernel charges
+/// per-user quotas (inotify instances, for one) of a namespace to its owner, and a sandbox must not use up root's.
 pub struct UsernsHolder {
     pub pid: libc::pid_t,
     pidfd: OwnedFd,
+    /// Used by the child until it is dead.
     _stack: Box<[u128]>,
+    _hold: Box<Hold>,
 }
 
 impl UsernsHolder {
-    pub fn start() -> io::Result<UsernsHolder> {
+    pub fn start(owner: u32) -> io::Result<UsernsHolder> {
         const STACK_BYTES: usize = 16 * 1024;
         // u128 gives the 16-byte alignment the ABI wants of a stack.
         let mut stack = vec![0u128; STACK_BYTES / 16].into_boxed_slice();
-        let flags = libc::CLONE_NEWUSER | libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD;
+        let mut order = Box::new(Hold {
+            owner,
+            state: AtomicI32::new(0),
+        });
+        let flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD;
         let mut pidfd: RawFd = -1;
-        // SAFETY: CLONE_VM without CLONE_THREAD is what vfork does; the child touches nothing but its stack, which
-        // outlives it (see drop). With CLONE_PIDFD the parent_tid argument receives the descriptor.
+        // SAFETY: CLONE_VM without CLONE_THREAD is what vfork does; the child touches nothing but its stack and `Hold`,
+        // which outlive it (see drop). With CLONE_PIDFD the parent_tid argument receives the descriptor.
         let pid = unsafe {
             let top = stack.as_mut_ptr().add(stack.len()).cast();
-            libc::clone(
-                idle,
-                top,
-                flags,
-                std::ptr::null_mut(),
-                &mut pidfd as *mut RawFd,
-            )
+            let arg: *mut Hold = &mut *order;
+            libc::clone(hold, top, flags, arg.cast(), &mut pidfd as *mut RawFd)
         };
         check(pid.into())?;
-        let pidfd = owned(pidfd.into())?;
-        Ok(UsernsHolder {
+        let holder = UsernsHolder {
             pid,
-            pidfd,
+            pidfd: owned(pidfd.into())?,
             _stack: stack,
-        })
+            _hold: order,
+        };
+        // The child shares this thread's errno, so nothing here may look at it before the child is done: about 50 µs.
+        loop {
+            match holder._hold.state.load(Ordering::Acquire) {
+                0 => std::thread::yield_now(),
+                1 => return Ok(holder),
+                error => return Err(io::Error::from_raw_os_error(-error)),
+            }
+        }
     }
 }
 
@@ -80,6 +138,16 @@ pub fn pidfd_kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
         )
     })
     .map(drop)
+}
+
+pub fn stop(pid: libc::pid_t) {
+    // SAFETY: plain numbers; callers name a process whose parent cannot reap it meanwhile.
+    unsafe { libc::kill(pid, libc::SIGSTOP) };
+}
+
+pub fn kill(pid: libc::pid_t) {
+    // SAFETY: as above.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
 pub fn kill_group(leader: libc::pid_t) {

@@ -70,6 +70,11 @@ export type Step =
       readonly upper: string;
       readonly work: string;
     }
+  /**
+   * Shows, as a file a runtime can join, the user namespace of the sandbox's id range. It is owned by the range's first
+   * id: a runtime's own would be owned by root, and what a sandbox uses up of per-user quotas would be root's.
+   */
+  | { readonly op: "userns"; readonly target: string }
   /** Registers a control group by its path below each controller; undo kills what is in it and removes it. */
   | { readonly op: "cgroup"; readonly path: string }
   /** Runs a program to its end; a non-zero exit fails the step with the tail of its standard error. */

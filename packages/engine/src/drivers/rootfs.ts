@@ -17,6 +17,7 @@ export interface Places {
   readonly state: string;
   readonly pidFile: string;
   readonly config: string;
+  readonly userns: string;
   readonly stdin: string;
   readonly stdout: string;
   readonly stderr: string;
@@ -29,6 +30,7 @@ export function places({ dir }: Instance): Places {
     state: `${dir}/state`,
     pidFile: `${dir}/pid`,
     config: `${dir}/config.json`,
+    userns: `${dir}/userns`,
     stdin: `${dir}/in`,
     stdout: `${dir}/out`,
     stderr: `${dir}/log`,

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
-import { copyFile, mkdir, readFile, readdir, rename, rm, stat } from "node:fs/promises";
+import { chmod, copyFile, mkdir, readFile, readdir, rename, stat } from "node:fs/promises";
 import { availableParallelism, totalmem } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { BulkheadError } from "@bulkhead/contract";
 import type { Runtime } from "../drivers/driver.ts";
 import type { Config } from "./config.ts";
@@ -98,16 +98,16 @@ async function rlimitFacts(): Promise<HostFacts["rlimits"]> {
 /** Puts the agent where a mount can find it alone in a directory; done once for each agent. */
 async function prepareLayer(state: string, agent: string, digest: string): Promise<string> {
   const layer = join(state, "layers", digest.slice(0, 16) || "no-agent");
-  if (digest === "" || (await exists(join(layer, AGENT_INSIDE)))) return layer;
-  const draft = `${layer}.${randomBytes(6).toString("hex")}`;
+  const place = join(layer, AGENT_INSIDE);
+  if (digest === "" || (await exists(place))) return layer;
+  const draft = join(state, "layers", `agent.${randomBytes(6).toString("hex")}`);
   try {
-    await mkdir(join(draft, ".bulkhead"), { recursive: true, mode: 0o755 });
-    await copyFile(agent, join(draft, AGENT_INSIDE));
-    await rename(draft, layer);
+    await mkdir(dirname(place), { recursive: true, mode: 0o755 });
+    await copyFile(agent, draft);
+    await chmod(draft, 0o555);
+    // Another process that was faster has put the same content there.
+    await rename(draft, place);
   } catch (cause) {
-    await rm(draft, { recursive: true, force: true });
-    // Another process may have been faster.
-    if (await exists(join(layer, AGENT_INSIDE))) return layer;
     throw new BulkheadError("HOST_RESOURCE", {
       what: `the state directory ${state} cannot be written`,
       why: cause instanceof Error ? cause.message : String(cause),

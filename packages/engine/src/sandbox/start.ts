@@ -27,6 +27,8 @@ export interface RawChannel {
 export interface StartedSandbox extends AsyncDisposable {
   readonly instance: Instance;
   readonly channel: RawChannel;
+  /** When each of the driver's steps was done, µs from the first one's start. */
+  readonly doneAtUs: readonly number[];
   /** How the sandbox's first process ended, when it ended by itself. Never rejects. */
   readonly ended: Promise<KeeperEnded>;
   /** Kills what runs and undoes everything; may be called again. */
@@ -80,15 +82,17 @@ export async function startSandbox(options: StartOptions): Promise<StartedSandbo
   stack.defer(() => signal.removeEventListener("abort", callOff));
 
   const ended = new Promise<KeeperEnded>((resolve) => keeper.onEnded(instance, resolve));
+  let doneAtUs: readonly number[];
   try {
-    await keeper.acquire(instance, driver.steps(plan, instance, image, host));
+    doneAtUs = await keeper.acquire(instance, driver.steps(plan, instance, image, host));
     signal.throwIfAborted();
   } catch (error) {
     throw signal.aborted ? stopped(signal, options.signal, driver) : error;
   }
   const channel = openChannel(instance);
   stack.defer(() => void (channel.readable.destroy(), channel.writable.destroy()));
-  await keeper.settled(instance);
+  // Not waited for: it fails only with the keeper, which ends the sandbox and says so through `ended`.
+  keeper.settled(instance).catch(() => undefined);
   signal.removeEventListener("abort", callOff);
 
   // From here on the sandbox is the caller's, who ends it with release().
@@ -98,5 +102,5 @@ export async function startSandbox(options: StartOptions): Promise<StartedSandbo
     channel.writable.destroy();
     return release();
   };
-  return { instance, channel, ended, release: end, [Symbol.asyncDispose]: end };
+  return { instance, channel, doneAtUs, ended, release: end, [Symbol.asyncDispose]: end };
 }

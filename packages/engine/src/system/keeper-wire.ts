@@ -119,3 +119,9 @@ export function readEnded(line: Fields): KeeperEnded {
     log: string(line, "log"),
   };
 }
+
+export function readTimes(value: unknown): readonly number[] {
+  const times = fields(value)["doneAtUs"];
+  if (!Array.isArray(times) || !times.every((time) => typeof time === "number")) throw broken(JSON.stringify(value));
+  return times;
+}

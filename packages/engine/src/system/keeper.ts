@@ -9,6 +9,7 @@ import {
   readInstance,
   readLine,
   readOutput,
+  readTimes,
   type KeeperEnded,
 } from "./keeper-wire.ts";
 import { splitLines } from "./lines.ts";
@@ -142,10 +143,11 @@ export class Keeper implements AsyncDisposable {
   /**
    * Carries the steps out in order. When one fails, all is undone and the instance is gone.
    *
+   * @returns when each step was done, µs from the first one's start.
    * @throws BulkheadError RUNTIME_FAILED (or HOST_RESOURCE) whose details name the step's index, `op` and `errno`.
    */
-  async acquire(instance: Instance, steps: readonly Step[]): Promise<void> {
-    await this.#request({ op: "acquire", instance: instance.id, steps });
+  async acquire(instance: Instance, steps: readonly Step[]): Promise<readonly number[]> {
+    return readTimes(await this.#request({ op: "acquire", instance: instance.id, steps }));
   }
 
   /** Says that the engine has opened its ends of the channel: from now on the agent sees when they are closed. */

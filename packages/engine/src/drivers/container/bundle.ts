@@ -3,7 +3,7 @@ import { AGENT_INSIDE, type HostFacts } from "../../host/facts.ts";
 import type { Instance } from "../driver.ts";
 import { ociRlimits, resources, type OciMount } from "../oci.ts";
 import { ID_RANGE, places } from "../rootfs.ts";
-import { DEV_BYTES, MAX_PTYS, SHM_BYTES } from "./hardening.ts";
+import { DEV_BYTES, HOST_TASK_OVERHEAD, MAX_PTYS, SHM_BYTES } from "./hardening.ts";
 
 const NAMESPACES: Readonly<Record<string, string>> = { mnt: "mount", net: "network" };
 
@@ -46,7 +46,13 @@ function mounts(plan: Plan, instance: Instance): OciMount[] {
 }
 
 /** The OCI runtime configuration that carries out `plan.boundary` and `plan.limits`. */
-export function bundle(plan: Plan, instance: Instance, host: HostFacts, section: SeccompSection): unknown {
+export function bundle(
+  plan: Plan,
+  instance: Instance,
+  host: HostFacts,
+  section: SeccompSection,
+  joinsUserns: boolean,
+): unknown {
   const capabilities = plan.boundary.capabilitiesRoot;
   const ids = [{ containerID: 0, hostID: instance.idBase, size: ID_RANGE }];
   return {
@@ -66,11 +72,14 @@ export function bundle(plan: Plan, instance: Instance, host: HostFacts, section:
     mounts: mounts(plan, instance),
     annotations: section.annotations,
     linux: {
-      namespaces: plan.boundary.namespaces.map((name) => ({ type: NAMESPACES[name] ?? name })),
+      namespaces: plan.boundary.namespaces.map((name) => ({
+        type: NAMESPACES[name] ?? name,
+        ...(name === "user" && joinsUserns ? { path: places(instance).userns } : {}),
+      })),
       uidMappings: ids,
       gidMappings: ids,
       cgroupsPath: instance.cgroup,
-      resources: resources(plan, host),
+      resources: resources(plan, host, { tasks: HOST_TASK_OVERHEAD, memoryBytes: 0 }),
       seccomp: section.seccomp,
       maskedPaths: plan.boundary.maskedPaths,
       readonlyPaths: plan.boundary.readOnlyPaths,

@@ -55,3 +55,6 @@ export const RLIMITS: Readonly<Record<string, number>> = {
 
 /** Quota period of the CPU controller, µs: the kernel's default. */
 export const CPU_PERIOD_US = 100_000;
+
+/** The agent and its helper threads, on top of the processes asked for. */
+export const HOST_TASK_OVERHEAD = 4;
