@@ -79,7 +79,6 @@ export async function buildBase(options: BuildBaseOptions): Promise<StoredImage 
   meter.phase("store");
   const { digest, fileCount, sizeBytes } = tree;
   const image = await store.commit(fresh.dir, digest, { ...defaults, fileCount, sizeBytes }, name);
-  meter.phase("done");
   return { ...image, built: true };
 }
 

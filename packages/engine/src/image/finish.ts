@@ -1,8 +1,19 @@
-import { lutimesSync, readFileSync, renameSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  lstatSync,
+  lutimesSync,
+  readFileSync,
+  renameSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { removeTree } from "../system/remove-tree.ts";
 import { entryPath, walkTree } from "./walk.ts";
 
+const PERMISSION_BITS = 0o7777;
 const MS_PER_DAY = 86_400_000;
 /** Directories whose content is of the build, or is made anew at every start. */
 const EMPTIED = ["dev", "run", "tmp", "var/tmp", "var/cache/apt", "var/lib/apt/lists", "var/log/apt", "root/.cache"];
@@ -39,7 +50,7 @@ export async function finishRootfs(root: string, options: FinishOptions): Promis
   replace(root, "etc/machine-id", "");
   replace(root, "etc/apt/sources.list", options.sources.map((line) => `${line}\n`).join(""));
   const shadow = readFileSync(join(root, "etc/shadow"), "utf8");
-  replace(root, "etc/shadow", datedShadow(shadow, Math.floor(latest / MS_PER_DAY)), 0o640);
+  replace(root, "etc/shadow", datedShadow(shadow, Math.floor(latest / MS_PER_DAY)));
   clampTimes(root, options.buildStartMs, latest);
 }
 
@@ -56,11 +67,19 @@ function namesIn(dir: string): readonly string[] {
   }
 }
 
-/** By rename, so that a symbolic link at that place is replaced and not followed out of the root. */
-function replace(root: string, path: string, content: string, mode = 0o644): void {
+/**
+ * By rename, so that a symbolic link at that place is replaced and not followed out of the root. A file that was there
+ * gives its owner and mode; a new one is root's and readable by all.
+ */
+function replace(root: string, path: string, content: string): void {
   const target = join(root, path);
-  writeFileSync(`${target}.new~`, content, { mode });
-  renameSync(`${target}.new~`, target);
+  const old = lstatSync(target, { throwIfNoEntry: false });
+  const like = old?.isFile() === true ? old : { mode: 0o644, uid: 0, gid: 0 };
+  const fresh = `${target}.new~`;
+  writeFileSync(fresh, content, { mode: 0o600, flag: "wx" });
+  chownSync(fresh, like.uid, like.gid);
+  chmodSync(fresh, like.mode & PERMISSION_BITS);
+  renameSync(fresh, target);
 }
 
 function newestPackageTime(root: string, buildStartMs: number): number {

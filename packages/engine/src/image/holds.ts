@@ -38,7 +38,8 @@ export class Holds {
    */
   take(id: string, holder: number): Disposable {
     const identity = processIdentity(holder);
-    if (identity === null) throw new BulkheadError("INTERNAL", { what: `process ${holder} is gone and can hold nothing` });
+    if (identity === null)
+      throw new BulkheadError("INTERNAL", { what: `process ${holder} is gone and can hold nothing` });
     mkdirSync(join(this.#dir, id), { recursive: true, mode: DIRECTORY_MODE });
     this.#next += 1;
     const file = join(this.#dir, id, `use-${identity}-${process.pid}-${this.#next}`);

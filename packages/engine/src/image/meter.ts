@@ -8,8 +8,7 @@ export type BuildPhase =
   | "install"
   | "finish"
   | "digest"
-  | "store"
-  | "done";
+  | "store";
 
 /** Progress of the whole build: `done` of `total` parts, which are parts of the expected time and not of bytes. */
 export interface BuildProgress {
@@ -34,7 +33,6 @@ const PHASES: Readonly<Record<BuildPhase, { readonly from: number; readonly labe
   finish: { from: 880, label: "cleaning up" },
   digest: { from: 900, label: "computing the digest" },
   store: { from: 960, label: "writing to disk" },
-  done: { from: TOTAL, label: "done" },
 };
 /** mmdebstrap's own words at the start of a phase. */
 const MARKS: readonly (readonly [RegExp, BuildPhase])[] = [

@@ -37,8 +37,12 @@ describe("ImageStore", () => {
 
   test("an unknown image, an unusable name and an empty store say what to do next", () => {
     expect(store.list()).toEqual([]);
-    expect(() => store.resolve("base")).toThrow(expect.objectContaining({ code: "IMAGE_NOT_FOUND", next: expect.stringMatching(/build-base/) }));
-    expect(() => store.resolve("nope")).toThrow(expect.objectContaining({ message: 'image "nope" is not in the store' }));
+    expect(() => store.resolve("base")).toThrow(
+      expect.objectContaining({ code: "IMAGE_NOT_FOUND", next: expect.stringMatching(/build-base/) }),
+    );
+    expect(() => store.resolve("nope")).toThrow(
+      expect.objectContaining({ message: 'image "nope" is not in the store' }),
+    );
     for (const name of ["../x", "a//b", "", "A", "a\0", "x".repeat(201), "sha256:abc/../.."]) {
       expect(() => store.resolve(name), name).toThrow(expect.objectContaining({ code: "SPEC_INVALID" }));
     }
@@ -85,7 +89,10 @@ describe("ImageStore", () => {
     {
       await using image = store.use("one");
       expect(store.list()).toMatchObject([{ names: ["one"], users: [process.pid] }]);
-      await expect(store.remove("one")).rejects.toMatchObject({ code: "IMAGE_IN_USE", why: `by process ${process.pid}` });
+      await expect(store.remove("one")).rejects.toMatchObject({
+        code: "IMAGE_IN_USE",
+        why: `by process ${process.pid}`,
+      });
       expect(existsSync(image.rootfs)).toBe(true);
     }
     expect(await store.remove("one")).toEqual({ names: ["one"], image: true });

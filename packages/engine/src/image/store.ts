@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { BulkheadError } from "@bulkhead/contract";
 import type { ImageFiles } from "../drivers/driver.ts";
 import { lockFile, type FileLockOptions } from "../system/file-lock.ts";
@@ -53,7 +53,7 @@ export class ImageStore {
   readonly #holds: Holds;
 
   constructor(stateDir: string) {
-    this.#dir = join(stateDir, "images");
+    this.#dir = resolve(stateDir, "images");
     this.#holds = new Holds(join(this.#dir, "holds"));
   }
 

@@ -7,6 +7,8 @@ const SIZE_END = 136;
 const TYPE_OFFSET = 156;
 /** Extended headers of one file; far above what the kernel lets a file carry (64 KiB of attributes). */
 const MAX_HEADER_BYTES = 1024 * 1024;
+/** Under which tar keeps an attribute. */
+const XATTR_KEY = "SCHILY.xattr.";
 const TAR_TIMEOUT_MS = 10 * 60_000;
 
 /** Attribute name to value in base64, sorted by name; by path as `walkTree` spells it. */
@@ -74,12 +76,12 @@ export class TarXattrs {
   }
 
   #keep(shortName: string): void {
-    const attributes = [...this.#extended].filter(([key]) => key.startsWith("SCHILY.xattr."));
+    const attributes = [...this.#extended].filter(([key]) => key.startsWith(XATTR_KEY));
     if (attributes.length === 0) return;
     const name = this.#extended.get("path")?.toString("latin1") ?? shortName;
     const path = name.replace(/^\.\/?/, "").replace(/\/$/, "");
-    const pairs = attributes.map(([key, value]) => [key.slice("SCHILY.xattr.".length), value.toString("base64")]);
-    this.found.set(path, Object.fromEntries(pairs.toSorted()));
+    const pairs = attributes.map(([key, value]) => [key.slice(XATTR_KEY.length), value.toString("base64")] as const);
+    this.found.set(path, Object.fromEntries(pairs.toSorted(([a], [b]) => (a < b ? -1 : 1))));
   }
 }
 

@@ -44,7 +44,10 @@ export async function lockFile(path: string, options: FileLockOptions = {}): Pro
       closed.then(() => false),
     ]);
     if (!got && holder.pid !== undefined) {
-      throw new BulkheadError("HOST_RESOURCE", { what: `cannot lock ${path}`, why: stderr.trim() || "flock ended early" });
+      throw new BulkheadError("HOST_RESOURCE", {
+        what: `cannot lock ${path}`,
+        why: stderr.trim() || "flock ended early",
+      });
     }
     if (!got) {
       throw new BulkheadError("HOST_UNSUPPORTED", {

@@ -1,0 +1,45 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { ERRORS } from "../packages/contract/src/errors.ts";
+
+const EXIT_CODES = "docs/exit-codes.md";
+
+type Registry = Readonly<Record<string, { readonly exit: number; readonly http: number; readonly retryable: boolean }>>;
+
+/** The row that docs/exit-codes.md must have for an error. */
+export function errorRow(code: string, { exit, http, retryable }: Registry[string]): string {
+  return `| \`${code}\` | ${exit} | ${http} | ${retryable ? "yes" : "no"} |`;
+}
+
+/** What differs between the page and the registry, both ways, one line each. */
+export function exitCodeProblems(page: string, registry: Registry): readonly string[] {
+  const lines = page.split("\n");
+  const rows = lines.filter((line) => /^\| `[A-Z_]+` \|/.test(line));
+  const expected = Object.entries(registry).map(([code, entry]) => errorRow(code, entry));
+  const documented = new Set(lines.flatMap((line) => /^\| (\d+) \|/.exec(line)?.[1] ?? []));
+  const used = new Set(Object.values(registry).map(({ exit }) => String(exit)));
+  return [
+    ...expected.filter((row) => !rows.includes(row)).map((row) => `missing: ${row}`),
+    ...rows.filter((row) => !expected.includes(row)).map((row) => `not in the registry: ${row}`),
+    ...[...used].filter((exit) => !documented.has(exit)).map((exit) => `exit code ${exit} is not explained`),
+    ...[...documented].filter((exit) => !used.has(exit)).map((exit) => `exit code ${exit} is explained and never used`),
+  ];
+}
+
+/** The page with its table of errors replaced by the registry's. */
+export function withErrorTable(page: string, registry: Registry): string {
+  const kept = page.split("\n").filter((line) => !/^\| `[A-Z_]+` \|/.test(line));
+  return `${kept.join("\n").trimEnd()}\n${Object.entries(registry)
+    .map(([code, entry]) => `${errorRow(code, entry)}\n`)
+    .join("")}`;
+}
+
+if (import.meta.main) {
+  const path = join(import.meta.dirname, "..", EXIT_CODES);
+  const page = readFileSync(path, "utf8");
+  if (process.argv.includes("--write")) writeFileSync(path, withErrorTable(page, ERRORS));
+  const problems = exitCodeProblems(readFileSync(path, "utf8"), ERRORS);
+  for (const problem of problems) console.log(`${EXIT_CODES}: ${problem}`);
+  if (problems.length > 0) console.log("./x docs --write puts the table right");
+  process.exitCode = problems.length === 0 ? 0 : 1;
+}

@@ -1,0 +1,387 @@
+# What Bulkhead needs on this machine, found out and installed. Sourced by ./bulkhead and ./x; bash.
+# The caller sets `home` (this repository) and `me` (its own name for messages). Everything printed goes to stderr.
+#
+#   setup_is_ready run|dev   true when nothing is missing; sets `node`.
+#   setup_ensure run|dev     installs what is missing, sets `node`; exits 125 with a next step when it cannot.
+#
+# Two stamps say "ready": one in the state directory for what the machine has, one in the repository for what is
+# built in it. Both are written last, so a kill at any moment only means that the next run looks again.
+
+if ((EUID == 0)); then state=/var/lib/bulkhead; else state=${XDG_STATE_HOME:-${HOME-/}/.local/state}/bulkhead; fi
+state=${BULKHEAD_STATE:-$state}
+[[ $state == /* ]] || state=$PWD/$state
+readonly EXIT_CANNOT=125
+# Cargo 1.85 is the first with edition 2024, which dependencies use.
+readonly RUST_MINOR_MIN=85
+readonly NODE_MAJOR_MIN=24
+# An older npm ignores parts of the lock file.
+readonly NPM_MAJOR_MIN=10
+# The first runsc whose systrap platform is complete; Debian 12 itself has 20221219.
+readonly RUNSC_DATE_MIN=20230801
+readonly LOG_TAIL_LINES=20
+readonly APT_LOCK_SECONDS=300
+
+setup_say() { printf '%s: %s\n' "$me" "$*" >&2; }
+
+# Starts no process at all: this is on the way of every command.
+setup_is_ready() {
+  local mode=$1 stamp=$home/.bulkhead/ready-$1 for_state file
+  [[ -r $stamp && -e $state/setup/ready ]] || return 1
+  { IFS= read -r for_state && IFS= read -r node; } <"$stamp" || return 1
+  [[ $for_state == "$state" && -x $node && -x $home/target/release/bulkhead-agent ]] || return 1
+  [[ -x $home/target/release/bulkhead-keeper && -d $home/node_modules ]] || return 1
+  shopt -s globstar nullglob
+  # A directory is newer when a file in it has come or gone.
+  for file in "$home"/{agent,keeper}/{,*,src/**,wire/**} "$home"/{Cargo.toml,Cargo.lock,.cargo/config.toml} \
+    "$home"/{package-lock.json,scripts/setup.sh,scripts/node/package-lock.json}; do
+    [[ ! $file -nt $stamp ]] || return 1
+  done
+}
+
+# --- what is here -----------------------------------------------------------------------------------------------
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+first_number() { [[ $1 =~ ([0-9]+) ]] && printf '%s' "${BASH_REMATCH[1]}"; }
+
+is_node() { # path
+  local version
+  version=$("$1" --version 2>/dev/null) || return 1
+  (($(first_number "$version") >= NODE_MAJOR_MIN))
+}
+
+# Sets `node` to a Node.js that is new enough and has an npm that goes with it, if there is one.
+find_node() {
+  local candidate npm_version
+  candidate=$(command -v node 2>/dev/null) && candidate=$(readlink -f -- "$candidate")
+  if [[ -n $candidate ]] && is_node "$candidate"; then
+    # By the name that was found: shims of version managers tell by it which program is meant.
+    node=$(command -v node)
+    npm_version=$(npm --version 2>/dev/null) && (($(first_number "$npm_version") >= NPM_MAJOR_MIN)) && return 0
+  fi
+  node=$state/node-24/bin/node
+  is_node "$node" && cmp -s "$home/scripts/node/package-lock.json" "$state/node-24/package-lock.json"
+}
+
+has_cargo() {
+  local version
+  version=$(cd / && cargo --version 2>/dev/null) || return 1
+  [[ $version =~ ^cargo\ 1\.([0-9]+) ]] && ((BASH_REMATCH[1] >= RUST_MINOR_MIN))
+}
+
+runsc_is_new() { # path of a program, or a version
+  local text=$1
+  [[ $text != */* ]] || text=$("$1" --version 2>/dev/null) || return 1
+  [[ $text =~ (20[0-9]{6}) ]] && ((BASH_REMATCH[1] >= RUNSC_DATE_MIN))
+}
+
+has_runsc() {
+  local found
+  runsc_is_new "$state/runtimes/runsc/usr/bin/runsc" && return 0
+  found=$(command -v runsc 2>/dev/null) && runsc_is_new "$found"
+}
+
+# Changes with the lock file, with what of it is wanted, and with the Node it was installed for.
+npm_mark() { # mode
+  printf '%s %s' "$1" "$(cksum <"$home/package-lock.json")"
+}
+
+npm_is_ready() { # mode; what ./x needs includes what ./bulkhead needs
+  local mark
+  mark=$(cat "$home/.bulkhead/npm" 2>/dev/null) || return 1
+  [[ $mark == "$(npm_mark "$1")" || $mark == "$(npm_mark dev)" ]]
+}
+
+binaries_are_ready() {
+  local stamp=$home/.bulkhead/built
+  [[ -e $stamp && -x $home/target/release/bulkhead-agent && -x $home/target/release/bulkhead-keeper ]] || return 1
+  [[ -z $(cd "$home" && find agent keeper Cargo.toml Cargo.lock .cargo -newer "$stamp" -print -quit) ]]
+}
+
+# Fills `packages` (Debian names; `cargo` stands for whatever package has a new enough one), `missing` (programs, for
+# people without apt) and `todo` (steps in order).
+setup_survey() {
+  local mode=$1
+  packages=() missing=() todo=() node=""
+  want() { # program or file, package
+    if [[ $1 == /* ]]; then [[ -e $1 ]] && return; else has "$1" && return; fi
+    packages+=("$2")
+    missing+=("$1")
+  }
+  if ((EUID == 0)); then
+    want crun crun
+    want runc runc
+    want mmdebstrap mmdebstrap
+    want /etc/ssl/certs/ca-certificates.crt ca-certificates
+  fi
+  if ! binaries_are_ready || [[ $mode == dev ]]; then
+    want cc gcc
+    want /usr/include/stdio.h libc6-dev
+    has_cargo || { packages+=(cargo) missing+=("cargo (1.$RUST_MINOR_MIN or newer)"); }
+  fi
+  if [[ $mode == dev ]]; then
+    (cd / && cargo fmt --version && cargo clippy --version) >/dev/null 2>&1 ||
+      { packages+=(rustfmt rust-clippy) missing+=("cargo fmt" "cargo clippy"); }
+    ((EUID != 0)) || want setcap libcap2-bin
+  fi
+  local node_is_missing=0
+  find_node || node_is_missing=1
+  ((node_is_missing == 0)) || has npm || { packages+=(npm) missing+=("node ($NODE_MAJOR_MIN or newer) with npm"); }
+  ((${#packages[@]} == 0)) || todo+=(packages)
+  ((EUID != 0)) || has_runsc || todo+=(runsc)
+  ((node_is_missing == 0)) || todo+=(node)
+  npm_is_ready "$mode" || todo+=(npm)
+  binaries_are_ready || todo+=(build)
+  ((EUID != 0)) || [[ -e $state/images/refs/base || ${setup_skip_image-} == yes ]] || todo+=(image)
+}
+
+setup_describe() { # step
+  case $1 in
+    packages) printf 'install Debian packages: %s' "${packages[*]}" ;;
+    runsc) printf "fetch Debian's runsc (gVisor) into %s" "$state/runtimes/runsc" ;;
+    node) printf 'fetch Node.js %s into %s' "$NODE_MAJOR_MIN" "$state/node-24" ;;
+    npm) printf 'install npm packages into %s' "$home/node_modules" ;;
+    build) printf 'build the agent and the keeper into %s' "$home/target" ;;
+    image) printf 'build the base image from Debian packages into %s' "$state/images" ;;
+  esac
+}
+
+# --- doing it ---------------------------------------------------------------------------------------------------
+
+setup_fail() { # what, next
+  printf '%s: error: %s\n' "$me" "$1" >&2
+  [[ -z ${2-} ]] || printf '%s: next:  %s\n' "$me" "$2" >&2
+  exit "$EXIT_CANNOT"
+}
+
+# Runs a command with its output in a log, showing that time passes and the last line of the log.
+setup_logged() { # label, command...
+  local label=$1 started=$SECONDS shown=$SECONDS status line width
+  shift
+  # In a process group of its own, so that stopping reaches what it has started as well.
+  set -m
+  "$@" >"$log" 2>&1 </dev/null &
+  setup_child=$!
+  set +m
+  while kill -0 "$setup_child" 2>/dev/null; do
+    sleep 0.2
+    if [[ -t 2 ]]; then
+      width=${COLUMNS:-80}
+      line=$(tail -n 1 -- "$log" 2>/dev/null | tr -d '\000-\037\177-\377')
+      line="$label ($((SECONDS - started)) s) $line"
+      printf '\r\033[K%s' "${line:0:width-1}" >&2
+    elif ((SECONDS - shown >= 15)); then
+      shown=$SECONDS
+      printf '%s ... still at it after %s s\n' "$label" "$((SECONDS - started))" >&2
+    fi
+  done
+  wait "$setup_child"
+  status=$?
+  setup_child=""
+  [[ ! -t 2 ]] || printf '\r\033[K' >&2
+  ((status == 0)) && printf '%s: done in %s s\n' "$label" "$((SECONDS - started))" >&2
+  return "$status"
+}
+
+setup_stop() { # exit code
+  trap "" INT TERM HUP
+  if [[ -n $setup_child && $log == */packages.log ]]; then
+    # dpkg stopped half-way refuses to work until somebody repairs it.
+    setup_say "stopping as soon as the Debian packages are whole"
+    wait "$setup_child"
+  elif [[ -n $setup_child ]]; then
+    kill -TERM -- "-$setup_child" 2>/dev/null && wait "$setup_child"
+  fi
+  [[ -z ${work-} ]] || rm -rf -- "$work"
+  printf '\n%s: stopped; run it again to go on where it was\n' "$me" >&2
+  exit "$1"
+}
+
+setup_tail() {
+  printf '%s: the end of %s:\n' "$me" "$log" >&2
+  tail -n "$LOG_TAIL_LINES" -- "$log" | sed 's/^/  | /' >&2
+}
+
+apt_get() {
+  DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 LC_ALL=C \
+    apt-get -y -o DPkg::Lock::Timeout="$APT_LOCK_SECONDS" -o Dpkg::Use-Pty=0 "$@"
+}
+
+# Node.js believes its own list of authorities, the machine's tools believe the machine's: a company's mirror is in one.
+run_npm() {
+  local machine=/etc/ssl/certs/ca-certificates.crt
+  [[ -n ${NODE_EXTRA_CA_CERTS-} || ! -r $machine ]] || local -x NODE_EXTRA_CA_CERTS=$machine
+  npm "$@" --ignore-scripts --no-audit --no-fund
+}
+
+candidate() { # package
+  LC_ALL=C apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: \(.*\)$/\1/p' | grep -v '(none)'
+}
+
+do_packages() {
+  local name suffix="" chosen=()
+  # One unreachable source of the many a machine may have is no reason to stop: what is needed may be there.
+  apt_get update || true
+  for name in cargo cargo-web; do
+    dpkg --compare-versions "$(candidate "$name")" ge "1.$RUST_MINOR_MIN~" && break
+  done
+  # Debian 12 has the new Rust beside its old one, under another name.
+  [[ $name == cargo ]] || suffix=-web
+  for name in "${packages[@]}"; do
+    case $name in
+      cargo | rustfmt) chosen+=("$name$suffix") ;;
+      rust-clippy) chosen+=("rust$suffix-clippy") ;;
+      *) chosen+=("$name") ;;
+    esac
+  done
+  # Never at the price of a package that somebody installed on purpose.
+  apt_get install --no-install-recommends --no-remove "${chosen[@]}"
+}
+
+do_runsc() {
+  local options=() codename mirror release key=/usr/share/keyrings/debian-archive-keyring.gpg
+  mkdir -p "$work/runsc" "$work/lists/partial" "$work/cache/archives/partial"
+  if ! runsc_is_new "$(candidate runsc)"; then
+    codename=$(. /etc/os-release && printf '%s' "$VERSION_CODENAME")
+    while IFS='|' read -r release mirror; do
+      [[ $release == "$codename" ]] && break
+    done < <(apt-get indextargets --format '$(RELEASE)|$(REPO_URI)' 'Created-By: Packages' 'Component: main')
+    [[ ${mirror-} == *://* ]] || { echo "apt has no source for Debian $codename"; return 1; }
+    [[ -r $key ]] && key="[signed-by=$key] " || key=""
+    printf 'deb %s%s %s-backports main\n' "$key" "$mirror" "$codename" >"$work/backports.list"
+    # A list and a cache of our own: the machine's apt learns nothing of this source.
+    options=(-o "Dir::Etc::SourceList=$work/backports.list" -o Dir::Etc::SourceParts=/dev/null
+      -o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache" -o APT::Default-Release=)
+    # The state directory is closed to the user that apt downloads as otherwise.
+    apt_get "${options[@]}" -o APT::Sandbox::User=root update || return 1
+  fi
+  (cd "$work/runsc" && apt_get "${options[@]}" -o APT::Sandbox::User=root download runsc) || return 1
+  dpkg-deb -x "$work"/runsc/runsc_*.deb "$work/runsc/root" || return 1
+  runsc_is_new "$work/runsc/root/usr/bin/runsc" || { echo "Debian's runsc is older than $RUNSC_DATE_MIN"; return 1; }
+  mkdir -p "$state/runtimes"
+  [[ ! -e $state/runtimes/runsc ]] || mv -- "$state/runtimes/runsc" "$work/runsc.old"
+  mv -- "$work/runsc/root" "$state/runtimes/runsc"
+}
+
+do_node() {
+  local binary
+  mkdir -p "$work/node/bin"
+  cp -- "$home"/scripts/node/package.json "$home"/scripts/node/package-lock.json "$home"/.npmrc "$work/node/"
+  # The lock file pins the content's digest; no package gets to run anything while it is installed.
+  (cd "$work/node" && run_npm ci) || return 1
+  for binary in "$work"/node/node_modules/node-linux-*/bin/node; do
+    is_node "$binary" && ln -sfn "../${binary#"$work/node/"}" "$work/node/bin/node"
+  done
+  [[ -x $work/node/bin/node ]] || { echo "there is no Node.js $NODE_MAJOR_MIN for $(uname -m)"; return 1; }
+  ln -s ../node_modules/npm/bin/npm-cli.js "$work/node/bin/npm"
+  [[ ! -e $state/node-24 ]] || mv -- "$state/node-24" "$work/node.old"
+  mv -- "$work/node" "$state/node-24"
+}
+
+do_npm() {
+  local level=()
+  [[ $mode == dev ]] || level=(--omit=dev)
+  rm -f -- "$home/.bulkhead/npm"
+  (cd "$home" && run_npm ci "${level[@]}") || return 1
+  npm_mark "$mode" >"$home/.bulkhead/npm"
+}
+
+do_build() {
+  # Dated before the build, so that a source changed meanwhile counts as newer.
+  touch "$home/.bulkhead/built.new"
+  (cd "$home" && cargo build --release --locked --target-dir "$home/target" -p bulkhead-agent -p bulkhead-keeper) ||
+    return 1
+  mv -- "$home/.bulkhead/built.new" "$home/.bulkhead/built"
+}
+
+setup_step() { # number, of, step
+  local label="[$1/$2]" next=""
+  log=$logs/$3.log
+  case $3 in
+    packages) label+=" Debian packages" next="repair apt on this machine (apt-get update), or install these by hand: ${packages[*]}" ;;
+    runsc) label+=" runsc (gVisor)" ;;
+    node) label+=" Node.js $NODE_MAJOR_MIN" next="check that npm reaches its registry, or put Node.js $NODE_MAJOR_MIN or newer on the PATH" ;;
+    npm) label+=" npm packages" next="check that npm reaches its registry, then run it again" ;;
+    build) label+=" agent and keeper" next="check that cargo reaches its registry, then run it again" ;;
+    image)
+      printf '%s base image\n' "$label" >&2
+      (cd "$home" && exec "$node" packages/cli/src/main.ts image build-base >&2) </dev/null ||
+        setup_fail "the base image could not be built" "see the message above; to try again: $home/bulkhead image build-base"
+      return
+      ;;
+  esac
+  [[ $3 != build && $3 != npm ]] || use_node
+  setup_logged "$label" "do_$3" && return
+  setup_tail
+  if [[ $3 == runsc ]]; then
+    # Everything but the gvisor level works without it, and that level says what it misses.
+    setup_say "warning: going on without runsc; the gvisor level is not available until a runsc of $RUNSC_DATE_MIN or newer is on the PATH"
+    return
+  fi
+  setup_fail "${label#*] } could not be installed" "$next"
+}
+
+use_node() {
+  find_node || setup_fail "there is no Node.js $NODE_MAJOR_MIN or newer with npm" "put one on the PATH"
+  PATH=${node%/*}:$PATH
+}
+
+setup_check_means() {
+  ((${#todo[@]} > 0)) || return 0
+  if ((${#missing[@]} > 0)) && { ((EUID != 0)) || ! has apt-get; }; then
+    local list
+    printf -v list '%s, ' "${missing[@]}"
+    ((EUID != 0)) && has apt-get &&
+      setup_fail "these are missing: ${list%, }" "run it once as root, or install them: apt-get install ${packages[*]}"
+    setup_fail "these are missing: ${list%, }" "this system has no apt: install them by hand, then run it again"
+  fi
+  if [[ " ${todo[*]} " == *" runsc "* ]] && ! has apt-get; then
+    todo=("${todo[@]/runsc/}")
+    setup_say "warning: no runsc of $RUNSC_DATE_MIN or newer on the PATH; the gvisor level is not available"
+  fi
+}
+
+setup_lock() {
+  (umask 077 && mkdir -p -- "$state/setup/log") || setup_fail "cannot write to $state" "set BULKHEAD_STATE to a directory on a disk with space"
+  mkdir -p -- "$home/.bulkhead" || setup_fail "cannot write to $home" "clone the repository to a place that can be written to"
+  # Children keep the descriptors: after a kill -9 the next run waits until what was started has really ended.
+  exec 8>"$state/setup/lock" 9>"$home/.bulkhead/lock"
+  flock -n 8 && flock -n 9 && return
+  setup_say "waiting for another first run to finish"
+  flock 8 && flock 9
+}
+
+setup_ensure() {
+  mode=$1 log="" logs="" work="" setup_child=""
+  local number=0 step steps
+  setup_lock
+  if setup_is_ready "$mode"; then
+    exec 8>&- 9>&-
+    return
+  fi
+  trap 'setup_stop 130' INT
+  trap 'setup_stop 143' TERM HUP
+  touch "$home/.bulkhead/ready.new"
+  rm -rf -- "$state"/setup/work.*
+  work=$(mktemp -d "$state/setup/work.XXXXXX") && logs=$state/setup/log
+  setup_survey "$mode"
+  setup_check_means
+  steps=(${todo[@]+"${todo[@]}"})
+  if ((${#steps[@]} > 0)); then
+    setup_say "something is missing here. This will now:"
+    for step in "${steps[@]}"; do printf '  %s. %s\n' "$((number += 1))" "$(setup_describe "$step")" >&2; done
+    setup_say "nothing else on this machine is changed. Logs: $logs"
+  fi
+  number=0
+  for step in ${steps[@]+"${steps[@]}"}; do setup_step "$((number += 1))" "${#steps[@]}" "$step"; done
+  use_node
+  rm -rf -- "$work"
+  printf '%s\n%s\n' "$state" "$node" >"$home/.bulkhead/ready.text"
+  touch -r "$home/.bulkhead/ready.new" "$home/.bulkhead/ready.text"
+  : >"$state/setup/ready"
+  mv -- "$home/.bulkhead/ready.text" "$home/.bulkhead/ready-$mode"
+  rm -f -- "$home/.bulkhead/ready.new"
+  trap - INT TERM HUP
+  exec 8>&- 9>&-
+  ((${#steps[@]} == 0)) || setup_say "ready"
+}
