@@ -24,6 +24,7 @@ describe("uuid", () => {
   );
 });
 
+// Only the microvm level needs erofs-utils.
 describe.skipIf(!hasMkfs())("erofsImage", () => {
   let dir = "";
   beforeEach(async () => {
