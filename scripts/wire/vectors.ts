@@ -227,6 +227,23 @@ vector(
   },
   10,
 );
+vector(
+  "prepare guest",
+  "PrepareGuest",
+  {
+    rootDevice: "/dev/vda",
+    upperDevice: "/dev/vdb",
+    upperBytes: "0",
+    upperInodes: "0",
+    hostname: "box",
+    machineId: "0123456789abcdef0123456789abcdef",
+    seed: "5a".repeat(64),
+    realtimeNs: "1790000000123456789",
+    pids: "512",
+    memoryBytes: "0",
+  },
+  1,
+);
 vector("read file, to the end", "ReadFile", { path, offset: "0", length: U64_MAX, user: "" }, 11);
 vector("write file", "WriteFile", { path, mode: 0o644, how: 3, makeParents: true, user }, 12);
 vector("stat", "Stat", { path: notUtf8, follow: false, user }, 13);
