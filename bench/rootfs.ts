@@ -10,8 +10,20 @@ export async function mountRoot(lab: Lab, image: string): Promise<string> {
   const place = await lab.path("root");
   await output(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", place]);
   lab.defer(async () => void (await output(["umount", "-l", place])));
-  const [upper, work, root] = [await lab.path("root", "upper"), await lab.path("root", "work"), await lab.path("root", "merged")];
-  await output(["mount", "-t", "overlay", "-o", `lowerdir=${image},upperdir=${upper},workdir=${work}`, "overlay", root]);
+  const [upper, work, root] = [
+    await lab.path("root", "upper"),
+    await lab.path("root", "work"),
+    await lab.path("root", "merged"),
+  ];
+  await output([
+    "mount",
+    "-t",
+    "overlay",
+    "-o",
+    `lowerdir=${image},upperdir=${upper},workdir=${work}`,
+    "overlay",
+    root,
+  ]);
   lab.defer(async () => void (await output(["umount", "-l", root])));
   return root;
 }

@@ -32,7 +32,13 @@ const BUDGET_MS = 60_000;
  * entry that fails is left out from then on, and says why.
  */
 export async function interleave(entries: readonly Entry[], options: ScheduleOptions): Promise<readonly Series[]> {
-  const state = entries.map((entry) => ({ entry, values: new Map<string, number[]>(), busy: 0, spentMs: 0, failure: null as string | null }));
+  const state = entries.map((entry) => ({
+    entry,
+    values: new Map<string, number[]>(),
+    busy: 0,
+    spentMs: 0,
+    failure: null as string | null,
+  }));
   for (let round = -options.warmups; round < options.rounds; round++) {
     // A fixed order would let one entry always follow the one that leaves the most behind.
     const turn = state.map((_, i) => state[(i + Math.max(0, round)) % state.length]).filter((one) => one !== undefined);
@@ -46,12 +52,18 @@ export async function interleave(entries: readonly Entry[], options: ScheduleOpt
         const measured = await one.entry.run();
         if (round < 0) continue;
         if (!idle) one.busy += 1;
-        for (const [name, value] of Object.entries(measured)) one.values.set(name, [...(one.values.get(name) ?? []), value]);
+        for (const [name, value] of Object.entries(measured))
+          one.values.set(name, [...(one.values.get(name) ?? []), value]);
       } catch (error) {
         one.failure = error instanceof Error ? error.message : String(error);
       }
       one.spentMs += performance.now() - started;
     }
   }
-  return state.map(({ entry, values, busy, failure }) => ({ name: entry.name, values: Object.fromEntries(values), busy, failure }));
+  return state.map(({ entry, values, busy, failure }) => ({
+    name: entry.name,
+    values: Object.fromEntries(values),
+    busy,
+    failure,
+  }));
 }

@@ -23,9 +23,7 @@ export interface Field {
 
 async function runtimesAndUs(lab: Lab, engine: Engine, root: string): Promise<Setup[]> {
   const container = borrow((await engine.explain({ isolation: "container" })).steps);
-  const setups: Setup[] = [
-    { ok: true, peers: [ociPeer(lab, root, { name: "crun, same config", ...container })] },
-  ];
+  const setups: Setup[] = [{ ok: true, peers: [ociPeer(lab, root, { name: "crun, same config", ...container })] }];
   try {
     await using other = await Engine.open({ run: await lab.path("run-runc"), drivers: ["container/runc"] });
     const runc = borrow((await other.explain({ isolation: "container" })).steps);
@@ -53,7 +51,11 @@ export async function setUp(lab: Lab, options: Options, progress: (text: string)
   closeWith(lab, engine);
   const image = engine.images.resolve("base");
   const root = await mountRoot(lab, image.rootfs);
-  const setups: Setup[] = [bare(lab), bwrap(tools.paths["bwrap"] ?? null, root), ...(await runtimesAndUs(lab, engine, root))];
+  const setups: Setup[] = [
+    bare(lab),
+    bwrap(tools.paths["bwrap"] ?? null, root),
+    ...(await runtimesAndUs(lab, engine, root)),
+  ];
   const commandSetups: Setup[] = [];
   progress("importing the image into docker and podman");
   const tar = await packImage(lab, image.rootfs);
@@ -61,7 +63,8 @@ export async function setUp(lab: Lab, options: Options, progress: (text: string)
   const env = { ...config.environment, BULKHEAD_RUN: await lab.path("run-cli") };
   const peers = (["container", "gvisor"] as const).map((level) => ourCommand(config.command, level, "docker run", env));
   commandSetups.push({ ok: true, peers });
-  const wanted = (peer: Peer): boolean => options.peers.length === 0 || options.peers.some((word) => peer.name.includes(word));
+  const wanted = (peer: Peer): boolean =>
+    options.peers.length === 0 || options.peers.some((word) => peer.name.includes(word));
   const found = (all: readonly Setup[]): Peer[] => all.flatMap((s) => (s.ok ? s.peers : [])).filter(wanted);
   const missing = [...setups, ...commandSetups].flatMap((s) => (s.ok ? [] : [{ name: s.name, missing: s.missing }]));
   return { direct: found(setups), commands: found(commandSetups), missing };

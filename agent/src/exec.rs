@@ -26,6 +26,7 @@ pub struct Surroundings {
     pub allow_setuid: bool,
     pub descriptor_limit: (u64, u64),
     pub reset_oom_score: bool,
+    pub bounding_set: u64,
     pub databases: Arc<Databases>,
 }
 
@@ -66,6 +67,7 @@ impl Task for Start {
             stderr: theirs.err,
             terminal: request.pty,
             reset_oom_score: self.surroundings.reset_oom_score,
+            bounding_set: self.surroundings.bounding_set,
         };
         let mut result = spawn(&program);
         if request.cwd.is_empty() && matches!(result, Err((Step::Directory, _))) {

@@ -7,6 +7,7 @@ pub mod decoder;
 mod exec;
 mod failure;
 mod files;
+pub mod guest;
 mod input;
 mod output;
 mod process;
@@ -39,12 +40,22 @@ pub fn serve() -> ExitCode {
     }
 }
 
+/// As `serve` in a virtual machine of its own, whose kernel ends with it.
+pub fn serve_guest() -> ! {
+    match guest::start() {
+        Ok(()) => drop(serve()),
+        Err(failure) => eprintln!("bulkhead-agent: {}", failure::Failure::from(failure).message),
+    }
+    guest::power_off()
+}
+
 fn start() -> sys::Result<agent::Agent> {
     sys::start::protect();
     let (input, output) = sys::start::take_channel()?;
     let surroundings = exec::Surroundings {
         descriptor_limit: sys::start::raise_descriptor_limit(),
         reset_oom_score: !matches!(table::first_line("/proc/self/oom_score_adj").as_str(), "" | "0"),
+        bounding_set: sys::spawn::bounding_set(),
         ..exec::Surroundings::default()
     };
     if sys::process::own_pid() == 1 {

@@ -1,6 +1,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if bulkhead_agent::guest::is_guest() {
+        bulkhead_agent::serve_guest();
+    }
     match std::env::args_os().nth(1) {
         None => bulkhead_agent::serve(),
         Some(argument) if argument == "--version" => {

@@ -1,6 +1,5 @@
 mod common;
 
-use bulkhead_agent::wire::codec::Reader;
 use bulkhead_agent::wire::generated::*;
 use common::*;
 use std::io::{Read, Write};
@@ -47,18 +46,6 @@ fn write_all(wire: &mut Wire, message: &Message, bytes: &[u8]) -> Ended {
     }
     wire.end(stream);
     wire.finish(stream)
-}
-
-fn records<T>(mut bytes: &[u8], read: impl Fn(&mut Reader) -> T) -> Vec<T> {
-    let mut list = Vec::new();
-    while !bytes.is_empty() {
-        let length = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
-        let mut reader = Reader::new(&bytes[4..4 + length]);
-        list.push(read(&mut reader));
-        reader.finish().unwrap();
-        bytes = &bytes[4 + length..];
-    }
-    list
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn attach(to: impl Write + 'static, from: impl Read + AsRawFd + 'static) -> Wire
 }
 
 /// gVisor lets root inside kill process 1, and so the sandbox.
-fn works(mut sandbox: Sandbox, protects_init: bool) {
+fn works(mut sandbox: Sandbox, protects_init: bool, may_change_user: bool) {
     let wire = &mut sandbox.wire;
     assert_eq!(wire.run(&["/bin/sh", "-c", "echo out; echo err >&2; exit 3"]).code(), 3);
     let stream = wire.open(&exec_with_stdin(&["/bin/cat"]));
@@ -72,6 +72,15 @@ fn works(mut sandbox: Sandbox, protects_init: bool) {
         panic!("no terminal: {failed:?}");
     }
     assert_eq!(ended.code(), 2);
+    // Without a loopback interface that is up the network would be unreachable instead.
+    let ended = wire.ask(Message::DialTcp(DialTcp { address: "127.0.0.1".into(), port: 9 }));
+    assert_eq!(ended.kind(), error_kind::REFUSED, "{ended:?}");
+    let nobody =
+        Exec { user: "1234:1234".into(), ..exec_request(&["/bin/sh", "-c", "echo x >/dev/stderr; kill -9 1; exit 5"]) };
+    match wire.ask(Message::Exec(nobody)) {
+        ended if may_change_user => assert_eq!((ended.code(), ended.err.starts_with(b"x\n")), (5, true), "{ended:?}"),
+        ended => assert_eq!(ended.kind(), error_kind::PERMISSION, "{ended:?}"),
+    }
     wire.send(0, 0, &Message::Shutdown(Shutdown { grace_ms: 500 }));
     assert!(sandbox.child.wait().unwrap().success());
 }
@@ -121,7 +130,7 @@ fn bundle(name: &str) -> PathBuf {
 fn under_unshare() {
     let agent = env!("CARGO_BIN_EXE_bulkhead-agent");
     if let Some(sandbox) = Sandbox::start(&["unshare", "--fork", "--pid", "--mount", "--net", "--mount-proc", agent]) {
-        works(sandbox, true);
+        works(sandbox, true, true);
     }
 }
 
@@ -143,7 +152,7 @@ fn under_bwrap_without_a_capability() {
         "/.bulkhead/agent",
     ];
     if let Some(sandbox) = Sandbox::start(&command) {
-        works(sandbox, true);
+        works(sandbox, true, false);
     }
     let _ = std::fs::remove_dir_all(bundle);
 }
@@ -174,7 +183,7 @@ fn under_crun() {
     ];
     if installed("crun") {
         if let Some(sandbox) = Sandbox::start(&command) {
-            works(sandbox, true);
+            works(sandbox, true, true);
         }
     }
     let _ = std::fs::remove_dir_all(bundle);
@@ -202,7 +211,7 @@ fn under_runsc() {
         &id,
     ];
     if let Some(sandbox) = Sandbox::start(&command) {
-        works(sandbox, false);
+        works(sandbox, false, true);
     }
     let _ = std::fs::remove_dir_all(bundle);
 }

@@ -297,19 +297,15 @@ fn the_table_and_the_usage() {
     let mut agent = Agent::start();
     let stream = agent.wire.open(&exec(&["/bin/sleep", "1000"]));
     let Received::Message(_, _, Message::Started(started)) = agent.wire.next_on(stream) else { panic!("not started") };
-    let ended = agent.wire.ask(Message::ListProcesses(ListProcesses {}));
-    let mut bytes = &ended.ok().out[..];
-    let mut found = None;
-    while !bytes.is_empty() {
-        let length = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
-        let process = Process::read(&mut bulkhead_agent::wire::codec::Reader::new(&bytes[4..4 + length])).unwrap();
-        if process.pid == started.pid {
-            found = Some(process);
-        }
-        bytes = &bytes[4 + length..];
-    }
-    let found = found.expect("the process is in the table");
-    assert!(found.managed && found.ppid == agent.child.id() && found.state == b'S', "{found:?}");
+    let mut found = Process::default();
+    // Just started, it may still be on its way into its program.
+    wait_until("the process's sleep", || {
+        let ended = agent.wire.ask(Message::ListProcesses(ListProcesses {}));
+        let list = records(&ended.ok().out, |reader| Process::read(reader).unwrap());
+        found = list.into_iter().find(|process| process.pid == started.pid).expect("the process is in the table");
+        found.state == b'S'
+    });
+    assert!(found.managed && found.ppid == agent.child.id() && found.started_ms > 0, "{found:?}");
     assert_eq!(found.command, b"/bin/sleep 1000");
     let ended = agent.wire.ask(Message::GetUsage(GetUsage {}));
     let Message::Usage(usage) = &ended.ok().messages[0] else { panic!("no usage") };
@@ -344,4 +340,53 @@ fn a_process_that_ends_while_it_is_being_started_is_told() {
             assert_eq!(agent.wire.finish(stream).code(), 0);
         }
     }
+}
+
+#[test]
+fn set_user_id_programs_work_only_when_allowed() {
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    // SAFETY: no arguments.
+    if unsafe { libc::geteuid() } != 0 || own.contains("NoNewPrivs:\t1") {
+        eprintln!("SKIPPED: needs root without no_new_privs");
+        return;
+    }
+    let mut agent = Agent::start();
+    let show = "grep -E '^(NoNewPrivs|CapBnd|CapEff|CapPrm|CapInh)' /proc/self/status";
+    for allow_setuid in [true, false] {
+        agent.wire.send(0, 0, &Message::Configure(Configure { allow_setuid, ..Configure::default() }));
+        let request = Exec { user: "65534:65534".into(), ..exec_request(&["/bin/sh", "-c", show]) };
+        let text = agent.wire.ask(Message::Exec(request)).text();
+        assert_eq!(text.contains("NoNewPrivs:\t0"), allow_setuid, "{text}");
+        assert_eq!(!text.contains("CapBnd:\t0000000000000000"), allow_setuid, "{text}");
+        for set in ["CapEff", "CapPrm", "CapInh"] {
+            assert!(text.contains(&format!("{set}:\t0000000000000000")), "{text}");
+        }
+    }
+}
+
+#[test]
+fn nothing_leaks_over_many_starts_and_files() {
+    let mut agent = Agent::start();
+    let pid = agent.child.id();
+    let count = || std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count).unwrap_or(0);
+    let mut counts = Vec::new();
+    for _ in 0..3 {
+        for _ in 0..25 {
+            agent.wire.run(&["/bin/true"]);
+            agent.wire.run(&["no-such-program"]);
+            let stream = agent.wire.open(&Message::Exec(Exec { pty: true, ..exec_request(&["/bin/true"]) }));
+            agent.wire.finish(stream);
+            let path = b"/etc/passwd".to_vec();
+            agent.wire.ask(Message::ReadFile(ReadFile { path, length: 10, ..ReadFile::default() })).ok();
+            let watch = Message::Watch(Watch { path: b"/etc".to_vec(), recursive: true, user: String::new() });
+            let stream = agent.wire.open(&watch);
+            agent.wire.send(stream, 0, &Message::Cancel(Cancel {}));
+            agent.wire.finish(stream);
+            let dial = Message::DialTcp(DialTcp { address: String::new(), port: 1 });
+            assert_eq!(agent.wire.ask(dial).kind(), error_kind::REFUSED);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        counts.push(count());
+    }
+    assert_eq!(counts[0], counts[2], "descriptors: {counts:?}");
 }

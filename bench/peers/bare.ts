@@ -25,6 +25,27 @@ export function bare(lab: Lab): Setup {
 
 export function bwrap(path: string | null, rootfs: string): Setup {
   if (path === null) return { ok: false, name: "bwrap", missing: "package bubblewrap could not be fetched" };
-  const box = [path, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--ro-bind", rootfs, "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"];
-  return { ok: true, peers: [{ name: "bwrap", cold: (work) => timeProgram([...box, ...work.argv], { expect: work.expect }), stand: null }] };
+  const box = [
+    path,
+    "--unshare-all",
+    "--die-with-parent",
+    "--new-session",
+    "--cap-drop",
+    "ALL",
+    "--ro-bind",
+    rootfs,
+    "/",
+    "--proc",
+    "/proc",
+    "--dev",
+    "/dev",
+    "--tmpfs",
+    "/tmp",
+  ];
+  return {
+    ok: true,
+    peers: [
+      { name: "bwrap", cold: (work) => timeProgram([...box, ...work.argv], { expect: work.expect }), stand: null },
+    ],
+  };
 }

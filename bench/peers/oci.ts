@@ -43,7 +43,9 @@ export function borrow(steps: readonly Step[]): { readonly config: OciConfig; re
   const run = steps.findLast((step) => step.op === "run");
   if (file?.op !== "file" || run?.op !== "run") throw new Error("the driver's steps hold no OCI configuration");
   const verb = run.argv.indexOf("run");
-  const flags = run.argv.slice(0, verb).filter((word, i, all) => word !== "--root" && all[i - 1] !== "--root" && !word.startsWith("--root="));
+  const flags = run.argv
+    .slice(0, verb)
+    .filter((word, i, all) => word !== "--root" && all[i - 1] !== "--root" && !word.startsWith("--root="));
   return { config: JSON.parse(file.content) as OciConfig, command: flags };
 }
 
@@ -89,7 +91,10 @@ export function ociPeer(lab: Lab, rootfs: string, runtime: Runtime): Peer {
         file: "/tmp/bench-file",
         memory: async () => {
           const inside = await processesOf(`${lab.cgroup}/${id}`);
-          return { pssBytes: await pssOf([...inside, ...(await processesNaming(id))]), chargedBytes: await chargedTo(inside[0] ?? 0) };
+          return {
+            pssBytes: await pssOf([...inside, ...(await processesNaming(id))]),
+            chargedBytes: await chargedTo(inside[0] ?? 0),
+          };
         },
         end,
       });

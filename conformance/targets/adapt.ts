@@ -14,7 +14,7 @@ export function boxOf(sandbox: Sandbox): Box {
       return { ...exitOf(result.status), stdout: result.stdout, stderr: result.stderr } satisfies RunResult;
     },
     start: async (argv, { stdin, ...rest } = {}) =>
-      await runningOf(sandbox.exec(argv, { ...execOptions(rest), stdin: stdin === true ? "pipe" : "null" }), stdin === true),
+      await runningOf(sandbox.exec(argv, { ...execOptions(rest), stdin: stdin === true }), stdin === true),
     pty: async (argv, options) => {
       const pty = await sandbox.pty({ ...options, cmd: argv });
       return {

@@ -35,7 +35,8 @@ function codec(name: string, fields: readonly Field[]): string {
   const rName = fields.length === 0 ? "_r" : "r";
   const writes = fields.map(([n, t]) => `  ${write(t, `m.${n}`)};`).join("\n");
   const reads = fields.map(([n, t]) => `    ${n}: ${read(t)},`).join("\n");
-  const shape = fields.length === 0 ? `export type ${name} = Record<never, never>;` : `export interface ${name} {\n${members}\n}`;
+  const shape =
+    fields.length === 0 ? `export type ${name} = Record<never, never>;` : `export interface ${name} {\n${members}\n}`;
   return [
     shape,
     `export function write${name}(${wName}: WireWriter, ${m}: ${name}): void {`,
@@ -66,17 +67,28 @@ export function renderTypeScript(schema: Schema): string {
     `export const TYPE = {\n${schema.messages.map((m) => `  ${m.name}: ${m.type},`).join("\n")}\n} as const;`,
     "",
     "export type Message =",
-    ...schema.messages.filter((m) => m.raw !== true).map((m) => `  | { readonly name: "${m.name}"; readonly body: ${m.name} }`),
+    ...schema.messages
+      .filter((m) => m.raw !== true)
+      .map((m) => `  | { readonly name: "${m.name}"; readonly body: ${m.name} }`),
     "  ;",
     "",
     "export const TO_AGENT = new Set<number>([",
-    `  ${schema.messages.filter((m) => m.to !== "host").map((m) => m.type).join(", ")},`,
+    `  ${schema.messages
+      .filter((m) => m.to !== "host")
+      .map((m) => m.type)
+      .join(", ")},`,
     "]);",
     "export const TO_HOST = new Set<number>([",
-    `  ${schema.messages.filter((m) => m.to !== "agent").map((m) => m.type).join(", ")},`,
+    `  ${schema.messages
+      .filter((m) => m.to !== "agent")
+      .map((m) => m.type)
+      .join(", ")},`,
     "]);",
     "export const OPENS = new Set<number>([",
-    `  ${schema.messages.filter((m) => m.opens === true).map((m) => m.type).join(", ")},`,
+    `  ${schema.messages
+      .filter((m) => m.opens === true)
+      .map((m) => m.type)
+      .join(", ")},`,
     "]);",
     "",
     "export function writeMessage(w: WireWriter, message: Message): number {",

@@ -48,6 +48,7 @@ pub struct Program {
     pub stderr: OwnedFd,
     pub terminal: bool,
     pub reset_oom_score: bool,
+    pub bounding_set: u64,
 }
 
 /// Everything the child needs, as pointers made before it exists.
@@ -131,7 +132,7 @@ fn become_program(plan: &Plan) -> ChildResult {
     }
     limits(program)?;
     if !program.allow_setuid {
-        drop_bounding_set(program.uid == 0).map_err(at(Step::Capabilities))?;
+        drop_bounding_set(program.bounding_set, program.uid == 0).map_err(at(Step::Capabilities))?;
     }
     become_user(program)?;
     if !program.allow_setuid {
@@ -193,26 +194,31 @@ fn limits(program: &Program) -> ChildResult {
 }
 
 /// Root inside keeps what the sandbox gave it, short of changing its own capability sets.
-fn drop_bounding_set(root: bool) -> Result<()> {
-    for capability in 0..=HIGHEST_CAPABILITY {
-        if root && capability != CAP_SETPCAP {
-            continue;
-        }
+fn drop_bounding_set(held: u64, root: bool) -> Result<()> {
+    let dropped = if root { held & 1 << CAP_SETPCAP } else { held };
+    for capability in (0..=HIGHEST_CAPABILITY).filter(|capability| dropped >> capability & 1 == 1) {
         // SAFETY: integers only.
-        unsafe {
-            match check(libc::syscall(libc::SYS_prctl, libc::PR_CAPBSET_READ, capability, 0, 0, 0)) {
-                Err(_) => break,
-                Ok(0) => continue,
-                Ok(_) => {}
-            }
-            match check(libc::syscall(libc::SYS_prctl, libc::PR_CAPBSET_DROP, capability, 0, 0, 0)) {
-                // Without setpcap the set stays; no_new_privs still keeps every program from gaining from it.
-                Ok(_) | Err(Errno(libc::EPERM)) => {}
-                Err(error) => return Err(error),
-            }
+        match check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_CAPBSET_DROP, capability, 0, 0, 0) }) {
+            // Without setpcap the set stays; no_new_privs still keeps every program from gaining from it.
+            Ok(_) | Err(Errno(libc::EPERM)) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// Our own bounding set, which only ever shrinks: asked once, not at every start.
+pub fn bounding_set() -> u64 {
+    let mut held = 0;
+    for capability in 0..=HIGHEST_CAPABILITY {
+        // SAFETY: integers only.
+        match unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) } {
+            1 => held |= 1 << capability,
+            0 => {}
+            _ => break,
+        }
+    }
+    held
 }
 
 fn become_user(program: &Program) -> ChildResult {

@@ -224,6 +224,19 @@ impl Wire {
     }
 }
 
+/// The records of a lane: a length before each.
+pub fn records<T>(mut bytes: &[u8], read: impl Fn(&mut Reader) -> T) -> Vec<T> {
+    let mut list = Vec::new();
+    while !bytes.is_empty() {
+        let length = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
+        let mut reader = Reader::new(&bytes[4..4 + length]);
+        list.push(read(&mut reader));
+        reader.finish().unwrap();
+        bytes = &bytes[4 + length..];
+    }
+    list
+}
+
 #[derive(Debug, Default)]
 pub struct Ended {
     pub out: Vec<u8>,
