@@ -5,7 +5,7 @@
 set -eu
 
 dir=${1:?usage: peers.sh DIR}
-packages="docker.io podman bubblewrap crun runc tini"
+packages="docker.io podman bubblewrap crun runc"
 root=$dir/root
 archives=$dir/archives
 
@@ -44,6 +44,6 @@ report() {
   echo "$name missing: $why"
 }
 
-for name in bwrap crun runc podman conmon docker dockerd containerd docker-init tini; do
+for name in bwrap crun runc podman conmon docker dockerd containerd docker-init; do
   report "$name"
 done

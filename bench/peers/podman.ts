@@ -39,9 +39,7 @@ export async function podman(lab: Lab, tools: Tools, imageTar: string): Promise<
   };
   await output([program, "import", imageTar, "localhost/base:1"], env);
   lab.defer(async () => void (await output([program, "rm", "--all", "--force"], env)));
-  // podman waits up to 20 s for its monitor to be reaped, which some machines' process 1 does slowly or not at all.
-  const reaper = tools.paths["tini"] === undefined ? [] : [tools.paths["tini"], "-s", "--"];
-  const run = [...reaper, program, "run", "--rm", "--network", "none", "--cgroup-parent", lab.cgroup];
+  const run = [program, "run", "--rm", "--network", "none", "--cgroup-parent", lab.cgroup];
   const cold = (work: Work): ReturnType<typeof timeProgram> =>
     timeProgram([...run, "localhost/base:1", ...work.argv], { env, expect: work.expect });
   const peer: Peer = {
