@@ -29,12 +29,18 @@ async function start(directory: string, rootfs: string, spec: BoxSpec): Promise<
   const id = `reference-${randomBytes(4).toString("hex")}`;
   const place = join(directory, id);
   await mkdir(place);
-  const child = spawn("unshare", ["--mount", "--uts", "--propagation", "private", "sh", "-c", PREPARE, "sh", place, rootfs, config.agent], {
-    stdio: ["pipe", "pipe", "inherit"],
-    env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
-    detached: true,
-  });
-  const ended = new Promise<SandboxEnd>((resolve) => child.once("exit", (code, signal) => resolve({ code, signal, oomKilled: false })));
+  const child = spawn(
+    "unshare",
+    ["--mount", "--uts", "--propagation", "private", "sh", "-c", PREPARE, "sh", place, rootfs, config.agent],
+    {
+      stdio: ["pipe", "pipe", "inherit"],
+      env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
+      detached: true,
+    },
+  );
+  const ended = new Promise<SandboxEnd>((resolve) =>
+    child.once("exit", (code, signal) => resolve({ code, signal, oomKilled: false })),
+  );
   const release = async (): Promise<void> => {
     child.kill("SIGKILL");
     await ended;
@@ -64,7 +70,10 @@ export function reference(findRootfs: () => Promise<string>): Target {
   return {
     name: "reference",
     traits: { level: null, setuidInside: true, ownKernel: false },
-    available: async () => ((await exists(config.agent)) ? { ok: true } : { ok: false, reason: `no agent at ${config.agent}; cargo build --release` }),
+    available: async () =>
+      (await exists(config.agent))
+        ? { ok: true }
+        : { ok: false, reason: `no agent at ${config.agent}; cargo build --release` },
     open: async (): Promise<OpenTarget> => {
       const directory = await mkdtemp(join(tmpdir(), "conformance-reference-"));
       const rootfs = await findRootfs();
