@@ -4,6 +4,7 @@
 
 mod agent;
 pub mod decoder;
+mod elevation;
 mod exec;
 mod failure;
 mod files;
@@ -15,6 +16,7 @@ mod requests;
 mod sink;
 mod sockets;
 mod streams;
+pub mod sudo;
 mod sys;
 mod table;
 mod tasks;

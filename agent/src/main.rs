@@ -1,7 +1,12 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match std::env::args_os().nth(1) {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    if std::path::Path::new(&name).file_name().is_some_and(|name| name == "sudo") {
+        return bulkhead_agent::sudo::run(arguments);
+    }
+    match arguments.next() {
         None => bulkhead_agent::serve(),
         Some(argument) if argument == "--version" => {
             println!(

@@ -95,8 +95,8 @@ vector("hello", "Hello", { agentVersion: "0.1.0", kernelRelease: "6.1.0-13-amd64
 vector("hello again, empty strings", "Hello", { agentVersion: "", kernelRelease: "", bootId: "", pid: U32_MAX, reattached: true }, 0);
 vector("ping", "Ping", { token: "81985529216486895" }, 0);
 vector("pong, greatest token", "Pong", { token: U64_MAX }, 0);
-vector("configure", "Configure", { hostGone: 1, defaultUser: "user", allowSetuid: true, env: [hex("LANG=C.UTF-8"), hex("TZ=UTC")], hostname: "box-1" }, 0);
-vector("configure, empty list", "Configure", { hostGone: 0, defaultUser: "", allowSetuid: false, env: [], hostname: "" }, 0);
+vector("configure", "Configure", { hostGone: 1, defaultUser: "user", allowSetuid: true, env: [hex("LANG=C.UTF-8"), hex("TZ=UTC")], hostname: "box-1", elevate: true }, 0);
+vector("configure, empty list", "Configure", { hostGone: 0, defaultUser: "", allowSetuid: false, env: [], hostname: "", elevate: false }, 0);
 vector("shutdown", "Shutdown", { graceMs: 2000 }, 0);
 vector("data in", "Data", { data: "00ff0d0a1b5b41" }, 1, 0);
 vector("data out, empty", "Data", { data: "" }, 2, 1);
