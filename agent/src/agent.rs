@@ -198,7 +198,8 @@ impl Agent {
         if self.has_work() {
             return 0;
         }
-        let soonest = [self.retry_at, self.shutdown_at, self.idle_at, self.elevation.due_at()].into_iter().flatten().min();
+        let soonest =
+            [self.retry_at, self.shutdown_at, self.idle_at, self.elevation.due_at()].into_iter().flatten().min();
         soonest.map_or(-1, |at| at.saturating_sub(poll::now_ms()).min(60_000) as i32)
     }
 

@@ -167,7 +167,14 @@ pub fn resolve(wanted: &str, default: &str, databases: &Databases) -> Outcome<Us
         None => {
             let uid = number(name.as_bytes()).ok_or_else(|| not_found("user", name, "/etc/passwd"))?;
             let gid = if uid == identity::own_uid() { identity::own_gid() } else { 0 };
-            User { name: name.to_string(), uid, gid, groups: Vec::new(), home: b"/".to_vec(), shell: DEFAULT_SHELL.to_vec() }
+            User {
+                name: name.to_string(),
+                uid,
+                gid,
+                groups: Vec::new(),
+                home: b"/".to_vec(),
+                shell: DEFAULT_SHELL.to_vec(),
+            }
         }
     };
     match group {

@@ -11,6 +11,7 @@ type Changes = { readonly length?: number; readonly reserved?: number; readonly 
 
 const root = new URL("../../", import.meta.url);
 const schema = JSON.parse(readFileSync(new URL("agent/wire/generation-1.json", root), "utf8")) as Schema;
+const { maxListItems = 0, maxPayloadBytes = 0 } = schema.limits;
 const TAG = 0x11223344;
 const U64_MAX = "18446744073709551615";
 const I64_MIN = "-9223372036854775808";
@@ -112,7 +113,7 @@ vector("done, another tag", "Done", {}, 5, 0, 0xfffefdfc);
 vector("exec", "Exec", exec, 6);
 vector("exec, everything empty", "Exec", { argv: [], env: [], cwd: "", user: "", stdin: 0, pty: false, rows: 0, cols: 0, rlimits: [], killOnCancel: false }, 6);
 vector("exec, terminal, bytes that are not UTF-8", "Exec", { ...exec, argv: [notUtf8, "", "80"], cwd: notUtf8, pty: true, rows: 65535, cols: 65535, rlimits: [{ resource: 255, soft: U64_MAX, hard: U64_MAX }, { resource: 0, soft: "0", hard: "0" }] }, 6);
-vector("exec, longest list", "Exec", { ...exec, env: Array.from({ length: schema.limits.maxListItems }, () => "61") }, 6);
+vector("exec, longest list", "Exec", { ...exec, env: Array.from({ length: maxListItems }, () => "61") }, 6);
 vector("connect", "Connect", { pid: 77 }, 7);
 vector("started", "Started", { pid: 77, stdoutOffset: "0", stderrOffset: "9007199254740993" }, 7);
 vector("signal", "Signal", { signal: 15, group: true }, 7);
@@ -146,7 +147,7 @@ const ping = little(7n, 8);
 const shape = definition("Exec").fields ?? [];
 const execBytes = encodeFields(shape, exec);
 const before = encodeFields(shape.slice(0, 1), exec);
-const many = schema.limits.maxListItems + 1;
+const many = maxListItems + 1;
 const tooMany = Buffer.concat([before, little(BigInt(many), 2), ...Array.from({ length: many }, () => contents(Buffer.from("a"))), execBytes.subarray(before.length + encodeFields(shape.slice(1, 2), exec).length)]);
 wrong("truncated", "Ping", 0, ping.subarray(0, 7), "a field reaches past the end");
 wrong("truncated list", "Exec", 1, execBytes.subarray(0, 9), "a list ends early");
@@ -163,7 +164,7 @@ wrong("reserved byte", "Ping", 0, ping, "reserved is not 0", { reserved: 1 });
 wrong("second reserved byte", "Ping", 0, ping, "reserved is not 0", { reserved: 256 });
 wrong("unknown type", "Ping", 0, ping, "no such type", { type: 250 });
 wrong("type 0", "Ping", 0, ping, "no such type", { type: 0 });
-wrong("payload too long", "Ping", 0, ping, "length above maxPayloadBytes", { length: schema.limits.maxPayloadBytes + 1 });
+wrong("payload too long", "Ping", 0, ping, "length above maxPayloadBytes", { length: maxPayloadBytes + 1 });
 wrong("wrong tag", "Ping", 0, ping, "the tag is another", {}, 0x11223345);
 
 const lines = (items: readonly object[]): string => items.map((item) => `    ${JSON.stringify(item)}`).join(",\n");

@@ -239,9 +239,9 @@ impl Task for Closing {
     }
 }
 
-/// A caller that is gone takes its command with it: word first, then the end.
+/// A caller that is gone takes its command with it: word first, which a stopped one would not hear, then the end.
 fn hang_up(pid: u32) {
-    for signal in [libc::SIGHUP, libc::SIGTERM, libc::SIGCONT] {
+    for signal in [libc::SIGHUP, libc::SIGCONT] {
         let _ = process::kill(-(pid as i32), signal);
     }
 }

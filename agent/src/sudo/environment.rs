@@ -122,13 +122,7 @@ pub struct Caller<'a> {
 }
 
 /// `command` is what SUDO_COMMAND says.
-pub fn environment(
-    own: &Variables,
-    options: &Options,
-    target: &User,
-    caller: &Caller,
-    command: &[u8],
-) -> Vec<Vec<u8>> {
+pub fn environment(own: &Variables, options: &Options, target: &User, caller: &Caller, command: &[u8]) -> Vec<Vec<u8>> {
     let kept = own.iter().filter(|(name, value)| is_kept(options, name, value)).cloned().collect();
     let mut env = Building { variables: kept, options };
     env.set(b"PATH", DEFAULT_PATH.as_bytes());
@@ -183,7 +177,8 @@ mod tests {
         ];
         let own = own.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect();
         let words: Vec<Vec<u8>> = line.split_whitespace().map(|word| word.as_bytes().to_vec()).collect();
-        let target = User { name: "root".into(), home: b"/root".to_vec(), shell: b"/bin/sh".to_vec(), ..User::default() };
+        let target =
+            User { name: "root".into(), home: b"/root".to_vec(), shell: b"/bin/sh".to_vec(), ..User::default() };
         let caller = Caller { name: "bob", uid: 1000, gid: 100 };
         let options = Options::parse(&words).unwrap();
         let mut env: Vec<String> =

@@ -187,7 +187,8 @@ fn request(options: &Options, target: &User, command: &Command, databases: &Data
     let caller = Caller { name: &name, uid: identity::own_uid(), gid: identity::own_gid() };
     let path = find(&command.candidates).unwrap_or_else(|| command.argv[0].clone());
     let line: Vec<Vec<u8>> = std::iter::once(path).chain(command.argv.iter().skip(1).cloned()).collect();
-    let home = Some(target.home.clone()).filter(|home| std::path::Path::new(std::ffi::OsStr::from_bytes(home)).is_dir());
+    let home =
+        Some(target.home.clone()).filter(|home| std::path::Path::new(std::ffi::OsStr::from_bytes(home)).is_dir());
     let (cwd, cwd_is_given) = match &options.directory {
         Some(directory) => (directory.clone(), false),
         None if options.login => (home.unwrap_or(b"/".to_vec()), true),
@@ -242,7 +243,8 @@ mod tests {
 
     #[test]
     fn a_shell_gets_its_words_back() {
-        let words: Vec<Vec<u8>> = [&b"a b"[..], b"$X", b"'q'", b"x;y", "\u{e9}".as_bytes()].map(<[u8]>::to_vec).to_vec();
+        let words: Vec<Vec<u8>> =
+            [&b"a b"[..], b"$X", b"'q'", b"x;y", "\u{e9}".as_bytes()].map(<[u8]>::to_vec).to_vec();
         assert_eq!(shown(&quoted(&words)), "a\\ b $X \\'q\\' x\\;y \u{e9}");
     }
 }

@@ -126,9 +126,7 @@ impl Options {
         let (option, takes) = by_name(name).ok_or_else(unknown)?;
         let value = match (takes, given) {
             (Takes::Nothing, Some(_)) => return Err(format!("option \"--{}\" takes no value", shown(name))),
-            (Takes::Value, None) => {
-                Some(next().ok_or_else(|| format!("option \"--{}\" needs a value", shown(name)))?)
-            }
+            (Takes::Value, None) => Some(next().ok_or_else(|| format!("option \"--{}\" needs a value", shown(name)))?),
             (_, given) => given,
         };
         self.apply(option, value, forget)

@@ -44,7 +44,8 @@ impl Connection {
                 if self.buffer.len() >= 4 + length {
                     let reply = Reply::read(&self.buffer[4..4 + length]);
                     self.buffer.drain(..4 + length);
-                    return reply.map_err(|malformed| format!("what answers is not the sandbox's agent: {}", malformed.0));
+                    return reply
+                        .map_err(|malformed| format!("what answers is not the sandbox's agent: {}", malformed.0));
                 }
             }
             match fd::read_append(&self.fd, &mut self.buffer, REPLY_BYTES_MAX) {
@@ -94,7 +95,10 @@ pub fn run(request: &Request) -> Result<Ending, String> {
     let wanted: Vec<i32> =
         PASSED_ON.into_iter().chain([libc::SIGTSTP]).filter(|signal| !process::is_ignored(*signal)).collect();
     let signals = poll::signal_descriptor(&wanted).map_err(failed)?;
-    epoll.add_level(&signals, FROM_SIGNALS).and_then(|()| epoll.add_level(&connection.fd, FROM_AGENT)).map_err(failed)?;
+    epoll
+        .add_level(&signals, FROM_SIGNALS)
+        .and_then(|()| epoll.add_level(&connection.fd, FROM_AGENT))
+        .map_err(failed)?;
     connection.send(&bytes);
     let mut events = Vec::new();
     loop {

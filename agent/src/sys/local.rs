@@ -62,9 +62,8 @@ pub fn accept(listener: &OwnedFd) -> Result<Option<OwnedFd>> {
     };
     let on = 1i32;
     // SAFETY: an integer option.
-    check(unsafe {
-        libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, (&raw const on).cast(), 4)
-    } as i64)?;
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, (&raw const on).cast(), 4) }
+        as i64)?;
     Ok(Some(fd))
 }
 
