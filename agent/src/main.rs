@@ -3,8 +3,12 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
-    if std::path::Path::new(&name).file_name().is_some_and(|name| name == "sudo") {
+    let called = std::path::Path::new(&name).file_name().unwrap_or_default();
+    if called == "sudo" {
         return bulkhead_agent::sudo::run(arguments);
+    }
+    if called == "sudoedit" {
+        return bulkhead_agent::sudo::run(std::iter::once("-e".into()).chain(arguments));
     }
     match arguments.next() {
         None => bulkhead_agent::serve(),

@@ -170,11 +170,7 @@ pub fn run(
         }
         let out_of_grace = called_off.is_some_and(|since| since.elapsed() > CALLED_OFF_GRACE);
         if stopped.is_none() && (left.is_zero() || out_of_grace) {
-            stopped = Some(if left.is_zero() {
-                "took longer than it may"
-            } else {
-                "was called off"
-            });
+            stopped = Some(if left.is_zero() { "took longer than it may" } else { "was called off" });
             sys::kill_group(child.pid);
         }
     }
