@@ -43,6 +43,8 @@ pub struct Request {
     pub candidates: Vec<Vec<u8>>,
     pub argv: Vec<Vec<u8>>,
     pub env: Vec<Vec<u8>>,
+    /// Standard output is a terminal that becomes the command's own.
+    pub terminal: bool,
     pub cwd: Vec<u8>,
     /// The caller stands in `cwd` already; else the target user must be able to enter it.
     pub cwd_is_given: bool,
@@ -75,6 +77,7 @@ impl Request {
         writer.u32(0);
         writer.bool(self.only_ask);
         writer.bool(self.background);
+        writer.bool(self.terminal);
         for list in [&self.candidates, &self.argv, &self.env] {
             write_list(&mut writer, list, |writer, item| writer.bytes(item));
         }
@@ -93,6 +96,7 @@ impl Request {
         let request = Self {
             only_ask: reader.bool()?,
             background: reader.bool()?,
+            terminal: reader.bool()?,
             candidates: read_list(&mut reader, |reader| reader.bytes())?,
             argv: read_list(&mut reader, |reader| reader.bytes())?,
             env: read_list(&mut reader, |reader| reader.bytes())?,
@@ -215,7 +219,7 @@ impl Start {
             stdin: Some(stdin),
             stdout,
             stderr,
-            terminal: false,
+            terminal: request.terminal,
             reset_oom_score: surroundings.reset_oom_score,
             bounding_set: surroundings.bounding_set,
         };
@@ -285,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_list_longer_than_its_message_is_refused_without_room_for_it() {
-        assert!(Request::read(&[0, 0, 0xff, 0xff, 0xff, 0xff]).is_err());
+        assert!(Request::read(&[0, 0, 0, 0xff, 0xff, 0xff, 0xff]).is_err());
     }
 
     #[test]

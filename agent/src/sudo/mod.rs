@@ -4,6 +4,7 @@
 mod environment;
 mod options;
 mod session;
+mod terminal;
 
 use crate::elevation::Request;
 use crate::failure::{shown, Failure};
@@ -198,6 +199,7 @@ fn request(options: &Options, target: &User, command: &Command, databases: &Data
     Request {
         only_ask: false,
         background: options.background,
+        terminal: false,
         candidates: command.candidates.clone(),
         argv: command.argv.clone(),
         env: environment(&own, options, target, &caller, &line.join(&b' ')),

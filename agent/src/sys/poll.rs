@@ -45,6 +45,11 @@ impl Epoll {
             .map(drop)
     }
 
+    pub fn remove(&self, fd: &impl AsRawFd) {
+        // SAFETY: integers only; one that is not there may go.
+        unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_DEL, fd.as_raw_fd(), std::ptr::null_mut()) };
+    }
+
     /// `timeout_ms` below 0 waits for ever.
     pub fn wait(&self, timeout_ms: i32, out: &mut Vec<Event>) {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_WAIT];
