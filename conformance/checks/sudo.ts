@@ -183,24 +183,30 @@ print(s.recv(300)[4:])`;
     { notFor: cannotElevate },
   );
 
-  check("a shell at a terminal controls its jobs, and everything it wrote is seen", async ({ box }) => {
-    const pty = await box.pty(["bash", "--norc", "-i"], { rows: 24, cols: 80, env: { PS1: "P> " } });
-    let shown = "";
-    pty.output.on("data", (part: Buffer) => (shown += part.toString("latin1")));
-    pty.input.write("sudo bash --norc -i\n");
-    pty.input.write("echo user-$(id -u)\n");
-    await eventually("the shell of root", () => shown.includes("user-0"));
-    pty.input.write("sleep 60; echo not-$((1+1))\n");
-    await new Promise((resolve) => setTimeout(resolve, 1000));
-    pty.input.write("\x03");
-    pty.input.write("sleep 61 & jobs; kill %1; echo alive-$((40+2))\n");
-    await eventually("the prompt", () => shown.includes("alive-42"));
-    assert.match(shown, /\[1\].*Running.*sleep 61/);
-    assert.doesNotMatch(shown, /no job control|not-2/);
-    pty.input.write("exit 3\n");
-    pty.input.write("echo code-$?; sudo seq 30000; exit 4\n");
-    assert.deepEqual(await within("exit", 20_000, pty.exit), { code: 4, signal: null });
-    await eventually("the last line", () => /30000\r\n/.test(shown));
-    assert.match(shown, /code-3\r\n/);
-  }, { notFor: cannotElevate });
+  check(
+    "a shell at a terminal controls its jobs, and everything it wrote is seen",
+    async ({ box }) => {
+      const pty = await box.pty(["bash", "--norc", "-i"], { rows: 24, cols: 80, env: { PS1: "P> " } });
+      let shown = "";
+      pty.output.on("data", (part: Buffer) => (shown += part.toString("latin1")));
+      pty.input.write("sudo bash --norc -i\n");
+      pty.input.write("echo user-$(id -u)\n");
+      await eventually("the shell of root", () => shown.includes("user-0"));
+      pty.input.write("sleep 60; echo not-$((1+1))\n");
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+      pty.input.write("\x03");
+      pty.input.write("sleep 61 & jobs; kill %1; echo alive-$((40+2))\n");
+      await eventually("the prompt", () => shown.includes("alive-42"));
+      assert.match(shown, /\[1\].*Running.*sleep 61/);
+      assert.doesNotMatch(shown, /no job control|not-2/);
+      pty.input.write("exit 3\n");
+      // What is typed before the shell outside has its terminal back is the inner one's, and lost.
+      await eventually("the prompt outside", () => /exit\r\n[^]*P> $/.test(shown.slice(shown.lastIndexOf("exit 3"))));
+      pty.input.write("echo code-$?; sudo seq 30000; exit 4\n");
+      assert.deepEqual(await within("exit", 20_000, pty.exit), { code: 4, signal: null });
+      await eventually("the last line", () => /30000\r\n/.test(shown));
+      assert.match(shown, /code-3\r\n/);
+    },
+    { notFor: cannotElevate },
+  );
 });
