@@ -146,6 +146,20 @@ fn a_caller_that_is_stopped_stops_its_command() {
 }
 
 #[test]
+fn at_a_terminal_the_command_has_one_of_its_own_and_the_callers_stays_as_it_was() {
+    let Some((mut agent, place)) = start("terminal", true) else { return };
+    let text = "tty; sudo sh -c 'tty </dev/tty; stty size; stty -echo; exit 9'; echo $?; sudo nope; stty -a";
+    let text = text.replace("sudo ", &format!("{} ", place.sudo()));
+    let request = Exec { pty: true, rows: 33, cols: 101, ..exec_request(&["/bin/sh", "-c", &text]) };
+    let ended = agent.wire.ask(Message::Exec(request));
+    let text = ended.text();
+    let lines: Vec<&str> = text.split("\r\n").collect();
+    assert!(lines[0] != lines[1] && lines[1].starts_with("/dev/"), "{text}");
+    assert_eq!(lines[2..5], ["33 101", "9", "sudo: nope: command not found"], "{text}");
+    assert!(!["-icanon", "-echo ", "-opost"].iter().any(|off| text.contains(off)), "{text}");
+}
+
+#[test]
 fn in_the_background_the_command_outlives_its_caller() {
     let Some((mut agent, place)) = start("background", true) else { return };
     let ended = run(&mut agent, &place, "sudo -b sh -c 'sleep 0.5; echo after'; echo before");
