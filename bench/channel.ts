@@ -21,7 +21,7 @@ async function output({ box }: RealAgent): Promise<void> {
 }
 
 async function input({ box }: RealAgent): Promise<void> {
-  const execution = box.exec("cat > /dev/null", { stdin: "pipe" });
+  const execution = box.exec("cat > /dev/null", { stdin: true });
   const { stdin } = execution;
   for (let sent = 0; sent < BYTES; sent += PIECE.length) {
     if (!stdin.write(PIECE)) await new Promise((resolve) => stdin.once("drain", resolve));

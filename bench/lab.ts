@@ -67,7 +67,9 @@ async function groupsBelow(path: string): Promise<string[]> {
 }
 
 async function groupDirectories(cgroup: string): Promise<string[]> {
-  const hierarchies = (await readdir(CGROUP_ROOT, { withFileTypes: true })).filter((e) => e.isDirectory()).map((e) => join(CGROUP_ROOT, e.name));
+  const hierarchies = (await readdir(CGROUP_ROOT, { withFileTypes: true }))
+    .filter((e) => e.isDirectory())
+    .map((e) => join(CGROUP_ROOT, e.name));
   const found = await Promise.all(
     [CGROUP_ROOT, ...hierarchies].map(async (hierarchy) => {
       // Where there is no such file, the hierarchy is covered by a file system of the bench's own, which vanishes with it.
@@ -94,7 +96,8 @@ async function removeGroups(cgroup: string): Promise<void> {
       }
       await rmdir(directory).catch(() => undefined);
     }
-    if (performance.now() > deadline) throw new Error(`control groups remain: ${(await groupDirectories(cgroup)).join(", ")}`);
+    if (performance.now() > deadline)
+      throw new Error(`control groups remain: ${(await groupDirectories(cgroup)).join(", ")}`);
     await sleep(20);
   }
 }
@@ -107,14 +110,18 @@ async function members(directory: string): Promise<number[]> {
 /** Process ids in the memory group at this path, or in any group whose path ends with it. */
 export async function processesOf(part: string): Promise<number[]> {
   const pids = (await readdir("/proc")).filter((n) => /^\d+$/.test(n)).map(Number);
-  const inside = await Promise.all(pids.map(async (pid) => (await readFile(`/proc/${pid}/cgroup`, "latin1").catch(() => "")).includes(part)));
+  const inside = await Promise.all(
+    pids.map(async (pid) => (await readFile(`/proc/${pid}/cgroup`, "latin1").catch(() => "")).includes(part)),
+  );
   return pids.filter((_, i) => inside[i]);
 }
 
 /** Processes whose command line names `part`: monitors that exist for one sandbox only. */
 export async function processesNaming(part: string): Promise<number[]> {
   const pids = (await readdir("/proc")).filter((n) => /^\d+$/.test(n)).map(Number);
-  const naming = await Promise.all(pids.map(async (pid) => (await readFile(`/proc/${pid}/cmdline`, "latin1").catch(() => "")).includes(part)));
+  const naming = await Promise.all(
+    pids.map(async (pid) => (await readFile(`/proc/${pid}/cmdline`, "latin1").catch(() => "")).includes(part)),
+  );
   return pids.filter((pid, i) => naming[i] && pid !== process.pid);
 }
 
@@ -132,7 +139,10 @@ export async function pssOf(pids: readonly number[]): Promise<number> {
 export async function chargedTo(pid: number): Promise<number> {
   const lines = (await readFile(`/proc/${pid}/cgroup`, "latin1").catch(() => "")).split("\n");
   const v1 = lines.find((l) => l.split(":")[1] === "memory")?.split(":")[2];
-  const path = v1 === undefined ? join(CGROUP_ROOT, lines.find((l) => l.startsWith("0::"))?.slice(3) ?? "/") : join(CGROUP_ROOT, "memory", v1);
+  const path =
+    v1 === undefined
+      ? join(CGROUP_ROOT, lines.find((l) => l.startsWith("0::"))?.slice(3) ?? "/")
+      : join(CGROUP_ROOT, "memory", v1);
   for (const name of ["memory.usage_in_bytes", "memory.current"]) {
     const value = await readFile(join(path, name), "latin1").catch(() => null);
     if (value !== null) return Number(value);

@@ -33,7 +33,11 @@ export interface Bench {
 
 const ms = (key: string, title: string): Column => ({ key, title, unit: "ms", p95: true });
 
-const COLD: readonly Column[] = [ms("trueDone", "true done"), ms("pythonFirst", "python first byte"), ms("pythonDone", "python done")];
+const COLD: readonly Column[] = [
+  ms("trueDone", "true done"),
+  ms("pythonFirst", "python first byte"),
+  ms("pythonDone", "python done"),
+];
 const EXEC: readonly Column[] = [ms("trueDone", "true"), ms("pythonDone", "python")];
 
 function coldEntry(peer: Peer): Entry[] {
@@ -47,7 +51,12 @@ function coldEntry(peer: Peer): Entry[] {
   return [{ name: peer.name, run }];
 }
 
-export async function measureCold(bench: Bench, part: "cold" | "cli", title: string, peers: readonly Peer[]): Promise<Result> {
+export async function measureCold(
+  bench: Bench,
+  part: "cold" | "cli",
+  title: string,
+  peers: readonly Peer[],
+): Promise<Result> {
   const rounds = bench.options.quick ? 5 : 21;
   const series = await interleave(peers.flatMap(coldEntry), { ...bench, rounds, warmups: 2 });
   return { part, title, columns: COLD, series };
@@ -116,7 +125,12 @@ export async function measureThroughput(bench: Bench, peers: readonly Peer[]): P
       { key: "write", title: "file write", unit: "MiB/s", p95: false },
       { key: "read", title: "file read", unit: "MiB/s", p95: false },
     ];
-    return { part: "throughput", title: `bytes through the boundary, ${bytes / MIB} MiB each`, columns, series: [...series, ...failed] };
+    return {
+      part: "throughput",
+      title: `bytes through the boundary, ${bytes / MIB} MiB each`,
+      columns,
+      series: [...series, ...failed],
+    };
   });
 }
 

@@ -37,4 +37,6 @@ export interface Peer {
   readonly stand: (() => Promise<Standing>) | null;
 }
 
-export type Setup = { readonly ok: true; readonly peers: readonly Peer[] } | { readonly ok: false; readonly name: string; readonly missing: string };
+export type Setup =
+  | { readonly ok: true; readonly peers: readonly Peer[] }
+  | { readonly ok: false; readonly name: string; readonly missing: string };

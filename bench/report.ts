@@ -14,11 +14,46 @@ export interface Goal {
 }
 
 export const GOALS: readonly Goal[] = [
-  { part: "cold", ours: "bulkhead container", key: "pythonFirst", than: "crun, same config", atMost: 1.3, words: "container cold, to python's output" },
-  { part: "cold", ours: "bulkhead gvisor", key: "pythonFirst", than: "runsc, same config", atMost: 1.15, words: "gVisor cold, to python's output" },
-  { part: "exec", ours: "bulkhead container", key: "trueDone", than: null, atMost: 1.5, words: "exec of true in a container, ms" },
-  { part: "exec", ours: "bulkhead gvisor", key: "trueDone", than: null, atMost: 6, words: "exec of true in gVisor, ms" },
-  { part: "cli", ours: "bulkhead run (container)", key: "pythonDone", than: "docker run", atMost: 0.6, words: "whole command, container, against docker run" },
+  {
+    part: "cold",
+    ours: "bulkhead container",
+    key: "pythonFirst",
+    than: "crun, same config",
+    atMost: 1.3,
+    words: "container cold, to python's output",
+  },
+  {
+    part: "cold",
+    ours: "bulkhead gvisor",
+    key: "pythonFirst",
+    than: "runsc, same config",
+    atMost: 1.15,
+    words: "gVisor cold, to python's output",
+  },
+  {
+    part: "exec",
+    ours: "bulkhead container",
+    key: "trueDone",
+    than: null,
+    atMost: 1.5,
+    words: "exec of true in a container, ms",
+  },
+  {
+    part: "exec",
+    ours: "bulkhead gvisor",
+    key: "trueDone",
+    than: null,
+    atMost: 6,
+    words: "exec of true in gVisor, ms",
+  },
+  {
+    part: "cli",
+    ours: "bulkhead run (container)",
+    key: "pythonDone",
+    than: "docker run",
+    atMost: 0.6,
+    words: "whole command, container, against docker run",
+  },
 ];
 
 const values = (series: Series, column: Column): readonly number[] => series.values[column.key] ?? [];
@@ -31,8 +66,16 @@ function cell(series: Series, column: Column): string {
 
 /** One table of a part: median (and p95), and for ours the ratio to what it stands beside. */
 export function printResult(result: Result, peers: readonly Peer[]): string {
-  const rows = result.series.map((series) => [series.name, ...result.columns.map((c) => cell(series, c)), ratioCell(result, series, peers)]);
-  const header = [result.title, ...result.columns.map((c) => `${c.title} (${c.unit}${c.p95 ? ", p50 / p95" : ""})`), "ratio"];
+  const rows = result.series.map((series) => [
+    series.name,
+    ...result.columns.map((c) => cell(series, c)),
+    ratioCell(result, series, peers),
+  ]);
+  const header = [
+    result.title,
+    ...result.columns.map((c) => `${c.title} (${c.unit}${c.p95 ? ", p50 / p95" : ""})`),
+    "ratio",
+  ];
   const notes = result.series.flatMap((s) => [
     ...(s.failure === null ? [] : [`NOT MEASURED: ${s.name}: ${s.failure}`]),
     ...(s.busy === 0 ? [] : [`${s.name}: ${s.busy} of the runs began on a busy machine`]),
@@ -59,7 +102,14 @@ export function printGoals(results: readonly Result[]): string {
     const base = goal.than === null ? [1] : result?.series.find((s) => s.name === goal.than)?.values[goal.key];
     if (own === undefined || base === undefined) return [];
     const reached = median(own) / median(base);
-    return [[goal.words, `≤ ${goal.atMost}${goal.than === null ? "" : ` × ${goal.than}`}`, figure(reached), reached <= goal.atMost ? "reached" : "NOT REACHED"]];
+    return [
+      [
+        goal.words,
+        `≤ ${goal.atMost}${goal.than === null ? "" : ` × ${goal.than}`}`,
+        figure(reached),
+        reached <= goal.atMost ? "reached" : "NOT REACHED",
+      ],
+    ];
   });
   return rows.length === 0 ? "" : table(["goal", "at most", "measured", ""], rows);
 }

@@ -19,7 +19,11 @@ const ENTER = `if [ -d /sys/fs/cgroup/unified ]; then mount -t tmpfs -o size=1m 
 
 async function enter(argv: readonly string[]): Promise<number> {
   const self = fileURLToPath(import.meta.url);
-  const child = spawn("unshare", ["--mount", "--propagation", "slave", "sh", "-c", ENTER, "sh", process.execPath, self, "--inside", ...argv], { stdio: "inherit" });
+  const child = spawn(
+    "unshare",
+    ["--mount", "--propagation", "slave", "sh", "-c", ENTER, "sh", process.execPath, self, "--inside", ...argv],
+    { stdio: "inherit" },
+  );
   // The terminal sends Ctrl-C to the child as well, which then cleans up: wait for it.
   for (const name of ["SIGINT", "SIGHUP"] as const) process.on(name, () => undefined);
   process.on("SIGTERM", () => child.kill("SIGTERM"));
@@ -54,11 +58,12 @@ async function measure(options: Options, signal: AbortSignal): Promise<readonly 
 
 async function main(argv: readonly string[]): Promise<number> {
   const options = parseOptions(argv);
-  if (options.help) return print(USAGE), 0;
+  if (options.help) return (print(USAGE), 0);
   if (process.getuid?.() !== 0) throw new Error("the bench needs root: mounts and control groups are what it measures");
   if (!options.inside) return await enter(argv);
   const controller = new AbortController();
-  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => controller.abort(new Error(`broken off by ${name}`)));
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
+    process.on(name, () => controller.abort(new Error(`broken off by ${name}`)));
   const results = await measure(options, controller.signal);
   if (options.json !== null) await writeFile(options.json, `${JSON.stringify(results, null, 2)}\n`);
   return results.every((r) => r.series.every((s) => s.failure === null)) ? 0 : 1;
@@ -67,6 +72,8 @@ async function main(argv: readonly string[]): Promise<number> {
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
-  process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
+  // What broke a measurement off, rather than what its cleaning up met with then.
+  const first = error instanceof SuppressedError ? error.suppressed : error;
+  process.stderr.write(`bench: ${first instanceof Error ? first.message : String(first)}\n`);
   process.exitCode = 1;
 }

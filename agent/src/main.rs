@@ -10,6 +10,9 @@ fn main() -> ExitCode {
     if called == "sudoedit" {
         return bulkhead_agent::sudo::run(std::iter::once("-e".into()).chain(arguments));
     }
+    if bulkhead_agent::guest::is_guest() {
+        bulkhead_agent::serve_guest();
+    }
     match arguments.next() {
         None => bulkhead_agent::serve(),
         Some(argument) if argument == "--version" => {

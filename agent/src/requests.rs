@@ -55,6 +55,13 @@ impl Agent {
         }
         match message {
             Message::Connect(connect) => self.connect(id, connect.pid),
+            Message::PrepareGuest(request) => match crate::guest::prepare(&request) {
+                Ok(()) => {
+                    self.boot_id = crate::agent::boot_id();
+                    self.done(id);
+                }
+                Err(failure) => self.fail(id, &failure),
+            },
             Message::SignalProcess(m) => match signal_process(m.pid, m.signal, m.group) {
                 Ok(()) => self.done(id),
                 Err(failure) => self.fail(id, &failure),

@@ -22,7 +22,8 @@ export function standing(by: CommandStanding): Standing {
     return doneMs;
   };
   return {
-    exec: (work: Work): Promise<Timing> => timeProgram(by.exec(work.argv, { input: false }), { ...env, expect: work.expect }),
+    exec: (work: Work): Promise<Timing> =>
+      timeProgram(by.exec(work.argv, { input: false }), { ...env, expect: work.expect }),
     pullOutput: (bytes) => counted(["head", "-c", String(bytes), "/dev/zero"], bytes),
     writeFile: async (_bytes: number, input: Readable) =>
       (await timeProgram(by.exec(["sh", "-c", `cat > ${by.file}`], { input: true }), { ...env, input })).doneMs,

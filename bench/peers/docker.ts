@@ -31,7 +31,8 @@ export async function docker(lab: Lab, tools: Tools, imageTar: string): Promise<
   await output([...run, "import", imageTar, "base:1"], env);
   const peer: Peer = {
     name: "docker run",
-    cold: (work) => timeProgram([...run, "run", "--rm", "--network", "none", "base:1", ...work.argv], { env, expect: work.expect }),
+    cold: (work) =>
+      timeProgram([...run, "run", "--rm", "--network", "none", "base:1", ...work.argv], { env, expect: work.expect }),
     stand: async () => {
       const id = await output([...run, "run", "--detach", "--network", "none", "base:1", "sleep", "1000000"], env);
       return standing({
@@ -40,7 +41,10 @@ export async function docker(lab: Lab, tools: Tools, imageTar: string): Promise<
         file: "/tmp/bench-file",
         memory: async () => {
           const inside = await processesOf(id);
-          return { pssBytes: await pssOf([...inside, ...(await processesNaming(id))]), chargedBytes: await chargedTo(inside[0] ?? 0) };
+          return {
+            pssBytes: await pssOf([...inside, ...(await processesNaming(id))]),
+            chargedBytes: await chargedTo(inside[0] ?? 0),
+          };
         },
         end: async () => void (await output([...run, "rm", "--force", id], env)),
       });
@@ -55,7 +59,16 @@ async function startDaemon(lab: Lab, home: string, dockerd: string, env: NodeJS.
   const child = spawn(
     dockerd,
     [
-      ["--data-root", join(home, "data"), "--exec-root", join(home, "exec"), "-H", `unix://${home}/s`, "-p", join(home, "pid")],
+      [
+        "--data-root",
+        join(home, "data"),
+        "--exec-root",
+        join(home, "exec"),
+        "-H",
+        `unix://${home}/s`,
+        "-p",
+        join(home, "pid"),
+      ],
       ["--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none", "--storage-driver", "overlay2"],
       ["--config-file", join(home, "daemon.json"), "--cgroup-parent", lab.cgroup],
     ].flat(),

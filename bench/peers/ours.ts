@@ -16,7 +16,8 @@ async function execute(box: Sandbox, work: Work, started: number): Promise<Timin
   }
   const { exitCode } = await execution.exit;
   const doneMs = performance.now() - started;
-  if (exitCode !== 0 || text !== work.expect) throw new Error(`${work.name} ended with ${exitCode} and answered ${JSON.stringify(text)}`);
+  if (exitCode !== 0 || text !== work.expect)
+    throw new Error(`${work.name} ended with ${exitCode} and answered ${JSON.stringify(text)}`);
   return { firstMs, doneMs };
 }
 
@@ -46,7 +47,10 @@ function standingIn(box: Sandbox): Standing {
     },
     memory: async () => {
       const inside = await processesOf(box.id);
-      return { pssBytes: await pssOf([...inside, ...(await processesNaming(box.id))]), chargedBytes: await chargedTo(inside[0] ?? 0) };
+      return {
+        pssBytes: await pssOf([...inside, ...(await processesNaming(box.id))]),
+        chargedBytes: await chargedTo(inside[0] ?? 0),
+      };
     },
     [Symbol.asyncDispose]: () => box.kill(),
   };
@@ -77,7 +81,8 @@ export function ourCommand(command: readonly string[], level: OurLevel, against:
   return {
     name: `bulkhead run (${level})`,
     against,
-    cold: (work) => timeProgram([...command, "run", "--isolation", level, "--", ...work.argv], { expect: work.expect, env }),
+    cold: (work) =>
+      timeProgram([...command, "run", "--isolation", level, "--", ...work.argv], { expect: work.expect, env }),
     stand: null,
   };
 }

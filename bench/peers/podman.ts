@@ -12,7 +12,8 @@ const ULIMITS = '["nofile=4096:4096","nproc=4096:4096"]';
 
 export async function podman(lab: Lab, tools: Tools, imageTar: string): Promise<Setup> {
   const { podman: program, conmon, crun } = tools.paths;
-  if (program === undefined || conmon === undefined || crun === undefined) return { ok: false, name: "podman", missing: tools.missing("podman", "conmon", "crun") };
+  if (program === undefined || conmon === undefined || crun === undefined)
+    return { ok: false, name: "podman", missing: tools.missing("podman", "conmon", "crun") };
   const home = await lab.path("podman");
   await lab.path("podman", ".config", "containers");
   // Without a policy file podman refuses even an image it imports itself.
@@ -26,12 +27,21 @@ export async function podman(lab: Lab, tools: Tools, imageTar: string): Promise<
       `[engine.runtimes]\ncrun=["${crun}"]\n[network]\ncni_plugin_dirs=["${join(tools.root, "usr/lib/cni")}"]\n` +
       `[containers]\ndefault_ulimits=${ULIMITS}\nseccomp_profile="${seccomp}"\n`,
   );
-  await writeFile(join(home, "storage.conf"), `[storage]\ndriver="overlay"\ngraphroot="${home}/graph"\nrunroot="${home}/run"\n`);
-  const env = { ...tools.env, HOME: home, CONTAINERS_CONF: join(home, "containers.conf"), CONTAINERS_STORAGE_CONF: join(home, "storage.conf") };
+  await writeFile(
+    join(home, "storage.conf"),
+    `[storage]\ndriver="overlay"\ngraphroot="${home}/graph"\nrunroot="${home}/run"\n`,
+  );
+  const env = {
+    ...tools.env,
+    HOME: home,
+    CONTAINERS_CONF: join(home, "containers.conf"),
+    CONTAINERS_STORAGE_CONF: join(home, "storage.conf"),
+  };
   await output([program, "import", imageTar, "localhost/base:1"], env);
   lab.defer(async () => void (await output([program, "rm", "--all", "--force"], env)));
   const run = [program, "run", "--rm", "--network", "none", "--cgroup-parent", lab.cgroup];
-  const cold = (work: Work): ReturnType<typeof timeProgram> => timeProgram([...run, "localhost/base:1", ...work.argv], { env, expect: work.expect });
+  const cold = (work: Work): ReturnType<typeof timeProgram> =>
+    timeProgram([...run, "localhost/base:1", ...work.argv], { env, expect: work.expect });
   const peer: Peer = {
     name: "podman run",
     cold,
@@ -43,7 +53,10 @@ export async function podman(lab: Lab, tools: Tools, imageTar: string): Promise<
         file: "/tmp/bench-file",
         memory: async () => {
           const inside = await processesOf(id);
-          return { pssBytes: await pssOf([...inside, ...(await processesNaming(id))]), chargedBytes: await chargedTo(inside[0] ?? 0) };
+          return {
+            pssBytes: await pssOf([...inside, ...(await processesNaming(id))]),
+            chargedBytes: await chargedTo(inside[0] ?? 0),
+          };
         },
         end: async () => void (await output([program, "rm", "--force", "--time", "0", id], env)),
       });

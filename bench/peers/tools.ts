@@ -30,6 +30,10 @@ export async function findTools(directory: string, environment: NodeJS.ProcessEn
     paths,
     root,
     env,
-    missing: (...names) => names.filter((n) => paths[n] === undefined).map((n) => `${n} (${reasons[n] ?? "not looked for"})`).join(", "),
+    missing: (...names) =>
+      names
+        .filter((n) => paths[n] === undefined)
+        .map((n) => `${n} (${reasons[n] ?? "not looked for"})`)
+        .join(", "),
   };
 }

@@ -15,10 +15,21 @@ async function hostDirectory({ defer }: Context): Promise<string> {
 export const storageChecks = theme("storage", "host", (check) => {
   check("the writable layer is thrown away, the image stays as it was", async ({ fresh, open }) => {
     const first = await fresh();
-    await first.run(["sh", "-c", "echo changed > /etc/motd; echo new > /usr/bin/added; rm -f /etc/hostname; rm -rf /usr/share/doc; chmod 777 /etc/passwd"], { user: "root" });
+    await first.run(
+      [
+        "sh",
+        "-c",
+        "echo changed > /etc/motd; echo new > /usr/bin/added; rm -f /etc/hostname; rm -rf /usr/share/doc; chmod 777 /etc/passwd",
+      ],
+      { user: "root" },
+    );
     assert.equal((await first.files.read("/usr/bin/added", { user: "root" })).toString(), "new\n");
     const second = await fresh();
-    const beside = await second.run(["sh", "-c", "ls /usr/bin/added; stat -c %a /etc/passwd; cat /etc/motd 2>/dev/null | grep -c changed"]);
+    const beside = await second.run([
+      "sh",
+      "-c",
+      "ls /usr/bin/added; stat -c %a /etc/passwd; cat /etc/motd 2>/dev/null | grep -c changed",
+    ]);
     assert.match(beside.stdout.toString(), /^644\n0?\n?$/);
     await first.kill();
     assert.ok(open.outside !== null);
@@ -33,7 +44,8 @@ export const storageChecks = theme("storage", "host", (check) => {
 
   check("root inside can change owners and install files, as package managers do", async ({ fresh }) => {
     const own = await fresh();
-    const script = "touch /usr/bin/tool && chown 33:33 /usr/bin/tool && chmod 4755 /usr/bin/tool && mkdir -p /opt/a && chown -R 1000:1000 /opt/a && stat -c '%u %g %a' /usr/bin/tool";
+    const script =
+      "touch /usr/bin/tool && chown 33:33 /usr/bin/tool && chmod 4755 /usr/bin/tool && mkdir -p /opt/a && chown -R 1000:1000 /opt/a && stat -c '%u %g %a' /usr/bin/tool";
     const result = await own.run(["sh", "-c", script], { user: "root" });
     assert.equal(result.stdout.toString(), "33 33 4755\n", result.stderr.toString());
   });
@@ -57,7 +69,9 @@ export const storageChecks = theme("storage", "host", (check) => {
     const own = await context.fresh({ mounts: [{ source, target: "/home/user/work", readOnly: false }] });
     await own.files.write("/home/user/work/made", "inside\n");
     assert.equal(await readFile(join(source, "made"), "utf8"), "inside\n");
-    await own.run(["sh", "-c", "echo x > /home/user/work/by-root; chmod 4755 /home/user/work/by-root"], { user: "root" });
+    await own.run(["sh", "-c", "echo x > /home/user/work/by-root; chmod 4755 /home/user/work/by-root"], {
+      user: "root",
+    });
     const outside = await stat(join(source, "made"));
     assert.equal(outside.uid, 1000, "a file of the user inside belongs to someone else outside");
     await own.kill();
@@ -75,7 +89,9 @@ export const storageChecks = theme("storage", "host", (check) => {
   });
 
   check("a mount whose source is not there is refused by name", async ({ open }) => {
-    const error = await fails("MOUNT_INVALID", () => open.create({ mounts: [{ source: "/no/such/source", target: "/mnt/x" }] }));
+    const error = await fails("MOUNT_INVALID", () =>
+      open.create({ mounts: [{ source: "/no/such/source", target: "/mnt/x" }] }),
+    );
     assert.match(error.message, /\/no\/such\/source/);
   });
 
@@ -102,8 +118,12 @@ export const storageChecks = theme("storage", "host", (check) => {
   });
 
   check("/tmp, /dev/shm and /dev are as programs expect", async ({ box }) => {
-    const script = "stat -c %a /tmp; test -w /dev/shm && echo shm; test -c /dev/null -a -c /dev/zero -a -c /dev/urandom && echo dev; readlink /dev/fd; ls /dev/ptmx; echo x > /dev/null && echo null";
-    assert.equal((await box.run(["sh", "-c", script])).stdout.toString(), "1777\nshm\ndev\n/proc/self/fd\n/dev/ptmx\nnull\n");
+    const script =
+      "stat -c %a /tmp; test -w /dev/shm && echo shm; test -c /dev/null -a -c /dev/zero -a -c /dev/urandom && echo dev; readlink /dev/fd; ls /dev/ptmx; echo x > /dev/null && echo null";
+    assert.equal(
+      (await box.run(["sh", "-c", script])).stdout.toString(),
+      "1777\nshm\ndev\n/proc/self/fd\n/dev/ptmx\nnull\n",
+    );
     const devices = await box.run(["sh", "-c", "find /dev -type b | wc -l"], { user: "root" });
     assert.equal(devices.stdout.toString().trim(), "0");
   });

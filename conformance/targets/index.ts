@@ -21,6 +21,7 @@ export const DRIVER_NAMES: readonly string[] = DRIVERS.map((target) => target.na
 /** @throws Error naming what there is. */
 export function targetNamed(name: string): Target {
   const found = [...DRIVERS, reference(baseRootfs)].find((target) => target.name === name);
-  if (found === undefined) throw new Error(`there is no driver ${name}; there are ${DRIVER_NAMES.join(", ")} and reference`);
+  if (found === undefined)
+    throw new Error(`there is no driver ${name}; there are ${DRIVER_NAMES.join(", ")} and reference`);
   return found;
 }

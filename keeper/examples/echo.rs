@@ -1,5 +1,6 @@
-//! A process 1 for tests of the raw start: says READY, repeats each line, ends with the code in `exit <code>`, and ends
-//! with 0 at the end of its input.
+//! A process 1 for tests of the raw start. It says READY, then repeats each line, except: `exit <code>` ends it,
+//! `read <path>` says the file's content, `inotify` takes inotify instances until there are no more and keeps them. It
+//! ends with 0 at the end of its input.
 
 use std::io::{self, BufRead, Write};
 
@@ -15,12 +16,17 @@ fn main() {
             std::process::exit(code.parse().unwrap_or(99));
         }
         if let Some(path) = line.strip_prefix("read ") {
-            say(&format!(
-                "{}\n",
-                std::fs::read_to_string(path)
-                    .unwrap_or_else(|error| error.to_string())
-                    .trim()
-            ));
+            say(&format!("{}\n", std::fs::read_to_string(path).unwrap_or_else(|error| error.to_string()).trim()));
+            continue;
+        }
+        if line == "inotify" {
+            let mut count = 0;
+            // SAFETY: plain call; the descriptors are kept on purpose.
+            while unsafe { libc::inotify_init1(0) } >= 0 {
+                count += 1;
+            }
+            let full = std::io::Error::last_os_error().raw_os_error() == Some(libc::EMFILE);
+            say(&format!("{count}\n{}\n", if full { "EMFILE" } else { "another error" }));
             continue;
         }
         say(&format!("{line}\n"));

@@ -57,10 +57,7 @@ impl Hierarchies {
             }
         }
         let unified_only = roots.iter().all(|(_, kind)| *kind == "cgroup2");
-        Ok(Hierarchies {
-            roots: roots.into_iter().map(|(root, _)| root).collect(),
-            unified_only,
-        })
+        Ok(Hierarchies { roots: roots.into_iter().map(|(root, _)| root).collect(), unified_only })
     }
 
     /// The existing directories of `group` (which begins with `/`).
@@ -72,17 +69,11 @@ impl Hierarchies {
     /// How often the kernel's out-of-memory killer struck in `group`.
     pub fn oom_kills(&self, group: &str) -> u64 {
         let files = ["memory.events", "memory.oom_control"];
-        let texts = self
-            .dirs(group)
-            .into_iter()
-            .flat_map(|dir| files.map(|file| dir.join(file)));
-        let counts = texts
-            .filter_map(|path| fs::read_to_string(path).ok())
-            .map(|text| {
-                let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-                line.and_then(|count| count.trim().parse().ok())
-                    .unwrap_or(0)
-            });
+        let texts = self.dirs(group).into_iter().flat_map(|dir| files.map(|file| dir.join(file)));
+        let counts = texts.filter_map(|path| fs::read_to_string(path).ok()).map(|text| {
+            let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+            line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+        });
         counts.max().unwrap_or(0)
     }
 
@@ -109,10 +100,31 @@ impl Hierarchies {
         }
     }
 
+    /// Makes `group` in every hierarchy. An engine's group stands as long as the engine, so that the parent is never empty,
+    /// and so never removed, while a runtime makes groups below it.
+    pub fn make(&self, group: &str) -> io::Result<()> {
+        const TRIES: u32 = 10;
+        for root in &self.roots {
+            let dir = root.join(&group[1..]);
+            // Another engine's end can remove the parent between its making and its use.
+            let mut tries = (0..TRIES).map(|_| fs::create_dir_all(&dir));
+            tries.find(Result::is_ok).unwrap_or_else(|| fs::create_dir_all(&dir))?;
+        }
+        Ok(())
+    }
+
     /// Removes an empty parent; leaves it when others still use it.
     pub fn remove_empty(&self, group: &str) {
+        // A group whose children have just gone is busy for a moment.
+        const TRIES: u32 = 50;
+        const PAUSE: Duration = Duration::from_millis(2);
         for dir in self.dirs(group) {
-            let _ = fs::remove_dir(dir);
+            for _ in 0..TRIES {
+                if fs::remove_dir(&dir).is_ok() || !subgroups(&dir).is_empty() {
+                    break;
+                }
+                thread::sleep(PAUSE);
+            }
         }
     }
 }
@@ -120,8 +132,7 @@ impl Hierarchies {
 fn subgroups(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    dirs.filter_map(|entry| entry.file_name().into_string().ok())
-        .collect()
+    dirs.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 fn kill(dir: &Path) -> io::Result<()> {
@@ -147,19 +158,14 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
 
 fn members(dir: &Path) -> Vec<libc::pid_t> {
     let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| line.parse().ok())
-        .filter(|pid| *pid > 0)
-        .collect()
+    text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
 }
 
 fn kill_members(dir: &Path, depth: u32) -> io::Result<()> {
     let listed = members(dir);
     if !listed.is_empty() {
-        let held: Vec<(libc::pid_t, OwnedFd)> = listed
-            .into_iter()
-            .filter_map(|pid| Some((pid, sys::pidfd_open(pid).ok()?)))
-            .collect();
+        let held: Vec<(libc::pid_t, OwnedFd)> =
+            listed.into_iter().filter_map(|pid| Some((pid, sys::pidfd_open(pid).ok()?))).collect();
         // A number can be reused between the listing and the opening. One still listed now is the one that is held.
         let still = members(dir);
         for (_, pidfd) in held.iter().filter(|(pid, _)| still.contains(pid)) {

@@ -27,17 +27,9 @@ pub struct Ranges {
 impl Ranges {
     pub fn open() -> io::Result<Ranges> {
         let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600);
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.custom_flags(libc::O_NOFOLLOW).open(LOCK_FILE)?;
-        Ok(Ranges {
-            file,
-            mine: Mutex::new((HashSet::new(), std::process::id() % SLOTS)),
-        })
+        Ok(Ranges { file, mine: Mutex::new((HashSet::new(), std::process::id() % SLOTS)) })
     }
 
     /// Takes the next free range. The search goes on from the last one, so that a range is not reused soon.

@@ -57,12 +57,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    pub fn new(
-        engine: String,
-        run_dir: PathBuf,
-        hierarchies: Hierarchies,
-        sender: Sender,
-    ) -> std::io::Result<Keeper> {
+    pub fn new(engine: String, run_dir: PathBuf, hierarchies: Hierarchies, sender: Sender) -> std::io::Result<Keeper> {
         Ok(Keeper {
             engine_dir: run_dir.join(&engine),
             engine,
@@ -84,33 +79,16 @@ impl Keeper {
         let id = paths::new_name('s')?;
         let dir = self.engine_dir.join(&id);
         let id_base = self.ranges.take()?;
-        if let Err(error) =
-            std::os::unix::fs::DirBuilderExt::mode(&mut fs::DirBuilder::new(), DIR_MODE)
-                .create(&dir)
-        {
+        if let Err(error) = std::os::unix::fs::DirBuilderExt::mode(&mut fs::DirBuilder::new(), DIR_MODE).create(&dir) {
             self.ranges.give_back(id_base);
             return Err(Failure::from(error).at(&dir.to_string_lossy()));
         }
         let cgroup = format!("{PREFIX}/{}/{id}", self.engine);
-        let live = Live {
-            got: Acquired::default(),
-            namespace: None,
-            init: None,
-        };
+        let live = Live { got: Acquired::default(), namespace: None, init: None };
         let answer = json!({ "id": id, "dir": dir, "idBase": id_base, "cgroup": cgroup });
         let cancelled = AtomicBool::new(false);
-        let instance = Instance {
-            id: id.clone(),
-            dir,
-            id_base,
-            cgroup,
-            cancelled,
-            live: Mutex::new(live),
-        };
-        self.instances
-            .lock()
-            .unwrap()
-            .insert(id, Arc::new(instance));
+        let instance = Instance { id: id.clone(), dir, id_base, cgroup, cancelled, live: Mutex::new(live) };
+        self.instances.lock().unwrap().insert(id, Arc::new(instance));
         Ok(answer)
     }
 
@@ -176,19 +154,13 @@ impl Keeper {
     }
 
     /// Reports the sandbox's end when it comes.
-    fn follow(
-        self: &Arc<Self>,
-        instance: &Arc<Instance>,
-        pid: libc::pid_t,
-    ) -> Result<Option<OwnedFd>, Failure> {
+    fn follow(self: &Arc<Self>, instance: &Arc<Instance>, pid: libc::pid_t) -> Result<Option<OwnedFd>, Failure> {
         let (pidfd, ended) = self.reaper.follow(pid);
         let (keeper, instance) = (self.clone(), instance.clone());
-        thread::Builder::new()
-            .stack_size(STACK_BYTES)
-            .spawn(move || {
-                let how = ended.recv().unwrap_or(Ended::UNKNOWN);
-                keeper.report_end(&instance, how);
-            })?;
+        thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
+            let how = ended.recv().unwrap_or(Ended::UNKNOWN);
+            keeper.report_end(&instance, how);
+        })?;
         Ok(pidfd)
     }
 
@@ -198,14 +170,7 @@ impl Keeper {
             return;
         }
         let oom_killed = self.hierarchies.oom_kills(&instance.cgroup) > 0;
-        let log = instance
-            .live
-            .lock()
-            .unwrap()
-            .got
-            .log
-            .as_mut()
-            .map(steps::read_tail);
+        let log = instance.live.lock().unwrap().got.log.as_mut().map(steps::read_tail);
         self.sender.send(&json!({
             "event": "ended", "instance": instance.id, "code": how.code, "signal": how.signal,
             "oomKilled": oom_killed, "log": log.unwrap_or_default(),
@@ -234,9 +199,7 @@ impl Keeper {
         live.got.helpers.clear();
         live.namespace = None;
         let removed = remove_patiently(&self.engine_dir, id);
-        result.and(removed).map_err(|error| {
-            Failure::from(error).at(&format!("sandbox {id} is not fully removed"))
-        })?;
+        result.and(removed).map_err(|error| Failure::from(error).at(&format!("sandbox {id} is not fully removed")))?;
         drop(live);
         if self.instances.lock().unwrap().remove(id).is_some() {
             self.ranges.give_back(instance.id_base);
@@ -246,13 +209,7 @@ impl Keeper {
 
     pub fn run(&self, program: &Program, max_output_bytes: usize) -> Result<Value, Failure> {
         let cancelled = AtomicBool::new(false);
-        let output = run::run(
-            &self.reaper,
-            program,
-            Streams::default(),
-            max_output_bytes,
-            &cancelled,
-        )?;
+        let output = run::run(&self.reaper, program, Streams::default(), max_output_bytes, &cancelled)?;
         Ok(json!({
             "code": output.ended.code, "signal": output.ended.signal,
             "stdout": String::from_utf8_lossy(&output.stdout), "stderr": String::from_utf8_lossy(&output.stderr),
@@ -283,13 +240,11 @@ impl Keeper {
             eprintln!("bulkhead-keeper: {error}");
         }
         self.hierarchies.remove_empty(PREFIX);
+        self.reaper.reap_all();
         // Anything a failed release has left keeps the directory, for the next start's sweep.
         let _ = fs::remove_file(self.engine_dir.join(crate::sweep::LOCK));
         if fs::remove_dir(&self.engine_dir).is_err() {
-            eprintln!(
-                "bulkhead-keeper: {} is not empty",
-                self.engine_dir.display()
-            );
+            eprintln!("bulkhead-keeper: {} is not empty", self.engine_dir.display());
         }
         drop(lock);
     }

@@ -48,9 +48,7 @@ fn run_dir() -> io::Result<PathBuf> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.as_slice() {
         [flag, dir] if flag == "--run" && dir.starts_with('/') => Ok(PathBuf::from(dir)),
-        _ => Err(io::Error::other(
-            "usage: bulkhead-keeper --run <absolute directory>, control socket as fd 3",
-        )),
+        _ => Err(io::Error::other("usage: bulkhead-keeper --run <absolute directory>, control socket as fd 3")),
     }
 }
 
@@ -71,6 +69,7 @@ fn start() -> io::Result<()> {
     private_mounts()?;
     let hierarchies = Hierarchies::read()?;
     let (engine, lock) = sweep::found(&run_dir)?;
+    hierarchies.make(&format!("{}/{engine}", cgroup::PREFIX))?;
     let run_dir = run_dir.canonicalize()?;
     let sender = Sender::new(control.try_clone()?);
     let keeper = Arc::new(Keeper::new(engine, run_dir, hierarchies, sender)?);
@@ -85,10 +84,7 @@ fn start() -> io::Result<()> {
 }
 
 fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new()
-        .stack_size(STACK_BYTES)
-        .spawn(work)
-        .map(drop)
+    thread::Builder::new().stack_size(STACK_BYTES).spawn(work).map(drop)
 }
 
 fn watch_signals(keeper: &Keeper, control: &File) {
@@ -110,9 +106,7 @@ struct Gate {
 
 impl Gate {
     fn wait_below(&self, limit: usize) -> std::sync::MutexGuard<'_, usize> {
-        self.changed
-            .wait_while(self.busy.lock().unwrap(), |busy| *busy >= limit)
-            .unwrap()
+        self.changed.wait_while(self.busy.lock().unwrap(), |busy| *busy >= limit).unwrap()
     }
 
     fn leave(&self) {
@@ -162,9 +156,6 @@ fn answer(keeper: &Arc<Keeper>, op: &Op) -> Result<Value, Failure> {
         Op::Acquire { instance, steps } => keeper.acquire(instance, steps),
         Op::Settled { instance } => keeper.settled(instance),
         Op::Release { instance } => keeper.release(instance),
-        Op::Run {
-            program,
-            max_output_bytes,
-        } => keeper.run(program, *max_output_bytes),
+        Op::Run { program, max_output_bytes } => keeper.run(program, *max_output_bytes),
     }
 }

@@ -17,31 +17,19 @@ fn invalid(text: String) -> io::Error {
 /// # Errors
 /// `InvalidInput` unless `path` is written plainly (no `.`, `..`, `//`) and lies below `dir`.
 pub fn relative(dir: &Path, path: &str) -> io::Result<PathBuf> {
-    let plain = Path::new(path)
-        .components()
-        .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let plain = Path::new(path).components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     let normal: PathBuf = Path::new(path).components().collect();
-    let rest = normal
-        .strip_prefix(dir)
-        .ok()
-        .filter(|rest| !rest.as_os_str().is_empty());
+    let rest = normal.strip_prefix(dir).ok().filter(|rest| !rest.as_os_str().is_empty());
     match rest {
         Some(rest) if plain && normal.as_os_str() == path => Ok(rest.to_path_buf()),
-        _ => Err(invalid(format!(
-            "path {path:?} is not below the sandbox's own directory"
-        ))),
+        _ => Err(invalid(format!("path {path:?} is not below the sandbox's own directory"))),
     }
 }
 
 /// The directory that holds the last component of `rest`, and that component.
 pub fn parent(dir: BorrowedFd<'_>, rest: &Path) -> io::Result<(OwnedFd, CString)> {
-    let name = rest
-        .file_name()
-        .ok_or_else(|| invalid(format!("path {rest:?} has no name")))?;
-    let above = rest
-        .parent()
-        .filter(|above| !above.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let name = rest.file_name().ok_or_else(|| invalid(format!("path {rest:?} has no name")))?;
+    let above = rest.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fd = sys::open_beneath(dir, above, libc::O_PATH | libc::O_DIRECTORY, 0, 0)?;
     Ok((fd, sys::cpath(Path::new(name))?))
 }
@@ -52,18 +40,10 @@ const MAX_DEPTH: u32 = 4096;
 /// Removes everything below `dir` (not `dir` itself): follows no link, enters no other file system.
 pub fn clear(dir: BorrowedFd<'_>, depth: u32) -> io::Result<()> {
     if depth == MAX_DEPTH {
-        return Err(invalid(
-            "directories are nested too deeply to be removed".to_string(),
-        ));
+        return Err(invalid("directories are nested too deeply to be removed".to_string()));
     }
     // Reading through /proc needs a readable descriptor; O_PATH ones are reopened beneath themselves.
-    let here = sys::open_beneath(
-        dir,
-        Path::new("."),
-        libc::O_RDONLY | libc::O_DIRECTORY,
-        0,
-        0,
-    )?;
+    let here = sys::open_beneath(dir, Path::new("."), libc::O_RDONLY | libc::O_DIRECTORY, 0, 0)?;
     let listing = format!("/proc/self/fd/{}", here.as_raw_fd());
     let names: Vec<_> = fs::read_dir(listing)?.collect::<io::Result<Vec<_>>>()?;
     for entry in names {
@@ -75,11 +55,7 @@ pub fn clear(dir: BorrowedFd<'_>, depth: u32) -> io::Result<()> {
             let inner = sys::open_beneath(here.as_fd(), &path, flags, 0, libc::RESOLVE_NO_XDEV)?;
             clear(inner.as_fd(), depth + 1)?;
         }
-        sys::unlinkat(
-            here.as_fd(),
-            &name,
-            if is_dir { libc::AT_REMOVEDIR } else { 0 },
-        )?;
+        sys::unlinkat(here.as_fd(), &name, if is_dir { libc::AT_REMOVEDIR } else { 0 })?;
     }
     Ok(())
 }
@@ -88,13 +64,7 @@ pub fn clear(dir: BorrowedFd<'_>, depth: u32) -> io::Result<()> {
 pub fn remove_tree(above: &Path, name: &str) -> io::Result<()> {
     let above = sys::open_dir(above)?;
     let flags = libc::O_PATH | libc::O_DIRECTORY;
-    match sys::open_beneath(
-        above.as_fd(),
-        Path::new(name),
-        flags,
-        0,
-        libc::RESOLVE_NO_XDEV,
-    ) {
+    match sys::open_beneath(above.as_fd(), Path::new(name), flags, 0, libc::RESOLVE_NO_XDEV) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
         Ok(dir) => clear(dir.as_fd(), 0)?,
@@ -106,12 +76,7 @@ pub fn remove_tree(above: &Path, name: &str) -> io::Result<()> {
 /// abbreviated id and would take one sandbox for another.
 pub fn is_name(kind: char, name: &str) -> bool {
     let hex = name.strip_prefix(kind);
-    hex.is_some_and(|hex| {
-        hex.len() == 16
-            && hex
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    })
+    hex.is_some_and(|hex| hex.len() == 16 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 pub fn new_name(kind: char) -> io::Result<String> {
@@ -165,14 +130,7 @@ mod tests {
     #[test]
     fn names_are_told_from_anything_else() {
         assert!(is_name('e', &new_name('e').unwrap()));
-        for bad in [
-            "",
-            "e",
-            "e..",
-            "s0123456789abcdef",
-            "e0123456789abcde/",
-            "e0123456789abcdeF",
-        ] {
+        for bad in ["", "e", "e..", "s0123456789abcdef", "e0123456789abcde/", "e0123456789abcdeF"] {
             assert!(!is_name('e', bad));
         }
     }

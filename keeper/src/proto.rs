@@ -26,20 +26,13 @@ pub struct Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         let errno = error.raw_os_error().map(errno_name);
-        Failure {
-            errno,
-            message: error.to_string(),
-            ..Failure::default()
-        }
+        Failure { errno, message: error.to_string(), ..Failure::default() }
     }
 }
 
 impl Failure {
     pub fn new(message: impl Into<String>) -> Failure {
-        Failure {
-            message: message.into(),
-            ..Failure::default()
-        }
+        Failure { message: message.into(), ..Failure::default() }
     }
 
     fn to_json(&self) -> Value {
@@ -97,9 +90,7 @@ pub struct Sender {
 
 impl Sender {
     pub fn new(socket: File) -> Sender {
-        Sender {
-            socket: Mutex::new(socket),
-        }
+        Sender { socket: Mutex::new(socket) }
     }
 
     /// Failure means that the engine is gone; the reading side sees that too and ends the keeper.
@@ -123,19 +114,13 @@ pub struct Lines {
 
 impl Lines {
     pub fn new(socket: File) -> Lines {
-        Lines {
-            reader: BufReader::with_capacity(64 * 1024, socket),
-        }
+        Lines { reader: BufReader::with_capacity(64 * 1024, socket) }
     }
 
     /// The next line, or None at the end, which a line that is too long also is: nothing after it can be trusted.
     pub fn next(&mut self) -> Option<Vec<u8>> {
         let mut line = Vec::new();
-        let got = self
-            .reader
-            .by_ref()
-            .take(MAX_LINE_BYTES)
-            .read_until(b'\n', &mut line);
+        let got = self.reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line);
         got.ok()?;
         (line.pop() == Some(b'\n')).then_some(line)
     }

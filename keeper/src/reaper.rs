@@ -16,22 +16,13 @@ pub struct Ended {
 }
 
 impl Ended {
-    pub const UNKNOWN: Ended = Ended {
-        code: None,
-        signal: None,
-    };
+    pub const UNKNOWN: Ended = Ended { code: None, signal: None };
 
     fn from_status(status: i32) -> Ended {
         if libc::WIFEXITED(status) {
-            Ended {
-                code: Some(libc::WEXITSTATUS(status)),
-                signal: None,
-            }
+            Ended { code: Some(libc::WEXITSTATUS(status)), signal: None }
         } else {
-            Ended {
-                code: None,
-                signal: Some(libc::WTERMSIG(status)),
-            }
+            Ended { code: None, signal: Some(libc::WTERMSIG(status)) }
         }
     }
 }
@@ -78,11 +69,7 @@ impl Reaper {
             table.waiting.insert(pid, send);
             return (pidfd, ended);
         }
-        let known = table
-            .orphans
-            .iter()
-            .rev()
-            .find(|(orphan, _)| *orphan == pid);
+        let known = table.orphans.iter().rev().find(|(orphan, _)| *orphan == pid);
         // The receiver is on this stack, so sending cannot fail.
         let _ = send.send(known.map_or(Ended::UNKNOWN, |(_, how)| *how));
         (None, ended)

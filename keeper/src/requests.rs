@@ -113,30 +113,20 @@ impl Fields {
         }
     }
 
-    fn maybe<T>(
-        &mut self,
-        name: &str,
-        read: impl FnOnce(&Value) -> Option<T>,
-    ) -> Result<Option<T>, Wrong> {
+    fn maybe<T>(&mut self, name: &str, read: impl FnOnce(&Value) -> Option<T>) -> Result<Option<T>, Wrong> {
         match self.0.remove(name) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => read(&value)
-                .map(Some)
-                .ok_or_else(|| format!("field {name:?} cannot be {value}")),
+            Some(value) => read(&value).map(Some).ok_or_else(|| format!("field {name:?} cannot be {value}")),
         }
     }
 
     fn must<T>(&mut self, name: &str, read: impl FnOnce(&Value) -> Option<T>) -> Result<T, Wrong> {
-        self.maybe(name, read)?
-            .ok_or_else(|| format!("field {name:?} is missing"))
+        self.maybe(name, read)?.ok_or_else(|| format!("field {name:?} is missing"))
     }
 
     /// A misspelt field would be a step that does less than was asked.
     fn end(self) -> Result<(), Wrong> {
-        self.0
-            .keys()
-            .next()
-            .map_or(Ok(()), |name| Err(format!("field {name:?} is unknown")))
+        self.0.keys().next().map_or(Ok(()), |name| Err(format!("field {name:?} is unknown")))
     }
 }
 
@@ -149,11 +139,7 @@ fn texts(value: &Value) -> Option<Vec<String>> {
 }
 
 fn pairs(value: &Value) -> Option<BTreeMap<String, String>> {
-    value
-        .as_object()?
-        .iter()
-        .map(|(name, value)| Some((name.clone(), text(value)?)))
-        .collect()
+    value.as_object()?.iter().map(|(name, value)| Some((name.clone(), text(value)?))).collect()
 }
 
 fn u32(value: &Value) -> Option<u32> {
@@ -161,10 +147,7 @@ fn u32(value: &Value) -> Option<u32> {
 }
 
 fn idmap(value: &Value) -> Option<Idmap> {
-    Some(Idmap {
-        id_base: u32(value.get("idBase")?)?,
-        size: u32(value.get("size")?)?,
-    })
+    Some(Idmap { id_base: u32(value.get("idBase")?)?, size: u32(value.get("size")?)? })
 }
 
 impl Program {
@@ -186,30 +169,17 @@ impl Request {
         let op = match from.must("op", text)?.as_str() {
             "hello" => Op::Hello,
             "reserve" => Op::Reserve,
-            "settled" => Op::Settled {
-                instance: from.must("instance", text)?,
-            },
-            "release" => Op::Release {
-                instance: from.must("instance", text)?,
-            },
+            "settled" => Op::Settled { instance: from.must("instance", text)? },
+            "release" => Op::Release { instance: from.must("instance", text)? },
             "acquire" => {
                 let instance = from.must("instance", text)?;
                 let steps = from.must("steps", |value| value.as_array().cloned())?;
-                Op::Acquire {
-                    instance,
-                    steps: steps
-                        .into_iter()
-                        .map(Step::read)
-                        .collect::<Result<_, _>>()?,
-                }
+                Op::Acquire { instance, steps: steps.into_iter().map(Step::read).collect::<Result<_, _>>()? }
             }
             "run" => {
                 let program = Program::read(&mut from)?;
                 let limit = from.maybe("maxOutputBytes", Value::as_u64)?.unwrap_or(0);
-                Op::Run {
-                    program,
-                    max_output_bytes: limit.min(MAX_OUTPUT_BYTES) as usize,
-                }
+                Op::Run { program, max_output_bytes: limit.min(MAX_OUTPUT_BYTES) as usize }
             }
             other => return Err(format!("operation {other:?} is unknown")),
         };
@@ -235,10 +205,7 @@ impl Step {
                 uid: from.maybe("uid", u32)?,
                 gid: from.maybe("gid", u32)?,
             },
-            "fifo" => Step::Fifo {
-                path: from.must("path", text)?,
-                mode: from.must("mode", u32)?,
-            },
+            "fifo" => Step::Fifo { path: from.must("path", text)?, mode: from.must("mode", u32)? },
             "tmpfs" => Step::Tmpfs {
                 target: from.must("target", text)?,
                 size_bytes: from.must("sizeBytes", Value::as_u64)?,
@@ -253,18 +220,14 @@ impl Step {
                 read_only: from.must("readOnly", Value::as_bool)?,
                 idmap: from.maybe("idmap", idmap)?,
             },
-            "userns" => Step::Userns {
-                target: from.must("target", text)?,
-            },
+            "userns" => Step::Userns { target: from.must("target", text)? },
             "overlay" => Step::Overlay {
                 target: from.must("target", text)?,
                 lower: from.must("lower", texts)?,
                 upper: from.must("upper", text)?,
                 work: from.must("work", text)?,
             },
-            "cgroup" => Step::Cgroup {
-                path: from.must("path", text)?,
-            },
+            "cgroup" => Step::Cgroup { path: from.must("path", text)? },
             "run" => Step::Run {
                 program: Program::read(&mut from)?,
                 stdin: from.maybe("stdin", text)?,
@@ -305,13 +268,8 @@ mod tests {
             {"op":"run","argv":["/bin/true"],"timeoutMs":5,"stdin":"/x/in","pidFile":"/x/pid"}]}"#;
         let request = Request::parse(text.as_bytes()).unwrap();
         assert_eq!(request.id, 7);
-        let Op::Acquire { steps, .. } = request.op else {
-            panic!("not an acquire")
-        };
-        assert_eq!(
-            steps.iter().map(Step::name).collect::<Vec<_>>(),
-            ["tmpfs", "bind", "run"]
-        );
+        let Op::Acquire { steps, .. } = request.op else { panic!("not an acquire") };
+        assert_eq!(steps.iter().map(Step::name).collect::<Vec<_>>(), ["tmpfs", "bind", "run"]);
     }
 
     #[test]
@@ -327,10 +285,7 @@ mod tests {
             "",
         ];
         for line in bad {
-            assert!(
-                Request::parse(line.as_bytes()).is_err(),
-                "{line} was accepted"
-            );
+            assert!(Request::parse(line.as_bytes()).is_err(), "{line} was accepted");
         }
     }
 }

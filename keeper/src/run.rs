@@ -45,22 +45,11 @@ impl Capture {
     fn new(limit: usize) -> io::Result<(Capture, OwnedFd)> {
         let (read, write) = sys::pipe()?;
         sys::set_nonblocking(read.as_fd())?;
-        Ok((
-            Capture {
-                end: Some(read.into()),
-                kept: Vec::new(),
-                limit,
-            },
-            write,
-        ))
+        Ok((Capture { end: Some(read.into()), kept: Vec::new(), limit }, write))
     }
 
     fn none() -> Capture {
-        Capture {
-            end: None,
-            kept: Vec::new(),
-            limit: 0,
-        }
+        Capture { end: None, kept: Vec::new(), limit: 0 }
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -88,10 +77,7 @@ impl Capture {
 fn environment(program: &Program) -> io::Result<Vec<CString>> {
     match &program.env {
         None => Ok(vec![sys::cstr(PATH)?]),
-        Some(env) => env
-            .iter()
-            .map(|(name, value)| sys::cstr(format!("{name}={value}")))
-            .collect(),
+        Some(env) => env.iter().map(|(name, value)| sys::cstr(format!("{name}={value}"))).collect(),
     }
 }
 
@@ -103,28 +89,14 @@ pub fn run(
     max_stdout: usize,
     cancelled: &AtomicBool,
 ) -> Result<Output, Failure> {
-    let argv: Vec<CString> = program
-        .argv
-        .iter()
-        .map(sys::cstr)
-        .collect::<io::Result<_>>()?;
-    if !program
-        .argv
-        .first()
-        .is_some_and(|path| path.starts_with('/'))
-    {
+    let argv: Vec<CString> = program.argv.iter().map(sys::cstr).collect::<io::Result<_>>()?;
+    if !program.argv.first().is_some_and(|path| path.starts_with('/')) {
         return Err(Failure::new("a program is named by its absolute path"));
     }
     let name = &program.argv[0];
     let env = environment(program)?;
     let cwd = program.cwd.as_ref().map(sys::cstr).transpose()?;
-    let null = || -> io::Result<OwnedFd> {
-        Ok(File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/null")?
-            .into())
-    };
+    let null = || -> io::Result<OwnedFd> { Ok(File::options().read(true).write(true).open("/dev/null")?.into()) };
     let (mut out, mut err) = (Capture::none(), Capture::none());
     let stdin = given.stdin.map_or_else(null, Ok)?;
     let stdout = match given.stdout {
@@ -137,15 +109,8 @@ pub fn run(
         None => Capture::new(STDERR_TAIL_BYTES).map(|(capture, end)| (err = capture, end).1)?,
     };
     let stdio = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-    let what = sys::Spawn {
-        argv: &argv,
-        env: &env,
-        cwd: cwd.as_deref(),
-        stdio,
-    };
-    let child = reaper
-        .spawn(&what)
-        .map_err(|error| Failure::from(error).at(name))?;
+    let what = sys::Spawn { argv: &argv, env: &env, cwd: cwd.as_deref(), stdio };
+    let child = reaper.spawn(&what).map_err(|error| Failure::from(error).at(name))?;
     drop((stdin, stdout, stderr));
 
     let deadline = Instant::now() + Duration::from_millis(program.timeout_ms);
@@ -154,10 +119,7 @@ pub fn run(
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let wait = left.min(CANCEL_POLL).as_millis() as i32;
-        let ready = sys::poll_in(
-            &[Some(child.pidfd.as_fd()), out.fd(), err.fd()],
-            wait.max(1),
-        )?;
+        let ready = sys::poll_in(&[Some(child.pidfd.as_fd()), out.fd(), err.fd()], wait.max(1))?;
         out.drain();
         err.drain();
         if ready[0] {
@@ -171,26 +133,40 @@ pub fn run(
         let out_of_grace = called_off.is_some_and(|since| since.elapsed() > CALLED_OFF_GRACE);
         if stopped.is_none() && (left.is_zero() || out_of_grace) {
             stopped = Some(if left.is_zero() { "took longer than it may" } else { "was called off" });
-            sys::kill_group(child.pid);
+            kill_tree(child.pid);
         }
     }
     let ended = child.ended.recv().unwrap_or(Ended::UNKNOWN);
     match stopped {
         Some(why) => {
             let stderr = String::from_utf8_lossy(&err.kept).into_owned();
-            let errno =
-                Some("ETIMEDOUT".to_string()).filter(|_| !cancelled.load(Ordering::Relaxed));
-            Err(Failure {
-                errno,
-                message: format!("{name} {why}"),
-                stderr,
-                ..Failure::default()
-            })
+            let errno = Some("ETIMEDOUT".to_string()).filter(|_| !cancelled.load(Ordering::Relaxed));
+            Err(Failure { errno, message: format!("{name} {why}"), stderr, ..Failure::default() })
         }
-        None => Ok(Output {
-            ended,
-            stdout: out.kept,
-            stderr: err.kept,
-        }),
+        None => Ok(Output { ended, stdout: out.kept, stderr: err.kept }),
     }
+}
+
+/// Kills a program that must not go on, with all it has started, also in sessions of their own: those are found through
+/// their parents, as long as these live. Stopped first, so that none of them starts another meanwhile.
+fn kill_tree(root: libc::pid_t) {
+    /// A runtime starts a handful; more is not worth chasing through a list that changes.
+    const MAX_PROCESSES: usize = 256;
+    let mut found = vec![root];
+    let mut at = 0;
+    while at < found.len() && found.len() < MAX_PROCESSES {
+        sys::stop(found[at]);
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", found[at]));
+        for task in tasks.into_iter().flatten().flatten() {
+            let children = std::fs::read_to_string(task.path().join("children"));
+            let children = children.unwrap_or_default();
+            found.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        }
+        at += 1;
+    }
+    // Parents last: until then no child's id can be reaped and given to somebody else.
+    for pid in found.iter().skip(1).rev() {
+        sys::kill(*pid);
+    }
+    sys::kill_group(root);
 }

@@ -47,19 +47,8 @@ pub struct Acquired {
 impl Scope<'_> {
     pub fn carry_out(&mut self, step: &Step) -> Result<(), Failure> {
         match step {
-            Step::Dir {
-                path,
-                mode,
-                uid,
-                gid,
-            } => self.dir(path, *mode, self.owner(*uid, *gid)?)?,
-            Step::File {
-                path,
-                mode,
-                content,
-                uid,
-                gid,
-            } => {
+            Step::Dir { path, mode, uid, gid } => self.dir(path, *mode, self.owner(*uid, *gid)?)?,
+            Step::File { path, mode, content, uid, gid } => {
                 let owner = self.owner(*uid, *gid)?;
                 let fd = self.create(path, *mode, owner)?;
                 File::from(fd).write_all(content.as_bytes())?;
@@ -68,41 +57,20 @@ impl Scope<'_> {
                 let (parent, name) = self.parent(path)?;
                 sys::mkfifoat(parent.as_fd(), &name, *mode)?;
             }
-            Step::Tmpfs {
-                target,
-                size_bytes,
-                inodes,
-                mode,
-                uid,
-                gid,
-            } => {
+            Step::Tmpfs { target, size_bytes, inodes, mode, uid, gid } => {
                 self.owner(Some(*uid), Some(*gid))?;
-                let data = format!(
-                    "size={size_bytes},nr_inodes={inodes},mode={mode:o},uid={uid},gid={gid}"
-                );
+                let data = format!("size={size_bytes},nr_inodes={inodes},mode={mode:o},uid={uid},gid={gid}");
                 let target = self.open(target, libc::O_PATH | libc::O_DIRECTORY)?;
                 self.mount(c"tmpfs", &target, &data)?;
             }
-            Step::Bind {
-                source,
-                target,
-                read_only,
-                idmap,
-            } => {
+            Step::Bind { source, target, read_only, idmap } => {
                 self.bind(Path::new(source), target, *read_only, idmap.as_ref())?;
             }
             Step::Userns { target } => self.show_userns(target)?,
-            Step::Overlay {
-                target,
-                lower,
-                upper,
-                work,
-            } => self.overlay(target, lower, upper, work)?,
+            Step::Overlay { target, lower, upper, work } => self.overlay(target, lower, upper, work)?,
             Step::Cgroup { path } => {
                 if path != self.cgroup {
-                    return Err(Failure::new(format!(
-                        "control group {path:?} is not this sandbox's"
-                    )));
+                    return Err(Failure::new(format!("control group {path:?} is not this sandbox's")));
                 }
                 self.got.cgroups.push(path.clone());
             }
@@ -127,9 +95,7 @@ impl Scope<'_> {
     fn owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(u32, u32), Failure> {
         for id in [uid, gid].into_iter().flatten() {
             if id != 0 && !(self.id_base..self.id_base + RANGE).contains(&id) {
-                return Err(Failure::new(format!(
-                    "owner {id} is outside the sandbox's range of ids"
-                )));
+                return Err(Failure::new(format!("owner {id} is outside the sandbox's range of ids")));
             }
         }
         Ok((uid.unwrap_or(0), gid.unwrap_or(0)))
@@ -156,54 +122,31 @@ impl Scope<'_> {
         sys::mount(c"bulkhead", &target, kind, flags, Some(&sys::cstr(data)?))
     }
 
-    fn bind(
-        &mut self,
-        source: &Path,
-        target: &str,
-        read_only: bool,
-        idmap: Option<&Idmap>,
-    ) -> Result<(), Failure> {
+    fn bind(&mut self, source: &Path, target: &str, read_only: bool, idmap: Option<&Idmap>) -> Result<(), Failure> {
         if !source.is_absolute() {
-            return Err(Failure::new(format!(
-                "bind source {source:?} is not absolute"
-            )));
+            return Err(Failure::new(format!("bind source {source:?} is not absolute")));
         }
-        let tree = sys::clone_tree(source)
-            .map_err(|error| Failure::from(error).at(&source.to_string_lossy()))?;
+        let tree = sys::clone_tree(source).map_err(|error| Failure::from(error).at(&source.to_string_lossy()))?;
         self.refuse_neighbours(source)?;
         let is_dir = sys::fstat(tree.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
         let userns = match idmap {
             Some(map) if map.id_base == self.id_base && map.size == RANGE => Some(self.userns()?),
             Some(map) => {
-                return Err(Failure::new(format!(
-                    "ids {}+{} are not this sandbox's range",
-                    map.id_base, map.size
-                )))
+                return Err(Failure::new(format!("ids {}+{} are not this sandbox's range", map.id_base, map.size)))
             }
             None => None,
         };
         let set = sys::MOUNT_ATTR_NODEV | if read_only { sys::MOUNT_ATTR_RDONLY } else { 0 };
         sys::set_mount(tree.as_fd(), set, userns).map_err(|error| {
             let text = format!("{} cannot be mounted with shifted ids", source.display());
-            Failure::from(error).at(if idmap.is_some() {
-                &text
-            } else {
-                "mount attributes"
-            })
+            Failure::from(error).at(if idmap.is_some() { &text } else { "mount attributes" })
         })?;
-        let made = if is_dir {
-            self.dir(target, 0o755, (0, 0))
-        } else {
-            self.create(target, 0o644, (0, 0)).map(drop)
-        };
+        let made = if is_dir { self.dir(target, 0o755, (0, 0)) } else { self.create(target, 0o644, (0, 0)).map(drop) };
         match made {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
             _ => {}
         }
-        let place = self.open(
-            target,
-            libc::O_PATH | if is_dir { libc::O_DIRECTORY } else { 0 },
-        )?;
+        let place = self.open(target, libc::O_PATH | if is_dir { libc::O_DIRECTORY } else { 0 })?;
         Ok(sys::attach(tree.as_fd(), place.as_fd())?)
     }
 
@@ -213,10 +156,7 @@ impl Scope<'_> {
         let run_dir = fs::canonicalize(self.run_dir)?;
         let own = real.starts_with(self.dir);
         if !own && (real.starts_with(&run_dir) || run_dir.starts_with(&real)) {
-            return Err(Failure::new(format!(
-                "{} holds the sandboxes' run directory",
-                real.display()
-            )));
+            return Err(Failure::new(format!("{} holds the sandboxes' run directory", real.display())));
         }
         Ok(())
     }
@@ -249,30 +189,17 @@ impl Scope<'_> {
     /// can be taken for an option.
     fn overlay(&self, target: &str, lower: &[String], upper: &str, work: &str) -> io::Result<()> {
         let directory = libc::O_PATH | libc::O_DIRECTORY;
-        let layers = lower
-            .iter()
-            .map(|path| self.open(path, directory))
-            .collect::<io::Result<Vec<_>>>()?;
+        let layers = lower.iter().map(|path| self.open(path, directory)).collect::<io::Result<Vec<_>>>()?;
         let (upper, work) = (self.open(upper, directory)?, self.open(work, directory)?);
         let names: Vec<String> = layers.iter().map(sys::fd_path).collect();
         let (upper, work) = (sys::fd_path(&upper), sys::fd_path(&work));
-        let data = format!(
-            "lowerdir={},upperdir={upper},workdir={work},redirect_dir=on,xino=off",
-            names.join(":")
-        );
+        let data = format!("lowerdir={},upperdir={upper},workdir={work},redirect_dir=on,xino=off", names.join(":"));
         let target = self.open(target, directory)?;
         self.mount(c"overlay", &target, &data)
     }
 
     fn run(&mut self, step: &Step) -> Result<(), Failure> {
-        let Step::Run {
-            program,
-            stdin,
-            stdout,
-            stderr,
-            pid_file,
-        } = step
-        else {
+        let Step::Run { program, stdin, stdout, stderr, pid_file } = step else {
             return Ok(());
         };
         let mut streams = Streams::default();
@@ -288,28 +215,23 @@ impl Scope<'_> {
             streams.stderr = Some(self.fifo(path, libc::O_WRONLY | libc::O_NONBLOCK)?);
             self.got.log = Some(reader.into());
         }
-        let output =
-            run::run(self.reaper, program, streams, 0, self.cancelled).map_err(|mut failure| {
-                failure.stderr += &self.log_tail();
-                failure
-            })?;
+        let output = run::run(self.reaper, program, streams, 0, self.cancelled).map_err(|mut failure| {
+            failure.stderr += &self.log_tail();
+            failure
+        })?;
         if output.ended.code != Some(0) {
             let how = match output.ended.code {
                 Some(code) => format!("ended with code {code}"),
                 None => format!("was ended by signal {}", output.ended.signal.unwrap_or(0)),
             };
             let stderr = String::from_utf8_lossy(&output.stderr).into_owned() + &self.log_tail();
-            return Err(Failure {
-                stderr,
-                ..Failure::new(format!("{} {how}", program.argv[0]))
-            });
+            return Err(Failure { stderr, ..Failure::new(format!("{} {how}", program.argv[0])) });
         }
         if let Some(path) = pid_file {
             let file = File::from(self.open(path, libc::O_RDONLY)?);
             let text = io::read_to_string(io::Read::take(file, PID_FILE_BYTES))?;
             let pid = text.trim().parse().ok().filter(|pid| *pid > 1);
-            self.got.init =
-                Some(pid.ok_or_else(|| Failure::new(format!("{path} holds no process id")))?);
+            self.got.init = Some(pid.ok_or_else(|| Failure::new(format!("{path} holds no process id")))?);
         }
         Ok(())
     }

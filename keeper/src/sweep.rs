@@ -18,25 +18,14 @@ const UNBORN_AGE: Duration = Duration::from_secs(60);
 
 fn open_lock(path: &Path, create: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create_new(create)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW);
+    options.read(true).write(true).create_new(create).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     options.open(path)
 }
 
 /// Makes the directory of a new engine. @returns its name and the lock to hold.
 pub fn found(run_dir: &Path) -> io::Result<(String, File)> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o711)
-        .create(run_dir)?;
-    let (name, unborn) = (
-        paths::new_name('e')?,
-        run_dir.join(paths::new_name(UNBORN)?),
-    );
+    DirBuilder::new().recursive(true).mode(0o711).create(run_dir)?;
+    let (name, unborn) = (paths::new_name('e')?, run_dir.join(paths::new_name(UNBORN)?));
     DirBuilder::new().mode(0o711).create(&unborn)?;
     let lock = open_lock(&unborn.join(LOCK), true)?;
     sys::flock(&lock)?;
@@ -52,10 +41,7 @@ fn is_dead(dir: &Path, name: &str) -> bool {
         return false;
     }
     if paths::is_name(UNBORN, name) {
-        let age = meta
-            .modified()
-            .ok()
-            .and_then(|then| SystemTime::now().duration_since(then).ok());
+        let age = meta.modified().ok().and_then(|then| SystemTime::now().duration_since(then).ok());
         return age.is_some_and(|age| age > UNBORN_AGE);
     }
     if !paths::is_name('e', name) {

@@ -1,4 +1,4 @@
-import { constant, type Field, listItem, pascal, type Schema, snake } from "./schema.ts";
+import { constant, type Field, listItem, type Message, pascal, type Schema, snake } from "./schema.ts";
 
 function rustType(type: string): string {
   const item = listItem(type);
@@ -71,34 +71,8 @@ function item(name: string, fields: readonly Field[]): string {
   ].join("\n");
 }
 
-export function renderRust(schema: Schema): string {
-  const plain = schema.messages.filter((m) => m.raw !== true);
-  const parts = [
-    "// Written by scripts/wire.ts from agent/wire/generation-1.json. Do not edit.",
-    "#![allow(dead_code, unused_parens, clippy::all)]",
-    "#![cfg_attr(rustfmt, rustfmt_skip)]",
-    "use crate::wire::codec::{Malformed, Reader, Writer};",
-    "",
-    `pub const GENERATION: u8 = ${schema.generation};`,
-    ...Object.entries(schema.magic).map(([n, hex]) => {
-      const bytes = (hex.match(/../g) ?? []).map((b) => `0x${b}`).join(", ");
-      return `pub const MAGIC_${constant(n)}: [u8; 16] = [${bytes}];`;
-    }),
-    ...Object.entries(schema.limits).map(([n, v]) => `pub const ${constant(n)}: usize = ${v};`),
-    ...Object.entries(schema.lanes).map(([n, v]) => `pub const LANE_${constant(n)}: u8 = ${v};`),
-    "",
-    ...Object.entries(schema.enums).flatMap(([n, values]) => [
-      `pub mod ${snake(n).replace(/^_/, "")} {`,
-      ...Object.entries(values).map(([k, v]) => `    pub const ${constant(k)}: ${n === "ErrorKind" ? "u16" : "u8"} = ${v};`),
-      "}",
-    ]),
-    "",
-    "pub mod message_type {",
-    ...schema.messages.map((m) => `    pub const ${constant(m.name).replace(/^_/, "")}: u8 = ${m.type};`),
-    "}",
-    "",
-    ...Object.entries(schema.structs).map(([n, f]) => item(n, f)),
-    ...plain.map((m) => item(m.name, m.fields ?? [])),
+function messageEnum(plain: readonly Message[]): string[] {
+  return [
     "#[derive(Debug, Clone, PartialEq, Eq)]",
     "pub enum Message {",
     ...plain.map((m) => `    ${pascal(m.name)}(${m.name}),`),
@@ -133,6 +107,40 @@ export function renderRust(schema: Schema): string {
     "    }",
     "}",
     "",
+  ];
+}
+
+export function renderRust(schema: Schema): string {
+  const plain = schema.messages.filter((m) => m.raw !== true);
+  const parts = [
+    "// Written by scripts/wire.ts from agent/wire/generation-1.json. Do not edit.",
+    "#![allow(dead_code, unused_parens, clippy::all)]",
+    "#![cfg_attr(rustfmt, rustfmt_skip)]",
+    "use crate::wire::codec::{Malformed, Reader, Writer};",
+    "",
+    `pub const GENERATION: u8 = ${schema.generation};`,
+    ...Object.entries(schema.magic).map(([n, hex]) => {
+      const bytes = (hex.match(/../g) ?? []).map((b) => `0x${b}`).join(", ");
+      return `pub const MAGIC_${constant(n)}: [u8; 16] = [${bytes}];`;
+    }),
+    ...Object.entries(schema.limits).map(([n, v]) => `pub const ${constant(n)}: usize = ${v};`),
+    ...Object.entries(schema.lanes).map(([n, v]) => `pub const LANE_${constant(n)}: u8 = ${v};`),
+    "",
+    ...Object.entries(schema.enums).flatMap(([n, values]) => [
+      `pub mod ${snake(n).replace(/^_/, "")} {`,
+      ...Object.entries(values).map(
+        ([k, v]) => `    pub const ${constant(k)}: ${n === "ErrorKind" ? "u16" : "u8"} = ${v};`,
+      ),
+      "}",
+    ]),
+    "",
+    "pub mod message_type {",
+    ...schema.messages.map((m) => `    pub const ${constant(m.name).replace(/^_/, "")}: u8 = ${m.type};`),
+    "}",
+    "",
+    ...Object.entries(schema.structs).map(([n, f]) => item(n, f)),
+    ...plain.map((m) => item(m.name, m.fields ?? [])),
+    ...messageEnum(plain),
   ];
   return parts.join("\n");
 }

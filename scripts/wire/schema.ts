@@ -15,7 +15,10 @@ export interface Message {
 export interface Schema {
   readonly generation: number;
   readonly magic: Readonly<Record<string, string>>;
-  readonly limits: Readonly<Record<string, number>>;
+  readonly limits: Readonly<Record<string, number>> & {
+    readonly maxListItems: number;
+    readonly maxPayloadBytes: number;
+  };
   readonly lanes: Readonly<Record<string, number>>;
   readonly structs: Readonly<Record<string, readonly Field[]>>;
   readonly enums: Readonly<Record<string, Readonly<Record<string, number>>>>;

@@ -1,4 +1,4 @@
-import { constant, type Field, listItem, type Schema } from "./schema.ts";
+import { constant, type Field, listItem, type Message, type Schema } from "./schema.ts";
 
 const NUMBERS = new Set(["u8", "u16", "u32", "i32"]);
 const BIGS = new Set(["u64", "i64"]);
@@ -35,7 +35,8 @@ function codec(name: string, fields: readonly Field[]): string {
   const rName = fields.length === 0 ? "_r" : "r";
   const writes = fields.map(([n, t]) => `  ${write(t, `m.${n}`)};`).join("\n");
   const reads = fields.map(([n, t]) => `    ${n}: ${read(t)},`).join("\n");
-  const shape = fields.length === 0 ? `export type ${name} = Record<never, never>;` : `export interface ${name} {\n${members}\n}`;
+  const shape =
+    fields.length === 0 ? `export type ${name} = Record<never, never>;` : `export interface ${name} {\n${members}\n}`;
   return [
     shape,
     `export function write${name}(${wName}: WireWriter, ${m}: ${name}): void {`,
@@ -50,7 +51,28 @@ function codec(name: string, fields: readonly Field[]): string {
     .join("\n");
 }
 
+function messageCodec(plain: readonly Message[]): string[] {
+  return [
+    "export function writeMessage(w: WireWriter, message: Message): number {",
+    "  switch (message.name) {",
+    ...plain.map((m) => `    case "${m.name}":\n      write${m.name}(w, message.body);\n      return ${m.type};`),
+    "  }",
+    "}",
+    "",
+    "/** @returns null for a type this generation does not know. */",
+    "export function readMessage(type: number, r: WireReader): Message | null {",
+    "  switch (type) {",
+    ...plain.map((m) => `    case ${m.type}:\n      return { name: "${m.name}", body: read${m.name}(r) };`),
+    "    default:",
+    "      return null;",
+    "  }",
+    "}",
+    "",
+  ];
+}
+
 export function renderTypeScript(schema: Schema): string {
+  const plain = schema.messages.filter((m) => m.raw !== true);
   const parts = [
     "// Written by scripts/wire.ts from agent/wire/generation-1.json. Do not edit.",
     'import type { WireReader, WireWriter } from "./codec.ts";',
@@ -62,42 +84,35 @@ export function renderTypeScript(schema: Schema): string {
     ...Object.entries(schema.enums).map(([n, v]) => `export const ${n} = ${JSON.stringify(v)} as const;`),
     "",
     ...Object.entries(schema.structs).map(([n, f]) => codec(n, f)),
-    ...schema.messages.filter((m) => m.raw !== true).map((m) => codec(m.name, m.fields ?? [])),
+    ...plain.map((m) => codec(m.name, m.fields ?? [])),
     `export const TYPE = {\n${schema.messages.map((m) => `  ${m.name}: ${m.type},`).join("\n")}\n} as const;`,
     "",
     "export type Message =",
-    ...schema.messages.filter((m) => m.raw !== true).map((m) => `  | { readonly name: "${m.name}"; readonly body: ${m.name} }`),
+    ...schema.messages
+      .filter((m) => m.raw !== true)
+      .map((m) => `  | { readonly name: "${m.name}"; readonly body: ${m.name} }`),
     "  ;",
     "",
     "export const TO_AGENT = new Set<number>([",
-    `  ${schema.messages.filter((m) => m.to !== "host").map((m) => m.type).join(", ")},`,
+    `  ${schema.messages
+      .filter((m) => m.to !== "host")
+      .map((m) => m.type)
+      .join(", ")},`,
     "]);",
     "export const TO_HOST = new Set<number>([",
-    `  ${schema.messages.filter((m) => m.to !== "agent").map((m) => m.type).join(", ")},`,
+    `  ${schema.messages
+      .filter((m) => m.to !== "agent")
+      .map((m) => m.type)
+      .join(", ")},`,
     "]);",
     "export const OPENS = new Set<number>([",
-    `  ${schema.messages.filter((m) => m.opens === true).map((m) => m.type).join(", ")},`,
+    `  ${schema.messages
+      .filter((m) => m.opens === true)
+      .map((m) => m.type)
+      .join(", ")},`,
     "]);",
     "",
-    "export function writeMessage(w: WireWriter, message: Message): number {",
-    "  switch (message.name) {",
-    ...schema.messages
-      .filter((m) => m.raw !== true)
-      .map((m) => `    case "${m.name}":\n      write${m.name}(w, message.body);\n      return ${m.type};`),
-    "  }",
-    "}",
-    "",
-    "/** @returns null for a type this generation does not know. */",
-    "export function readMessage(type: number, r: WireReader): Message | null {",
-    "  switch (type) {",
-    ...schema.messages
-      .filter((m) => m.raw !== true)
-      .map((m) => `    case ${m.type}:\n      return { name: "${m.name}", body: read${m.name}(r) };`),
-    "    default:",
-    "      return null;",
-    "  }",
-    "}",
-    "",
+    ...messageCodec(plain),
   ];
   return parts.join("\n");
 }

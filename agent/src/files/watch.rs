@@ -59,7 +59,8 @@ impl WatchTask {
         let path = absolute(&self.request.path, user)?;
         let doing = || format!("cannot watch {}", shown(&path));
         // gVisor's kernel lets everyone watch what they may not read.
-        if let Err(refused @ Errno(libc::EACCES)) = files::open(At::HERE, &path, libc::O_RDONLY | libc::O_DIRECTORY, 0) {
+        if let Err(refused @ Errno(libc::EACCES)) = files::open(At::HERE, &path, libc::O_RDONLY | libc::O_DIRECTORY, 0)
+        {
             return Err(Failure::of(refused, doing()));
         }
         let inotify = poll::inotify().doing(doing)?;

@@ -3,6 +3,7 @@
 
 pub mod fd;
 pub mod files;
+pub mod guest;
 pub mod identity;
 pub mod local;
 pub mod poll;

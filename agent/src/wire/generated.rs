@@ -88,6 +88,7 @@ pub mod message_type {
     pub const LIST_PROCESSES: u8 = 39;
     pub const GET_USAGE: u8 = 40;
     pub const USAGE: u8 = 41;
+    pub const PREPARE_GUEST: u8 = 42;
     pub const READ_FILE: u8 = 48;
     pub const WRITE_FILE: u8 = 49;
     pub const STAT: u8 = 50;
@@ -927,6 +928,67 @@ impl Usage {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PrepareGuest {
+    pub root_device: String,
+    pub upper_device: String,
+    pub upper_bytes: u64,
+    pub upper_inodes: u64,
+    pub hostname: String,
+    pub machine_id: String,
+    pub seed: Vec<u8>,
+    pub realtime_ns: i64,
+    pub pids: u64,
+    pub memory_bytes: u64,
+}
+
+impl PrepareGuest {
+    pub fn write(&self, w: &mut Writer) {
+        w.str(&self.root_device);
+        w.str(&self.upper_device);
+        w.u64(*&self.upper_bytes);
+        w.u64(*&self.upper_inodes);
+        w.str(&self.hostname);
+        w.str(&self.machine_id);
+        w.bytes(&self.seed);
+        w.i64(*&self.realtime_ns);
+        w.u64(*&self.pids);
+        w.u64(*&self.memory_bytes);
+    }
+
+    pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            root_device: r.str()?,
+            upper_device: r.str()?,
+            upper_bytes: r.u64()?,
+            upper_inodes: r.u64()?,
+            hostname: r.str()?,
+            machine_id: r.str()?,
+            seed: r.bytes()?,
+            realtime_ns: r.i64()?,
+            pids: r.u64()?,
+            memory_bytes: r.u64()?,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn json(&self) -> serde_json::Value {
+        #[allow(unused_mut)]
+        let mut map = serde_json::Map::new();
+        map.insert("rootDevice".into(), (&self.root_device).clone().into());
+        map.insert("upperDevice".into(), (&self.upper_device).clone().into());
+        map.insert("upperBytes".into(), (&self.upper_bytes).to_string().into());
+        map.insert("upperInodes".into(), (&self.upper_inodes).to_string().into());
+        map.insert("hostname".into(), (&self.hostname).clone().into());
+        map.insert("machineId".into(), (&self.machine_id).clone().into());
+        map.insert("seed".into(), crate::wire::hex((&self.seed)).into());
+        map.insert("realtimeNs".into(), (&self.realtime_ns).to_string().into());
+        map.insert("pids".into(), (&self.pids).to_string().into());
+        map.insert("memoryBytes".into(), (&self.memory_bytes).to_string().into());
+        serde_json::Value::Object(map)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReadFile {
     pub path: Vec<u8>,
     pub offset: u64,
@@ -1464,6 +1526,7 @@ pub enum Message {
     ListProcesses(ListProcesses),
     GetUsage(GetUsage),
     Usage(Usage),
+    PrepareGuest(PrepareGuest),
     ReadFile(ReadFile),
     WriteFile(WriteFile),
     Stat(Stat),
@@ -1505,6 +1568,7 @@ impl Message {
             Message::ListProcesses(_) => 39,
             Message::GetUsage(_) => 40,
             Message::Usage(_) => 41,
+            Message::PrepareGuest(_) => 42,
             Message::ReadFile(_) => 48,
             Message::WriteFile(_) => 49,
             Message::Stat(_) => 50,
@@ -1546,6 +1610,7 @@ impl Message {
             Message::ListProcesses(m) => m.write(w),
             Message::GetUsage(m) => m.write(w),
             Message::Usage(m) => m.write(w),
+            Message::PrepareGuest(m) => m.write(w),
             Message::ReadFile(m) => m.write(w),
             Message::WriteFile(m) => m.write(w),
             Message::Stat(m) => m.write(w),
@@ -1588,6 +1653,7 @@ impl Message {
             39 => Message::ListProcesses(ListProcesses::read(r)?),
             40 => Message::GetUsage(GetUsage::read(r)?),
             41 => Message::Usage(Usage::read(r)?),
+            42 => Message::PrepareGuest(PrepareGuest::read(r)?),
             48 => Message::ReadFile(ReadFile::read(r)?),
             49 => Message::WriteFile(WriteFile::read(r)?),
             50 => Message::Stat(Stat::read(r)?),
@@ -1631,6 +1697,7 @@ impl Message {
             Message::ListProcesses(m) => ("ListProcesses", m.json()),
             Message::GetUsage(m) => ("GetUsage", m.json()),
             Message::Usage(m) => ("Usage", m.json()),
+            Message::PrepareGuest(m) => ("PrepareGuest", m.json()),
             Message::ReadFile(m) => ("ReadFile", m.json()),
             Message::WriteFile(m) => ("WriteFile", m.json()),
             Message::Stat(m) => ("Stat", m.json()),

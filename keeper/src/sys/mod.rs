@@ -45,20 +45,13 @@ pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
 }
 
 /// Opens `path` below `dir`, following no symbolic link and leaving `dir` in no way.
-pub fn open_beneath(
-    dir: BorrowedFd<'_>,
-    path: &Path,
-    flags: i32,
-    mode: u32,
-    extra: u64,
-) -> io::Result<OwnedFd> {
+pub fn open_beneath(dir: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, extra: u64) -> io::Result<OwnedFd> {
     let path = cpath(path)?;
     // SAFETY: open_how is plain data, all zero is valid.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
     how.flags = (flags | libc::O_CLOEXEC) as u64;
     how.mode = u64::from(mode);
-    how.resolve =
-        libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS | extra;
+    how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS | extra;
     // SAFETY: pointers live across the call and the size is that of the structure.
     owned(unsafe {
         libc::syscall(
@@ -95,19 +88,8 @@ pub fn unlinkat(dir: BorrowedFd<'_>, name: &CStr, flags: i32) -> io::Result<()> 
 
 pub fn chownat(dir: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> io::Result<()> {
     // SAFETY: the name lives across the call.
-    check(
-        unsafe {
-            libc::fchownat(
-                dir.as_raw_fd(),
-                name.as_ptr(),
-                uid,
-                gid,
-                libc::AT_SYMLINK_NOFOLLOW,
-            )
-        }
-        .into(),
-    )
-    .map(drop)
+    check(unsafe { libc::fchownat(dir.as_raw_fd(), name.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW) }.into())
+        .map(drop)
 }
 
 pub fn fstat(fd: BorrowedFd<'_>) -> io::Result<libc::stat> {
@@ -155,11 +137,7 @@ pub fn clear_umask() {
 pub fn poll_in(fds: &[Option<BorrowedFd<'_>>], timeout_ms: i32) -> io::Result<Vec<bool>> {
     let mut set: Vec<libc::pollfd> = fds
         .iter()
-        .map(|fd| libc::pollfd {
-            fd: fd.map_or(-1, |fd| fd.as_raw_fd()),
-            events: libc::POLLIN,
-            revents: 0,
-        })
+        .map(|fd| libc::pollfd { fd: fd.map_or(-1, |fd| fd.as_raw_fd()), events: libc::POLLIN, revents: 0 })
         .collect();
     // SAFETY: the array lives across the call and its length is given.
     let got = unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, timeout_ms) };

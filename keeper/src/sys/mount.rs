@@ -14,28 +14,10 @@ pub fn unshare_mounts() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into()).map(drop)
 }
 
-pub fn mount(
-    source: &CStr,
-    target: &CStr,
-    kind: &CStr,
-    flags: libc::c_ulong,
-    data: Option<&CStr>,
-) -> io::Result<()> {
+pub fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong, data: Option<&CStr>) -> io::Result<()> {
     let data = data.map_or(std::ptr::null(), |text| text.as_ptr());
     // SAFETY: all strings live across the call.
-    check(
-        unsafe {
-            libc::mount(
-                source.as_ptr(),
-                target.as_ptr(),
-                kind.as_ptr(),
-                flags,
-                data.cast(),
-            )
-        }
-        .into(),
-    )
-    .map(drop)
+    check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.cast()) }.into()).map(drop)
 }
 
 // From linux/mount.h; the libc crate does not carry all of them for every target.
@@ -64,12 +46,7 @@ pub fn clone_tree(source: &Path) -> io::Result<OwnedFd> {
 
 pub fn set_mount(tree: BorrowedFd<'_>, set: u64, userns: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let attr = MountAttr {
-        attr_set: set
-            | if userns.is_some() {
-                MOUNT_ATTR_IDMAP
-            } else {
-                0
-            },
+        attr_set: set | if userns.is_some() { MOUNT_ATTR_IDMAP } else { 0 },
         attr_clr: 0,
         propagation: libc::MS_PRIVATE,
         userns_fd: userns.map_or(0, |fd| fd.as_raw_fd() as u64),

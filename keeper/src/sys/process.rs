@@ -36,10 +36,7 @@ extern "C" fn hold(arg: *mut libc::c_void) -> libc::c_int {
     // are raw, because libc's would change every thread of the keeper.
     unsafe {
         let order = &*arg.cast::<Hold>();
-        let mut head = CapHeader {
-            version: CAPABILITY_VERSION_3,
-            pid: 0,
-        };
+        let mut head = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
         let mut caps = [CapData::default(); 2];
         let unchanged: libc::c_long = -1;
         let mut done = libc::syscall(libc::SYS_setresuid, unchanged, order.owner, unchanged) == 0;
@@ -50,12 +47,8 @@ extern "C" fn hold(arg: *mut libc::c_void) -> libc::c_int {
         }
         done = done && libc::syscall(libc::SYS_capset, &mut head, caps.as_ptr()) == 0;
         done = done && libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER) == 0;
-        let failed = -io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO);
-        order
-            .state
-            .store(if done { 1 } else { failed }, Ordering::Release);
+        let failed = -io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+        order.state.store(if done { 1 } else { failed }, Ordering::Release);
         loop {
             libc::pause();
         }
@@ -77,10 +70,7 @@ impl UsernsHolder {
         const STACK_BYTES: usize = 16 * 1024;
         // u128 gives the 16-byte alignment the ABI wants of a stack.
         let mut stack = vec![0u128; STACK_BYTES / 16].into_boxed_slice();
-        let mut order = Box::new(Hold {
-            owner,
-            state: AtomicI32::new(0),
-        });
+        let mut order = Box::new(Hold { owner, state: AtomicI32::new(0) });
         let flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD;
         let mut pidfd: RawFd = -1;
         // SAFETY: CLONE_VM without CLONE_THREAD is what vfork does; the child touches nothing but its stack and `Hold`,
@@ -91,12 +81,7 @@ impl UsernsHolder {
             libc::clone(hold, top, flags, arg.cast(), &mut pidfd as *mut RawFd)
         };
         check(pid.into())?;
-        let holder = UsernsHolder {
-            pid,
-            pidfd: owned(pidfd.into())?,
-            _stack: stack,
-            _hold: order,
-        };
+        let holder = UsernsHolder { pid, pidfd: owned(pidfd.into())?, _stack: stack, _hold: order };
         // The child shares this thread's errno, so nothing here may look at it before the child is done: about 50 µs.
         loop {
             match holder._hold.state.load(Ordering::Acquire) {
@@ -112,10 +97,7 @@ impl Drop for UsernsHolder {
     fn drop(&mut self) {
         // A pidfd becomes readable when its process is dead; only then may the stack go.
         while pidfd_kill(self.pidfd.as_fd()).is_ok()
-            && !matches!(
-                poll_in(&[Some(self.pidfd.as_fd())], -1).as_deref(),
-                Ok([true])
-            )
+            && !matches!(poll_in(&[Some(self.pidfd.as_fd())], -1).as_deref(), Ok([true]))
         {}
     }
 }
@@ -128,16 +110,17 @@ pub fn pidfd_open(pid: libc::pid_t) -> io::Result<OwnedFd> {
 pub fn pidfd_kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     let none = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: plain numbers and a null siginfo.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            libc::SIGKILL,
-            none,
-            0,
-        )
-    })
-    .map(drop)
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, none, 0) }).map(drop)
+}
+
+pub fn stop(pid: libc::pid_t) {
+    // SAFETY: plain numbers; callers name a process whose parent cannot reap it meanwhile.
+    unsafe { libc::kill(pid, libc::SIGSTOP) };
+}
+
+pub fn kill(pid: libc::pid_t) {
+    // SAFETY: as above.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
 pub fn kill_group(leader: libc::pid_t) {
@@ -205,10 +188,7 @@ pub struct Spawn<'a> {
 pub fn spawn(what: &Spawn<'_>) -> io::Result<libc::pid_t> {
     let pointers = |list: &[CString]| -> Vec<*mut libc::c_char> {
         let ends = std::iter::once(std::ptr::null_mut());
-        list.iter()
-            .map(|text| text.as_ptr().cast_mut())
-            .chain(ends)
-            .collect()
+        list.iter().map(|text| text.as_ptr().cast_mut()).chain(ends).collect()
     };
     let (argv, env) = (pointers(what.argv), pointers(what.env));
     let fail = |code: i32| {
@@ -235,9 +215,7 @@ pub fn spawn(what: &Spawn<'_>) -> io::Result<libc::pid_t> {
         libc::posix_spawnattr_setsigmask(&mut attr, &set);
         libc::sigaddset(&mut set, libc::SIGPIPE);
         libc::posix_spawnattr_setsigdefault(&mut attr, &set);
-        let flags = libc::POSIX_SPAWN_SETSIGMASK
-            | libc::POSIX_SPAWN_SETSIGDEF
-            | i32::from(libc::POSIX_SPAWN_SETSID);
+        let flags = libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF | i32::from(libc::POSIX_SPAWN_SETSID);
         libc::posix_spawnattr_setflags(&mut attr, flags as libc::c_short);
         let mut pid = 0;
         let path = argv[0];

@@ -1,7 +1,7 @@
 import { Engine } from "@bulkhead/engine";
 import type { CliConfig } from "../config.ts";
 import { engineOptions } from "../engine-options.ts";
-import { parseOptions, refuseRest } from "../options.ts";
+import { parseOptions } from "../options.ts";
 import { print, printJson } from "../print.ts";
 import { specFromOptions } from "../spec-options.ts";
 import { EXPLAIN_OPTIONS } from "./table.ts";
@@ -9,7 +9,7 @@ import { EXPLAIN_OPTIONS } from "./table.ts";
 export async function explain(words: readonly string[], config: CliConfig): Promise<number> {
   const parsed = parseOptions("explain", EXPLAIN_OPTIONS, words);
   if (parsed.values.has("help")) return (await import("./help.ts")).printHelp("explain");
-  refuseRest("explain", parsed.rest);
+  // A command may stand behind the options, so that `run` can be replaced by `explain` in any line; no plan depends on it.
   const spec = specFromOptions(parsed, config.env);
   await using engine = await Engine.open(engineOptions(config));
   const explanation = await engine.explain(spec);

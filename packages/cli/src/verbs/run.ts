@@ -51,7 +51,7 @@ async function inside(box: Sandbox, job: Job, signals: SignalForwarder): Promise
     image: plan.image.digest,
   });
   const execution = box.exec(job.command, {
-    stdin: job.interactive ? "pipe" : "null",
+    stdin: job.interactive,
     drainGraceMs: DRAIN_GRACE_MS,
     ...(job.terminal && { pty: terminalSize() }),
   });

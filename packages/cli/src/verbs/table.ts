@@ -60,11 +60,14 @@ export const VERB_HELP: readonly VerbHelp[] = [
   },
   {
     name: "explain",
-    usage: "bulkhead explain [OPTIONS]",
+    usage: "bulkhead explain [OPTIONS] [-- COMMAND [ARG...]]",
     summary: "Say what would be enforced, without running anything",
     about: "Prints the plan that run would carry out with the same options on this host, and the digest that names it.",
     options: EXPLAIN_OPTIONS,
-    examples: ["bulkhead explain --isolation container --allow-setuid", "bulkhead explain --trust untrusted --json"],
+    examples: [
+      "bulkhead explain --isolation container --allow-setuid -- make",
+      "bulkhead explain --trust untrusted --json",
+    ],
   },
   {
     name: "doctor",

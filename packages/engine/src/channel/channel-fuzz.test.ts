@@ -1,3 +1,4 @@
+import { ERRORS } from "@bulkhead/contract";
 import { duplexPair, type Duplex } from "node:stream";
 import { describe, expect } from "vitest";
 import { FakeAgent, rawFrame } from "../testing/fake-agent.ts";
@@ -113,7 +114,7 @@ const frame = fc.record({
 describe("whatever an agent says, the host stays as it is", () => {
   fuzz("honest words, at every chunking", [sizes], async (cuts) => {
     const heard = await play({ bytes: honest, sizes: cuts });
-    expect(heard.at(-1)).toBe("CHANNEL_CLOSED undefined");
+    expect(heard.at(-1)).toBe(`CHANNEL_CLOSED ${ERRORS.CHANNEL_CLOSED.why}`);
     expect(heard.filter((line) => line.endsWith("done"))).toHaveLength(4);
   });
 

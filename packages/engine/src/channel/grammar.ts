@@ -20,6 +20,7 @@ type Opener = Extract<
   | "SignalProcess"
   | "ListProcesses"
   | "GetUsage"
+  | "PrepareGuest"
   | "ReadFile"
   | "WriteFile"
   | "Stat"

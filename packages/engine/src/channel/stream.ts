@@ -57,9 +57,9 @@ export class ChannelStream {
     this.#port = port;
     this.#subject = handlers.subject;
     this.#state = { at: "open", handlers };
-    this.out = new InboundLane(id, LANE.out, port.wantCredit);
-    this.err = new InboundLane(id, LANE.err, port.wantCredit);
-    this.in = new OutboundLane(id, LANE.in, port.wantWrite);
+    this.out = new InboundLane(id, LANE.out, (lane) => port.wantCredit(lane));
+    this.err = new InboundLane(id, LANE.err, (lane) => port.wantCredit(lane));
+    this.in = new OutboundLane(id, LANE.in, (lane) => port.wantWrite(lane));
   }
 
   get over(): boolean {

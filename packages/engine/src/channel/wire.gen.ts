@@ -446,6 +446,44 @@ export function readUsage(r: WireReader): Usage {
     agentRssBytes: r.u64(),
   };
 }
+export interface PrepareGuest {
+  readonly rootDevice: string;
+  readonly upperDevice: string;
+  readonly upperBytes: bigint;
+  readonly upperInodes: bigint;
+  readonly hostname: string;
+  readonly machineId: string;
+  readonly seed: Uint8Array;
+  readonly realtimeNs: bigint;
+  readonly pids: bigint;
+  readonly memoryBytes: bigint;
+}
+export function writePrepareGuest(w: WireWriter, m: PrepareGuest): void {
+  w.str(m.rootDevice);
+  w.str(m.upperDevice);
+  w.u64(m.upperBytes);
+  w.u64(m.upperInodes);
+  w.str(m.hostname);
+  w.str(m.machineId);
+  w.bytes(m.seed);
+  w.i64(m.realtimeNs);
+  w.u64(m.pids);
+  w.u64(m.memoryBytes);
+}
+export function readPrepareGuest(r: WireReader): PrepareGuest {
+  return {
+    rootDevice: r.str(),
+    upperDevice: r.str(),
+    upperBytes: r.u64(),
+    upperInodes: r.u64(),
+    hostname: r.str(),
+    machineId: r.str(),
+    seed: r.bytes(),
+    realtimeNs: r.i64(),
+    pids: r.u64(),
+    memoryBytes: r.u64(),
+  };
+}
 export interface ReadFile {
   readonly path: Uint8Array;
   readonly offset: bigint;
@@ -731,6 +769,7 @@ export const TYPE = {
   ListProcesses: 39,
   GetUsage: 40,
   Usage: 41,
+  PrepareGuest: 42,
   ReadFile: 48,
   WriteFile: 49,
   Stat: 50,
@@ -770,6 +809,7 @@ export type Message =
   | { readonly name: "ListProcesses"; readonly body: ListProcesses }
   | { readonly name: "GetUsage"; readonly body: GetUsage }
   | { readonly name: "Usage"; readonly body: Usage }
+  | { readonly name: "PrepareGuest"; readonly body: PrepareGuest }
   | { readonly name: "ReadFile"; readonly body: ReadFile }
   | { readonly name: "WriteFile"; readonly body: WriteFile }
   | { readonly name: "Stat"; readonly body: Stat }
@@ -789,13 +829,13 @@ export type Message =
   ;
 
 export const TO_AGENT = new Set<number>([
-  2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65,
+  2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65,
 ]);
 export const TO_HOST = new Set<number>([
   1, 3, 16, 17, 18, 20, 21, 34, 37, 41, 51, 59, 60,
 ]);
 export const OPENS = new Set<number>([
-  32, 33, 38, 39, 40, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65,
+  32, 33, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65,
 ]);
 
 export function writeMessage(w: WireWriter, message: Message): number {
@@ -860,6 +900,9 @@ export function writeMessage(w: WireWriter, message: Message): number {
     case "Usage":
       writeUsage(w, message.body);
       return 41;
+    case "PrepareGuest":
+      writePrepareGuest(w, message.body);
+      return 42;
     case "ReadFile":
       writeReadFile(w, message.body);
       return 48;
@@ -954,6 +997,8 @@ export function readMessage(type: number, r: WireReader): Message | null {
       return { name: "GetUsage", body: readGetUsage(r) };
     case 41:
       return { name: "Usage", body: readUsage(r) };
+    case 42:
+      return { name: "PrepareGuest", body: readPrepareGuest(r) };
     case 48:
       return { name: "ReadFile", body: readReadFile(r) };
     case 49:

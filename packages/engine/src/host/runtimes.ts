@@ -1,6 +1,6 @@
 import { access, constants, realpath } from "node:fs/promises";
 import { join } from "node:path";
-import { runProgram } from "../system/program.ts";
+import { runChecked } from "../system/process.ts";
 import type { FileCache } from "./file-cache.ts";
 import type { FoundRuntime } from "./facts.ts";
 
@@ -10,6 +10,10 @@ const RUNTIMES = [
   { name: "runc", own: [] },
   { name: "runsc", own: ["runtimes/runsc/usr/bin/runsc"] },
 ] as const;
+
+/** A loaded machine takes a second to start a binary of 30 MB for the first time. */
+const VERSION_TIMEOUT_MS = 10_000;
+const VERSION_MAX_BYTES = 64 * 1024;
 
 /** `crun version 1.8.1`, `runc version 1.1.5+ds1`, `runsc version 0.0~20240729.0`, `runsc version release-20240729.0`. */
 const VERSION = /version\s+(?:release-)?(\S+)/;
@@ -27,7 +31,13 @@ async function findExecutable(candidates: readonly string[]): Promise<string | n
 }
 
 async function version(path: string, signal?: AbortSignal): Promise<string> {
-  const { stdout } = await runProgram([path, "--version"], signal);
+  const { stdout } = await runChecked([path, "--version"], {
+    timeoutMs: VERSION_TIMEOUT_MS,
+    maxOutputBytes: VERSION_MAX_BYTES,
+    failure: "RUNTIME_FAILED",
+    env: { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" },
+    ...(signal === undefined ? {} : { signal }),
+  });
   return VERSION.exec(stdout)?.[1] ?? "unknown";
 }
 

@@ -102,5 +102,12 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
     .then(release)
     .catch(() => undefined);
   stack.move();
-  return new Sandbox({ id: started.instance.id, plan, channel, ended: Promise.race([byItself, byUs]), release });
+  return new Sandbox({
+    id: started.instance.id,
+    plan,
+    channel,
+    workdir: plan.process.workdir,
+    ended: Promise.race([byItself, byUs]),
+    release,
+  });
 }

@@ -45,8 +45,8 @@ export interface ExecOptions {
   readonly cwd?: string;
   /** A name, `uid`, `name:group` or `uid:gid`. Default: the sandbox's user. */
   readonly user?: string;
-  /** `null` (default) reads as empty; `pipe` is written through `.stdin`. */
-  readonly stdin?: string | Uint8Array | Readable | "pipe" | "null";
+  /** What the program reads. `true`: what is written to `.stdin`. Default: nothing, it reads as empty. */
+  readonly stdin?: string | Uint8Array | Readable | boolean;
   /** After this long the process group is killed and the result rejects with TIMEOUT. */
   readonly timeoutMs?: number;
   /** Kills the process group; the result rejects with ABORTED. */
@@ -74,7 +74,7 @@ export function execBody(command: Command, options: ExecOptions): Exec {
     throw new BulkheadError("SPEC_INVALID", { what: "the command is empty", next: "name a program to run" });
   }
   const { pty } = options;
-  const pipe = pty !== undefined || (options.stdin !== undefined && options.stdin !== "null");
+  const pipe = pty !== undefined || (options.stdin !== undefined && options.stdin !== false);
   return {
     argv: argv.map((argument) => plainBytes(argument, "argument")),
     env: environmentBytes(options.env ?? {}),

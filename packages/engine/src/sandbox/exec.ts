@@ -104,9 +104,8 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
   }
 
   #feedStdin(stream: ChannelStream): void {
-    const { stdin, pty } = this.#options;
-    if (stdin === "pipe" || !this.#kills || (pty !== undefined && stdin === undefined)) return;
-    if (stdin === undefined || stdin === "null") return;
+    const { stdin } = this.#options;
+    if (stdin === undefined || typeof stdin === "boolean" || !this.#kills) return;
     if (stdin instanceof Readable) {
       stdin.on("error", (cause) =>
         this.#stop(
@@ -141,7 +140,7 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
     return (this.#stderr ??= this.#readable("err"));
   }
 
-  /** With `stdin: "pipe"`, a pty, or a connection. What is written after the process has gone is dropped. */
+  /** With `stdin: true`, a pty, or a connection. What is written after the process has gone is dropped. */
   get stdin(): Writable {
     const stream = this.#stream;
     if (stream === null) throw this.#failure();

@@ -28,7 +28,7 @@ export interface Pty {
 export async function openPty(inside: Inside, options: PtyOptions): Promise<Pty> {
   const { cmd, rows, cols, ...rest } = options;
   const pty = { rows: rows ?? DEFAULT_SIZE.rows, cols: cols ?? DEFAULT_SIZE.cols };
-  const execution = new Execution(inside, { kind: "exec", command: cmd ?? SHELL }, { ...rest, pty, stdin: "pipe" });
+  const execution = new Execution(inside, { kind: "exec", command: cmd ?? SHELL }, { ...rest, pty, stdin: true });
   await execution.pid;
   return {
     input: execution.stdin,

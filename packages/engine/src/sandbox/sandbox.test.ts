@@ -91,7 +91,7 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
     });
 
     test("a pipe for input, ended by us", async () => {
-      const execution = box.exec(["cat"], { stdin: "pipe" });
+      const execution = box.exec(["cat"], { stdin: true });
       execution.stdin.write("one ");
       execution.stdin.end("two");
       expect((await execution).text).toBe("one two");
@@ -176,7 +176,7 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
 
   describe("processes", () => {
     test("listed, signalled, connected to", async () => {
-      const execution = box.exec("echo one; read x; echo two $x", { stdin: "pipe" });
+      const execution = box.exec("echo one; read x; echo two $x", { stdin: true });
       const pid = await execution.pid;
       expect((await box.processes()).find((one) => one.pid === pid)).toMatchObject({ pid, managed: true });
       execution.detach();

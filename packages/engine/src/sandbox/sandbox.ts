@@ -24,6 +24,8 @@ export interface SandboxParts {
   readonly id: string;
   readonly plan: Plan;
   readonly channel: Channel;
+  /** Where processes start unless told otherwise. Default: the user's home. */
+  readonly workdir?: string | null;
   /** Resolves, never rejects, when process 1 has ended. */
   readonly ended: Promise<SandboxEnd>;
   /** Ends everything that runs inside and undoes everything that was acquired for it. */
@@ -43,6 +45,7 @@ export class Sandbox implements AsyncDisposable {
   readonly #channel: Channel;
   readonly #hello: Hello;
   readonly #release: () => Promise<void>;
+  readonly #workdir: string | null;
   readonly #inside: Inside;
   #killed: Promise<void> | null = null;
   #ending = false;
@@ -53,6 +56,7 @@ export class Sandbox implements AsyncDisposable {
     this.ended = parts.ended;
     this.#channel = parts.channel;
     this.#hello = parts.channel.hello;
+    this.#workdir = parts.workdir ?? null;
     this.#release = () => parts.release();
     this.#inside = { channel: parts.channel, explain: (error) => this.#explain(error) };
     this.files = new Files(this.#inside);
@@ -70,8 +74,7 @@ export class Sandbox implements AsyncDisposable {
 
   /** Starts a process. The request is on its way when this returns. */
   exec(command: Command, options: ExecOptions = {}): Execution {
-    const cwd = options.cwd ?? this.plan.process.workdir;
-    return new Execution(this.#inside, { kind: "exec", command }, cwd === null ? options : { ...options, cwd });
+    return new Execution(this.#inside, { kind: "exec", command }, this.#placed(options));
   }
 
   /**
@@ -87,8 +90,7 @@ export class Sandbox implements AsyncDisposable {
 
   /** A process at a terminal; an interactive shell by default. */
   async pty(options: PtyOptions = {}): Promise<Pty> {
-    const cwd = options.cwd ?? this.plan.process.workdir;
-    return openPty(this.#inside, cwd === null ? options : { ...options, cwd });
+    return openPty(this.#inside, this.#placed(options));
   }
 
   async processes(options: CallOptions = {}): Promise<ProcessInfo[]> {
@@ -129,6 +131,11 @@ export class Sandbox implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.kill();
+  }
+
+  #placed<O extends { readonly cwd?: string }>(options: O): O {
+    const cwd = options.cwd ?? this.#workdir;
+    return cwd === null ? options : { ...options, cwd };
   }
 
   async #end(reason?: BulkheadError): Promise<void> {

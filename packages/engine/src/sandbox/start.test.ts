@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { existsSync, watch } from "node:fs";
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -222,6 +222,22 @@ describe.skipIf(why !== null)("starting sandboxes", () => {
         expect(asked).toBe(1);
       }),
     );
+  });
+
+  test("a sandbox that uses up its inotify instances leaves the host's root its own", async (context) => {
+    const driver = drivers.find((entry) => entry.name === "container/crun");
+    if (driver?.locate(host).ok !== true) {
+      console.warn("SKIPPED: inotify quota: crun is not installed");
+      return context.skip("no crun");
+    }
+    await using box = await start(driver);
+    const from = lines(box);
+    expect(await next(from)).toBe("READY");
+    box.channel.writable.write("inotify\n");
+    expect(Number(await next(from))).toBeGreaterThan(0);
+    expect(await next(from)).toContain("EMFILE");
+    const watcher = watch(base);
+    watcher.close();
   });
 
   test("an agent that cannot run makes a driver unavailable, with the reason", async () => {

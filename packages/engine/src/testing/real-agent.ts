@@ -59,7 +59,7 @@ export async function startRealAgent(options: RealOptions = {}): Promise<RealAge
       channel,
       box,
       writable: io.writable,
-      reopen: io.reopen,
+      reopen: () => io.reopen(),
       [Symbol.asyncDispose]: () => box.kill(),
     };
   } catch (error) {

@@ -1,0 +1,64 @@
+//! The agent as process 1 of its own kernel: what the host does for a container, done from inside a virtual machine.
+//!
+//! `start` knows no image, so that one booted guest can be the template of every sandbox. `prepare` runs in the woken
+//! clone, once, before any other process: from then on the guest differs from all others and has its root file system.
+
+mod mounts;
+mod port;
+mod prepare;
+
+pub use prepare::prepare;
+
+use crate::failure::Failure;
+use crate::sys::{guest as sys, Errno};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// On the kernel's command line, which hands what it does not know to init; after ` -- ` QEMU's own additions would be lost.
+const GUEST_ARGUMENT: &str = "--guest";
+
+static PREPARED: AtomicBool = AtomicBool::new(false);
+
+/// What failed and the system's reason, 0 where there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestError {
+    pub what: String,
+    pub errno: i32,
+}
+
+impl GuestError {
+    pub(crate) fn new(what: impl Into<String>, errno: i32) -> Self {
+        Self { what: what.into(), errno }
+    }
+
+    pub(crate) fn last(what: impl Into<String>) -> Self {
+        let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+        Self::new(what, errno)
+    }
+}
+
+impl From<GuestError> for Failure {
+    fn from(error: GuestError) -> Self {
+        Failure::of(Errno(error.errno), error.what)
+    }
+}
+
+/// True in process 1 of a virtual machine that was told so on the kernel's command line.
+pub fn is_guest() -> bool {
+    std::process::id() == 1 && std::env::args().any(|argument| argument == GUEST_ARGUMENT)
+}
+
+/// True between the start of a guest and its `prepare`: what must differ between clones (boot id, random numbers) is not read then.
+pub fn is_template() -> bool {
+    is_guest() && !PREPARED.load(Ordering::Acquire)
+}
+
+/// Mounts what the kernel offers, and puts the channel on file descriptors 0 and 1, the kernel's log on 2.
+pub fn start() -> Result<(), GuestError> {
+    mounts::kernel_file_systems()?;
+    sys::log_to_kernel()?;
+    sys::protect_from_oom()?;
+    mounts::join_group()?;
+    port::open_as_stdio()
+}
+
+pub use sys::power_off;

@@ -1,0 +1,108 @@
+//! What makes a woken clone a sandbox of its own.
+
+use super::mounts::{switch_root, Upper, GROUP};
+use super::{is_guest, GuestError, PREPARED};
+use crate::failure::Failure;
+use crate::sys::guest::{make_directory, replace_file, reseed, set_clock, write_file};
+use crate::sys::start::set_hostname;
+use crate::wire::generated::{error_kind, PrepareGuest};
+use std::sync::atomic::Ordering;
+
+/// Bytes the host must give: 512 bits, twice what the kernel's generator holds.
+const SEED_BYTES: usize = 64;
+const MACHINE_ID_CHARACTERS: usize = 32;
+
+/// Works once. On failure the guest is of no use and the host ends it.
+pub fn prepare(with: &PrepareGuest) -> Result<(), Failure> {
+    if !is_guest() {
+        return Err(Failure::new(error_kind::UNSUPPORTED, "this sandbox is no virtual machine"));
+    }
+    Ok(carry_out(with)?)
+}
+
+fn carry_out(with: &PrepareGuest) -> Result<(), GuestError> {
+    check(with)?;
+    if PREPARED.swap(true, Ordering::AcqRel) {
+        return Err(GuestError::new("this guest is prepared already", libc::EALREADY));
+    }
+    // Random numbers and time first: everything after may use them.
+    reseed(&with.seed)?;
+    set_clock(with.realtime_ns)?;
+    set_hostname(&with.hostname)
+        .map_err(|errno| GuestError::new(format!("setting the host name {:?}", with.hostname), errno.0))?;
+    limit_group(with)?;
+    let upper = if with.upper_device.is_empty() {
+        Upper::Memory { bytes: with.upper_bytes, inodes: with.upper_inodes }
+    } else {
+        Upper::Device(&with.upper_device)
+    };
+    switch_root(&with.root_device, &upper)?;
+    write_identity(with)
+}
+
+fn check(with: &PrepareGuest) -> Result<(), GuestError> {
+    let id_is_good = with.machine_id.len() == MACHINE_ID_CHARACTERS
+        && with.machine_id.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+    if !id_is_good {
+        let what = format!("machine id {:?} is not 32 hexadecimal digits", with.machine_id);
+        return Err(GuestError::new(what, libc::EINVAL));
+    }
+    if with.seed.len() < SEED_BYTES {
+        let what = format!("an entropy seed of {} bytes, at least {SEED_BYTES} needed", with.seed.len());
+        return Err(GuestError::new(what, libc::EINVAL));
+    }
+    Ok(())
+}
+
+fn limit_group(with: &PrepareGuest) -> Result<(), GuestError> {
+    for (file, limit) in [("pids.max", with.pids), ("memory.max", with.memory_bytes)] {
+        if limit > 0 {
+            write_file(&format!("{GROUP}/{file}"), &limit.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+fn write_identity(with: &PrepareGuest) -> Result<(), GuestError> {
+    let name = &with.hostname;
+    make_directory("/etc")?;
+    for (path, text) in [
+        ("/etc/machine-id", format!("{}\n", with.machine_id)),
+        ("/etc/hostname", format!("{name}\n")),
+        ("/etc/hosts", format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n")),
+        // No resolver is reachable: an empty file makes lookups fail at once instead of asking 127.0.0.1.
+        ("/etc/resolv.conf", String::new()),
+    ] {
+        replace_file(path, &text)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check, prepare};
+    use crate::wire::generated::{error_kind, PrepareGuest};
+
+    fn preparation(machine_id: &str, seed_bytes: usize) -> PrepareGuest {
+        PrepareGuest { machine_id: machine_id.to_string(), seed: vec![7; seed_bytes], ..PrepareGuest::default() }
+    }
+
+    #[test]
+    fn refuses_a_machine_id_that_is_none() {
+        for id in ["", "ABCDEF0123456789ABCDEF0123456789", "0123", "../../../../../../../../etc/passw"] {
+            assert!(check(&preparation(id, 64)).is_err(), "{id}");
+        }
+        assert!(check(&preparation("0123456789abcdef0123456789abcdef", 64)).is_ok());
+    }
+
+    #[test]
+    fn refuses_a_short_seed() {
+        assert!(check(&preparation("0123456789abcdef0123456789abcdef", 63)).is_err());
+    }
+
+    #[test]
+    fn an_agent_outside_a_virtual_machine_touches_nothing() {
+        let refused = prepare(&preparation("0123456789abcdef0123456789abcdef", 64)).unwrap_err();
+        assert_eq!(refused.kind, error_kind::UNSUPPORTED);
+    }
+}

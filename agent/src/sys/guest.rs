@@ -1,0 +1,159 @@
+//! What only process 1 of a virtual machine asks of the kernel.
+
+use crate::guest::GuestError;
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+
+pub fn c_string(text: &str) -> Result<CString, GuestError> {
+    CString::new(text).map_err(|_| GuestError::new(format!("{text:?} holds a zero byte"), libc::EINVAL))
+}
+
+pub fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) -> Result<(), GuestError> {
+    let (source_c, target_c) = (c_string(source)?, c_string(target)?);
+    let (kind_c, data_c) = (c_string(kind)?, c_string(data)?);
+    // SAFETY: all four are zero-terminated and outlive the call.
+    let rc =
+        unsafe { libc::mount(source_c.as_ptr(), target_c.as_ptr(), kind_c.as_ptr(), flags, data_c.as_ptr().cast()) };
+    if rc == 0 {
+        return Ok(());
+    }
+    Err(GuestError::last(format!("mounting {source} ({kind}) on {target}")))
+}
+
+pub fn make_directory(path: &str) -> Result<(), GuestError> {
+    match std::fs::create_dir(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(GuestError::new(format!("making directory {path}"), error.raw_os_error().unwrap_or(0))),
+    }
+}
+
+pub fn write_file(path: &str, contents: &str) -> Result<(), GuestError> {
+    std::fs::write(path, contents)
+        .map_err(|error| GuestError::new(format!("writing {path}"), error.raw_os_error().unwrap_or(0)))
+}
+
+/// A link in the image that leads elsewhere is replaced, not followed.
+pub fn replace_file(path: &str, contents: &str) -> Result<(), GuestError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(GuestError::new(format!("replacing {path}"), error.raw_os_error().unwrap_or(0)))
+        }
+        _ => write_file(path, contents),
+    }
+}
+
+/// Drops what is cached of a block device: behind it may be another file than when the template was made.
+pub fn forget_cached_blocks(device: &str) -> Result<(), GuestError> {
+    const BLKFLSBUF: libc::Ioctl = 0x1261;
+    let file = File::open(device)
+        .map_err(|error| GuestError::new(format!("opening {device}"), error.raw_os_error().unwrap_or(0)))?;
+    // SAFETY: the request takes no argument.
+    if unsafe { libc::ioctl(file.as_raw_fd(), BLKFLSBUF, 0) } == 0 {
+        return Ok(());
+    }
+    Err(GuestError::last(format!("dropping the cache of {device}")))
+}
+
+/// Mixes `seed` into the kernel's generator and makes it start anew from that.
+pub fn reseed(seed: &[u8]) -> Result<(), GuestError> {
+    const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
+    const RNDRESEEDCRNG: libc::Ioctl = 0x5207;
+    const CAPACITY: usize = 512;
+    #[repr(C)]
+    struct PoolInfo {
+        entropy_bits: libc::c_int,
+        bytes: libc::c_int,
+        buffer: [u8; CAPACITY],
+    }
+    if seed.is_empty() || seed.len() > CAPACITY {
+        return Err(GuestError::new("the entropy seed has no usable length", libc::EINVAL));
+    }
+    let random = OpenOptions::new()
+        .write(true)
+        .open("/dev/urandom")
+        .map_err(|error| GuestError::new("opening /dev/urandom", error.raw_os_error().unwrap_or(0)))?;
+    let mut info = PoolInfo {
+        entropy_bits: (seed.len() * 8) as libc::c_int,
+        bytes: seed.len() as libc::c_int,
+        buffer: [0; CAPACITY],
+    };
+    info.buffer[..seed.len()].copy_from_slice(seed);
+    // SAFETY: the kernel reads `bytes` bytes of the buffer, which has CAPACITY.
+    let added = unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, &info) };
+    // SAFETY: the request takes no argument.
+    if added != 0 || unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG, 0) } != 0 {
+        return Err(GuestError::last("reseeding the random number generator"));
+    }
+    Ok(())
+}
+
+pub fn set_clock(realtime_ns: i64) -> Result<(), GuestError> {
+    const NS_PER_SECOND: i64 = 1_000_000_000;
+    let time = libc::timespec {
+        tv_sec: realtime_ns.div_euclid(NS_PER_SECOND),
+        tv_nsec: realtime_ns.rem_euclid(NS_PER_SECOND),
+    };
+    // SAFETY: `time` outlives the call.
+    if unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &time) } == 0 {
+        return Ok(());
+    }
+    Err(GuestError::last("setting the clock"))
+}
+
+/// The guest's own killer ends the user's processes, never process 1.
+pub fn protect_from_oom() -> Result<(), GuestError> {
+    write_file("/proc/self/oom_score_adj", "-1000")
+}
+
+pub fn log_to_kernel() -> Result<(), GuestError> {
+    let mut log = OpenOptions::new()
+        .write(true)
+        .open("/dev/kmsg")
+        .map_err(|error| GuestError::new("opening /dev/kmsg", error.raw_os_error().unwrap_or(0)))?;
+    // A failed first line shows nothing that the next one would not.
+    let _ = log.write_all(b"<6>agent: started\n");
+    replace_descriptor(&log, 2)
+}
+
+/// Puts `file` on descriptor `number`, whatever is there now, and keeps it across exec.
+pub fn replace_descriptor(file: &File, number: i32) -> Result<(), GuestError> {
+    if file.as_raw_fd() == number {
+        // SAFETY: the descriptor is open; only its flag changes.
+        unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
+        return Ok(());
+    }
+    // SAFETY: both are descriptors of this process; the old one is closed by the kernel.
+    if unsafe { libc::dup2(file.as_raw_fd(), number) } == number {
+        return Ok(());
+    }
+    Err(GuestError::last(format!("moving a file to descriptor {number}")))
+}
+
+pub fn chroot_here() -> Result<(), GuestError> {
+    // SAFETY: the path is a literal.
+    if unsafe { libc::chroot(c".".as_ptr()) } == 0 {
+        return Ok(());
+    }
+    Err(GuestError::last("changing the root directory"))
+}
+
+/// True while the other end of a port or pipe is not open.
+pub fn hung_up(file: &File) -> bool {
+    let mut poll = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one initialised entry.
+    let rc = unsafe { libc::poll(&mut poll, 1, 0) };
+    rc < 0 || poll.revents & libc::POLLHUP != 0
+}
+
+/// Ends the virtual machine. Without ACPI there is no power-off: QEMU runs with `-no-reboot` and ends at a reset.
+pub fn power_off() -> ! {
+    // SAFETY: no memory is passed.
+    unsafe {
+        libc::sync();
+        libc::reboot(libc::RB_AUTOBOOT);
+    }
+    std::process::abort()
+}

@@ -1,0 +1,97 @@
+import { createHash } from "node:crypto";
+import { access, chmod, copyFile, mkdir, mkdtemp, readFile, realpath, rename } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { lockFile } from "../../system/file-lock.ts";
+import { runChecked } from "../../system/process.ts";
+import { removeTree } from "../../system/remove-tree.ts";
+
+/** Raised when the layout changes. */
+const LAYOUT = 1;
+const SCRATCH_PREFIX = ".making-";
+const LDD_TIMEOUT_MS = 30_000;
+const FIRMWARE = "/usr/share/qemu/qboot.rom";
+/** Debian ships the emulator as a module beside the binary's libraries; KVM is in the binary. */
+const TCG_MODULE = "/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so";
+/** Where things are in the jail; the empty ones are mounted over. */
+export const JAIL = {
+  binary: "/usr/bin/qemu",
+  root: "/vm/root.erofs",
+  upper: "/vm/upper.ext4",
+  control: "/vm/control",
+  kernel: "/vm/kernel",
+  initramfs: "/vm/initramfs",
+} as const;
+const EMPTY_DIRECTORIES = ["dev", "proc", "vm/control"];
+const EMPTY_FILES = [JAIL.root, JAIL.upper, JAIL.kernel, JAIL.initramfs];
+
+/**
+ * The read-only root that every jailed QEMU has: the program, its libraries, its firmware, and nothing that could be
+ * started or read besides. Made once per QEMU build and kept in `<state>/guest/jail/<digest>`.
+ *
+ * @returns the directory
+ * @throws BulkheadError HOST_UNSUPPORTED, ABORTED
+ */
+export async function jailRoot(stateDir: string, binary: string, signal?: AbortSignal): Promise<string> {
+  const home = join(stateDir, "guest", "jail");
+  const files = await jailFiles(binary, signal);
+  const target = join(home, await digestOf(files));
+  if (await exists(target)) return target;
+  await mkdir(home, { recursive: true, mode: 0o755 });
+  await using _lock = await lockFile(join(home, "lock"), signal === undefined ? {} : { signal });
+  if (await exists(target)) return target;
+  const scratch = await mkdtemp(join(home, SCRATCH_PREFIX));
+  await using cleanup = new AsyncDisposableStack();
+  cleanup.defer(() => removeTree(scratch, home));
+  for (const { source, path } of files) {
+    await mkdir(dirname(join(scratch, path)), { recursive: true, mode: 0o755 });
+    await copyFile(source, join(scratch, path));
+    // Root's, and readable for the jail's own user.
+    await chmod(join(scratch, path), 0o555);
+  }
+  for (const path of EMPTY_DIRECTORIES) await mkdir(join(scratch, path), { recursive: true, mode: 0o755 });
+  for (const path of EMPTY_FILES) await copyFile("/dev/null", join(scratch, path));
+  await chmod(scratch, 0o755);
+  await rename(scratch, target);
+  return target;
+}
+
+interface JailFile {
+  readonly source: string;
+  /** Inside the jail. */
+  readonly path: string;
+}
+
+async function jailFiles(binary: string, signal?: AbortSignal): Promise<readonly JailFile[]> {
+  const modules = (await exists(TCG_MODULE)) ? [TCG_MODULE] : [];
+  const listed = await runChecked(["ldd", binary, ...modules], {
+    failure: "HOST_UNSUPPORTED",
+    next: "apt-get install qemu-system-x86",
+    timeoutMs: LDD_TIMEOUT_MS,
+    ...(signal && { signal }),
+  });
+  // "libz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x...)" and the loader, "/lib64/ld-linux-x86-64.so.2 (0x...)".
+  const libraries = listed.stdout.split("\n").flatMap((line) => /(\/\S+) \(0x/.exec(line)?.[1] ?? []);
+  const result: JailFile[] = [
+    { source: binary, path: JAIL.binary },
+    { source: await realpath(FIRMWARE), path: FIRMWARE },
+    ...modules.map((source) => ({ source, path: source })),
+  ];
+  for (const library of new Set(libraries)) {
+    const path = library.startsWith("/lib64/") ? library : `/usr/lib/x86_64-linux-gnu/${basename(library)}`;
+    result.push({ source: await realpath(library), path });
+  }
+  return result;
+}
+
+async function digestOf(files: readonly JailFile[]): Promise<string> {
+  const hash = createHash("sha256").update(JSON.stringify([LAYOUT, files.map((file) => file.path)]));
+  for (const { source } of files) hash.update(await readFile(source));
+  return hash.digest("hex");
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}

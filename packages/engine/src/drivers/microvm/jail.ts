@@ -1,0 +1,118 @@
+import type { HostFacts } from "../../host/facts.ts";
+import { makeFilter, type Filter } from "../container/seccomp/compile.ts";
+import type { Architecture } from "../container/seccomp/syscalls.ts";
+import { vmmProfile } from "./filter.ts";
+import { JAIL } from "./jail-root.ts";
+import { TRANSLATED_MIB } from "./qemu.ts";
+
+/** Host ids of the jail's user and of its root, which owns nothing and runs nothing. */
+const ID_RANGE = 65_536;
+/** QEMU's own user inside the jail. */
+export const JAIL_USER = 1000;
+const MIB = 1024 * 1024;
+/** QEMU's own data and device state, measured 36 MiB, with room for its threads and requests under way. */
+const VMM_OWN_MIB = 96;
+/** Memory besides the guest's. */
+export const VMM_OVERHEAD_BYTES = (VMM_OWN_MIB + TRANSLATED_MIB) * MIB;
+/** QEMU's main thread, one per processor, RCU, and what it starts for disk requests. */
+const TASKS_BESIDES_CPUS = 70;
+const CPU_PERIOD_US = 100_000;
+const OPEN_FILES = 256;
+/** Nothing of the host's is read through /proc by QEMU: all that is not per process is covered. */
+const MASKED = ["/proc/acpi", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/kcore", "/proc/keys", "/proc/sys"];
+
+export interface JailRequest {
+  readonly argv: readonly string[];
+  /** `jailRoot`'s. */
+  readonly root: string;
+  readonly idBase: number;
+  readonly cgroup: string;
+  readonly kvm: boolean;
+  readonly cpus: number;
+  /** Share of the host's processors, null for no limit. */
+  readonly cpuLimit: number | null;
+  readonly guestMemoryBytes: number;
+  /** Host paths: the image, the writable layer's file, the directory with the control FIFOs. */
+  readonly binds: readonly { readonly source: string; readonly inside: string; readonly readOnly: boolean }[];
+}
+
+/** A VMM's filter, for crun's `run.oci.seccomp_bpf_data`. */
+export function vmmFilter(arch: Architecture, kvm: boolean): Filter {
+  return makeFilter(vmmProfile(kvm), arch);
+}
+
+/**
+ * A clone's own pages, and once more as many: a page that the template never touched is made in the template's memory file
+ * when a clone first reads or writes it, and counts as that clone's although all clones share it from then on. With less, the
+ * first to use its memory would be killed. On the host it is one guest's size per template, not per clone.
+ */
+export function memoryLimit(guestMemoryBytes: number): number {
+  return 2 * guestMemoryBytes + VMM_OVERHEAD_BYTES;
+}
+
+/**
+ * OCI configuration of the container around QEMU: a user of its own without capabilities, no network, a root that holds
+ * QEMU and nothing else, read-only, and a limit on memory.
+ */
+export function jailBundle(request: JailRequest, filter: Filter, host: Pick<HostFacts, "cgroup">): unknown {
+  const ids = [{ containerID: 0, hostID: request.idBase, size: ID_RANGE }];
+  const limit = memoryLimit(request.guestMemoryBytes);
+  return {
+    ociVersion: "1.0.2",
+    hostname: "vmm",
+    root: { path: request.root, readonly: true },
+    process: {
+      terminal: false,
+      user: { uid: JAIL_USER, gid: JAIL_USER },
+      args: request.argv,
+      env: [],
+      cwd: "/",
+      capabilities: {},
+      noNewPrivileges: true,
+      rlimits: [
+        { type: "RLIMIT_NOFILE", soft: OPEN_FILES, hard: OPEN_FILES },
+        { type: "RLIMIT_CORE", soft: 0, hard: 0 },
+      ],
+    },
+    mounts: [
+      { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev", "ro"] },
+      {
+        destination: "/dev",
+        type: "tmpfs",
+        source: "tmpfs",
+        options: ["nosuid", "noexec", "mode=755", "size=65536"],
+      },
+      ...request.binds.map(({ source, inside, readOnly }) => ({
+        destination: inside,
+        type: "bind",
+        source,
+        options: ["bind", "private", "nosuid", "nodev", "noexec", readOnly ? "ro" : "rw"],
+      })),
+    ],
+    annotations: { "run.oci.seccomp_bpf_data": filter.program },
+    linux: {
+      namespaces: ["pid", "mount", "network", "ipc", "uts", "cgroup", "user"].map((type) => ({ type })),
+      uidMappings: ids,
+      gidMappings: ids,
+      cgroupsPath: request.cgroup,
+      ...(request.kvm ? { devices: [{ type: "c", path: "/dev/kvm", major: 10, minor: 232, fileMode: 0o666 }] } : {}),
+      resources: {
+        devices: [
+          { allow: false, access: "rwm" },
+          ...(request.kvm ? [{ allow: true, type: "c", major: 10, minor: 232, access: "rw" }] : []),
+        ],
+        memory: { limit, ...(host.cgroup.swap ? { swap: limit } : {}) },
+        ...(request.cpuLimit === null
+          ? {}
+          : { cpu: { quota: Math.round(request.cpuLimit * CPU_PERIOD_US), period: CPU_PERIOD_US } }),
+        pids: { limit: TASKS_BESIDES_CPUS + request.cpus },
+      },
+      // Without the annotation's program nothing would be allowed: a runtime that does not know it fails.
+      seccomp: { defaultAction: "SCMP_ACT_ERRNO" },
+      maskedPaths: MASKED,
+      readonlyPaths: [],
+    },
+  };
+}
+
+export { JAIL };

@@ -1,0 +1,96 @@
+import { describe, expect, test } from "vitest";
+import { cloneCommands, kernelCommandLine, qemuArgv, templateCommands, type Machine, type Start } from "./qemu.ts";
+
+const machine: Machine = {
+  binary: "/usr/bin/qemu",
+  accelerator: { kind: "tcg", tscKhz: 2_596_148 },
+  memoryMib: 256,
+  cpus: 1,
+  consoleFd: 7,
+};
+const boot = { kernel: "/k", initramfs: "/i" };
+const starts: Readonly<Record<Start["kind"], Start>> = {
+  cold: { kind: "cold", boot, disks: { root: "/r", upper: "/u" } },
+  template: { kind: "template", boot, memory: "/m", qmp: "/q" },
+  clone: { kind: "clone", disks: { root: "/r", upper: null }, memory: "/proc/self/fd/4", control: "/c/qmp" },
+};
+
+const after = (argv: readonly string[], option: string): string[] =>
+  argv.flatMap((word, index) => (argv[index - 1] === option ? [word] : []));
+
+describe.each(Object.values(starts))("a $kind start", (start) => {
+  const argv = qemuArgv(machine, start);
+
+  test("has the same devices in the same order as every other", () => {
+    const names = (words: readonly string[]): string[] =>
+      after(words, "-device").map((word) => word.replace(/,.*/, ""));
+    expect(names(argv)).toEqual(names(qemuArgv(machine, starts.cold)));
+  });
+
+  test("has no network, no balloon, no monitor that a guest or another user could reach", () => {
+    const words = argv.join(" ");
+    expect(words).toContain("-nodefaults -no-user-config");
+    expect(words).toContain("-monitor none");
+    for (const word of ["netdev", "-net", "balloon", "vnc", "tcp:", "telnet", "-sandbox", "virtfs"])
+      expect(words).not.toContain(word);
+  });
+
+  test("opens the image for reading only", () => {
+    for (const word of after(argv, "-blockdev").filter((text) => text.includes("disk0")))
+      expect(word).toContain("read-only=on");
+  });
+});
+
+test("a clone maps the template's memory privately, a template shares it with its file", () => {
+  expect(after(qemuArgv(machine, starts.clone), "-object")).toEqual([
+    "memory-backend-file,id=mem,size=256M,mem-path=/proc/self/fd/4,share=off",
+  ]);
+  expect(after(qemuArgv(machine, starts.template), "-object")[0]).toContain("mem-path=/m,share=on");
+});
+
+test("a clone boots nothing", () => {
+  const argv = qemuArgv(machine, starts.clone);
+  for (const option of ["-kernel", "-initrd", "-append"]) expect(argv).not.toContain(option);
+  expect(after(argv, "-incoming")).toEqual(["defer"]);
+});
+
+test("commas in paths stay in paths", () => {
+  const argv = qemuArgv(machine, { ...starts.cold, disks: { root: "/a,read-only=off", upper: null } } as Start);
+  expect(argv.join("\n")).toContain("filename=/a,,read-only=off,");
+});
+
+test("a console that leads nowhere is the same device", () => {
+  const argv = qemuArgv({ ...machine, consoleFd: null }, starts.clone);
+  expect(argv).toContain("null,id=console");
+  expect(argv).not.toContain("-add-fd");
+});
+
+describe("the kernel's command line", () => {
+  test("under emulation tells the clock's rate: without it guests hang while they measure", () => {
+    expect(kernelCommandLine(machine.accelerator)).toContain("tsc_early_khz=2596148");
+    expect(kernelCommandLine(machine.accelerator)).toContain("mitigations=off");
+  });
+
+  test("under KVM leaves the kernel's guards on", () => {
+    expect(kernelCommandLine({ kind: "kvm" })).not.toMatch(/mitigations|tsc/);
+  });
+
+  test("hands --guest to init without a separator, behind which QEMU's device list would be lost", () => {
+    expect(kernelCommandLine({ kind: "kvm" })).toMatch(/ --guest$/);
+    expect(kernelCommandLine({ kind: "kvm" })).not.toContain(" -- ");
+  });
+});
+
+test("commands are one JSON object a line, capabilities first", () => {
+  const lines = cloneCommands(3)
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line) as { execute: string });
+  expect(lines.map((line) => line.execute)).toEqual([
+    "qmp_capabilities",
+    "migrate-set-capabilities",
+    "migrate-incoming",
+  ]);
+  expect(cloneCommands(3)).toContain('"uri":"fd:3"');
+  expect(JSON.stringify(templateCommands("/s"))).toContain('"uri":"unix:/s"');
+});

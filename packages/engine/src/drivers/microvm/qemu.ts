@@ -1,0 +1,219 @@
+/**
+ * QEMU's command line for its `microvm` machine, as pure functions. A clone's machine must be the template's to the letter,
+ * so all three kinds of start are made of the same parts.
+ */
+
+/** `port.rs` of the agent looks for this name. */
+const AGENT_PORT = "bulkhead.agent";
+/** Port 0 of a virtio-serial device is a console's, in the standard's words. */
+const AGENT_PORT_NUMBER = 1;
+const SERIAL_PORTS = 2;
+const CONSOLE_FD_SET = 1;
+/**
+ * What a guest is told of a disk that is not there yet. It learns a disk's size when it boots and keeps it in all clones;
+ * a file system knows its own size, and QEMU refuses what lies behind the end of the real file.
+ */
+export const PLACEHOLDER_BYTES = 2 ** 40;
+
+/**
+ * Most that emulation keeps of translated code. QEMU's own default is a gigabyte, which a guest could make it fill. Times do
+ * not differ between 32 and 512.
+ */
+export const TRANSLATED_MIB = 64;
+/**
+ * Discards reach the file: what a sandbox deletes takes no room on the host. Nothing is flushed: it is thrown away in the
+ * end. The host caches none of it: what a guest writes would count as QEMU's memory, and dirty pages that come faster than
+ * the disk takes them would have it killed.
+ */
+const SCRATCH = "discard=unmap,cache.direct=on,cache.no-flush=on";
+
+export type Accelerator =
+  | { readonly kind: "kvm" }
+  /** The guest's time stamp counter is the host's under emulation; unknown, guests hang while they measure it. */
+  | { readonly kind: "tcg"; readonly tscKhz: number };
+
+/** All that a template is bound to besides QEMU's build, the kernel and the agent. */
+export interface Machine {
+  readonly binary: string;
+  readonly accelerator: Accelerator;
+  readonly memoryMib: number;
+  readonly cpus: number;
+  /**
+   * Inherited descriptor that takes what the guest's kernel says last, null for nowhere; not part of what a template is
+   * bound to. Above 2 and opened for writing only, as QEMU wants it. A reader that stalls stalls the guest's console and nothing else.
+   */
+  readonly consoleFd: number | null;
+}
+
+export interface Boot {
+  /** An ELF file that starts by PVH, and a cpio archive that holds the agent as `/init`. */
+  readonly kernel: string;
+  readonly initramfs: string;
+}
+
+/** Paths as QEMU sees them. */
+export interface Disks {
+  /** EROFS image, `/dev/vda` in the guest. */
+  readonly root: string;
+  /** An empty ext4, `/dev/vdb`; null gives a device without contents. */
+  readonly upper: string | null;
+}
+
+export type Start =
+  | { readonly kind: "cold"; readonly boot: Boot; readonly disks: Disks }
+  /** Guest memory is written to the file at `memory`, through a shared mapping; `qmp` is a control socket to listen on. */
+  | { readonly kind: "template"; readonly boot: Boot; readonly memory: string; readonly qmp: string }
+  /**
+   * `memory` is mapped privately: no clone writes to it. QEMU opens it for writing all the same, so it has to be a memory
+   * file sealed against writing. `control` is the path of two FIFOs, `.in` with `cloneCommands` in it and `.out`.
+   */
+  | { readonly kind: "clone"; readonly disks: Disks; readonly memory: string; readonly control: string };
+
+/** The channel is standard input and output, as it is for the agent itself at other levels. */
+export function qemuArgv(machine: Machine, start: Start): readonly string[] {
+  const ports = [...channel(), ...console(machine.consoleFd)];
+  return [machine.binary, ...machineArguments(machine), ...ports, ...startArguments(machine, start)];
+}
+
+/** Written to a clone's control FIFO before it starts. The saved state is read from an inherited descriptor. */
+export function cloneCommands(stateFd: number): string {
+  const ignoreShared = [{ capability: "x-ignore-shared", state: true }];
+  return [
+    { execute: "qmp_capabilities" },
+    { execute: "migrate-set-capabilities", arguments: { capabilities: ignoreShared } },
+    { execute: "migrate-incoming", arguments: { uri: `fd:${stateFd}` } },
+  ]
+    .map((command) => `${JSON.stringify(command)}\n`)
+    .join("");
+}
+
+/**
+ * Said to a template on its control socket once the agent is ready; it connects to the socket at `statePath` and writes its
+ * state there. It is not stopped before, so that clones wake running.
+ */
+export function templateCommands(statePath: string): readonly object[] {
+  return [
+    { execute: "qmp_capabilities" },
+    {
+      execute: "migrate-set-capabilities",
+      arguments: { capabilities: [{ capability: "x-ignore-shared", state: true }] },
+    },
+    // The default of 128 MiB/s holds a template back.
+    { execute: "migrate-set-parameters", arguments: { "max-bandwidth": 10 * 2 ** 30 } },
+    { execute: "migrate", arguments: { uri: `unix:${statePath}` } },
+  ];
+}
+
+export function kernelCommandLine(accelerator: Accelerator): string {
+  const always = [
+    // A guest that is broken ends at once, which ends QEMU (-no-reboot). Without ACPI the way to end is a triple fault.
+    ...["panic=-1", "reboot=t"],
+    // Of the console only what is an emergency: each line costs an exit.
+    ...["console=hvc0", "quiet", "loglevel=1"],
+    ...["random.trust_cpu=on", "rcupdate.rcu_expedited=1"],
+    // Handed to init by the kernel, which does not know it.
+    "--guest",
+  ];
+  if (accelerator.kind === "kvm") return always.join(" ");
+  const emulated = [
+    `tsc_early_khz=${accelerator.tscKhz}`,
+    ...["tsc=reliable", "no_timer_check"],
+    // Patching lock prefixes out of a kernel with one processor costs emulation a tenth of the start.
+    "noreplace-smp",
+    // They guard against a processor's speculation, which the guest's own code never reaches under emulation.
+    "mitigations=off",
+  ];
+  return [...emulated, ...always].join(" ");
+}
+
+function machineArguments({ accelerator, memoryMib, cpus }: Machine): string[] {
+  const kvm = accelerator.kind === "kvm";
+  return [
+    ...["-M", "microvm,acpi=off,pit=on,pic=on,rtc=on,memory-backend=mem"],
+    ...["-accel", kvm ? "kvm" : `tcg,thread=${cpus > 1 ? "multi" : "single"},tb-size=${TRANSLATED_MIB}`],
+    ...["-cpu", kvm ? "host" : "max"],
+    ...["-m", `${memoryMib}`, "-smp", `${cpus}`],
+    ...["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "none", "-monitor", "none"],
+    ...["-global", "virtio-mmio.force-legacy=false"],
+  ];
+}
+
+function channel(): string[] {
+  return [
+    ...["-device", `virtio-serial-device,max_ports=${SERIAL_PORTS}`],
+    ...["-chardev", "stdio,id=agent,signal=off"],
+    ...["-device", `virtserialport,chardev=agent,name=${AGENT_PORT},nr=${AGENT_PORT_NUMBER}`],
+  ];
+}
+
+function console(fd: number | null): string[] {
+  const device = ["-device", "virtconsole,chardev=console,nr=0"];
+  if (fd === null) return ["-chardev", "null,id=console", ...device];
+  // A descriptor set: opening /proc/self/fd/N would ask for rights that QEMU's user does not have.
+  const set = ["-add-fd", `fd=${fd},set=${CONSOLE_FD_SET}`];
+  // Appending, or QEMU would truncate it, which a FIFO refuses.
+  return [...set, "-chardev", `file,id=console,path=/dev/fdset/${CONSOLE_FD_SET},append=on`, ...device];
+}
+
+function startArguments(machine: Machine, start: Start): string[] {
+  switch (start.kind) {
+    case "cold":
+      return [...memory(machine, null), ...boot(machine, start.boot), ...disks(start.disks)];
+    case "template":
+      return [
+        ...memory(machine, { path: start.memory, shared: true }),
+        ...boot(machine, start.boot),
+        ...placeholder(0, true),
+        ...placeholder(1, false),
+        ...[
+          "-chardev",
+          `socket,id=qmp,path=${escaped(start.qmp)},server=on,wait=off`,
+          "-mon",
+          "chardev=qmp,mode=control",
+        ],
+      ];
+    case "clone":
+      return [
+        ...memory(machine, { path: start.memory, shared: false }),
+        ...disks(start.disks),
+        ...["-chardev", `pipe,id=qmp,path=${escaped(start.control)}`, "-mon", "chardev=qmp,mode=control"],
+        ...["-incoming", "defer"],
+      ];
+  }
+}
+
+function boot({ accelerator }: Machine, { kernel, initramfs }: Boot): string[] {
+  return ["-kernel", kernel, "-initrd", initramfs, "-append", kernelCommandLine(accelerator)];
+}
+
+function memory({ memoryMib }: Machine, file: { readonly path: string; readonly shared: boolean } | null): string[] {
+  const size = `id=mem,size=${memoryMib}M`;
+  if (file === null) return ["-object", `memory-backend-ram,${size}`];
+  return ["-object", `memory-backend-file,${size},mem-path=${escaped(file.path)},share=${file.shared ? "on" : "off"}`];
+}
+
+function disks({ root, upper }: Disks): string[] {
+  return [...disk(0, root, true), ...(upper === null ? placeholder(1, false) : disk(1, upper, false))];
+}
+
+function disk(index: number, path: string, readOnly: boolean): string[] {
+  const options = readOnly ? "read-only=on" : `read-only=off,${SCRATCH}`;
+  const file = `driver=file,filename=${escaped(path)},node-name=file${index},locking=off,${options}`;
+  const raw = `driver=raw,file=file${index},node-name=disk${index},${options}`;
+  return ["-blockdev", file, "-blockdev", raw, ...blockDevice(index)];
+}
+
+function placeholder(index: number, readOnly: boolean): string[] {
+  const mode = `read-only=${readOnly ? "on" : "off"}`;
+  const size = `size=${PLACEHOLDER_BYTES},read-zeroes=on`;
+  return ["-blockdev", `driver=null-co,node-name=disk${index},${size},${mode}`, ...blockDevice(index)];
+}
+
+function blockDevice(index: number): string[] {
+  return ["-device", `virtio-blk-device,drive=disk${index},serial=disk${index}`];
+}
+
+/** In QEMU's options a comma ends a value; doubled it stands for itself. */
+function escaped(path: string): string {
+  return path.replaceAll(",", ",,");
+}

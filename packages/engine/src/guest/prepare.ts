@@ -1,0 +1,40 @@
+import { randomBytes } from "node:crypto";
+import { call, type CallOptions, type Inside } from "../sandbox/calls.ts";
+
+/** What the agent insists on. */
+const SEED_BYTES = 64;
+const MACHINE_ID_BYTES = 16;
+const NS_PER_MS = 1_000_000n;
+
+export interface GuestIdentity {
+  readonly hostname: string;
+  /** Device names in the guest. */
+  readonly rootDevice: string;
+  /** Null: what is written stays in the guest's memory, at most `bytes` and `inodes`. */
+  readonly upper: { readonly device: string } | { readonly bytes: number; readonly inodes: number };
+  readonly pids: number;
+}
+
+/**
+ * Makes a guest that woke from a template, or was booted cold, a sandbox of its own: root file system, name, machine id,
+ * fresh random numbers and the time. The first thing said to it; what is sent behind it is answered after it.
+ *
+ * @throws BulkheadError as every call does; the guest is of no use then
+ */
+export async function prepareGuest(inside: Inside, guest: GuestIdentity, options: CallOptions = {}): Promise<void> {
+  const { upper } = guest;
+  const inMemory = "bytes" in upper ? upper : { bytes: 0, inodes: 0 };
+  const body = {
+    rootDevice: guest.rootDevice,
+    upperDevice: "device" in upper ? upper.device : "",
+    upperBytes: BigInt(inMemory.bytes),
+    upperInodes: BigInt(inMemory.inodes),
+    hostname: guest.hostname,
+    machineId: randomBytes(MACHINE_ID_BYTES).toString("hex"),
+    seed: randomBytes(SEED_BYTES),
+    realtimeNs: BigInt(Date.now()) * NS_PER_MS,
+    pids: BigInt(guest.pids),
+    memoryBytes: 0n,
+  };
+  await call(inside, { name: "PrepareGuest", body }, "the guest", options);
+}
