@@ -172,6 +172,10 @@ fn hostile_connections_harm_nobody_else() {
     let Some((mut agent, place)) = start("hostile", true) else { return };
     agent.wire.ask(Message::GetUsage(GetUsage {})).ok();
     let silent: Vec<UnixStream> = (0..200).map(|_| UnixStream::connect(place.socket()).unwrap()).collect();
+    // They are young yet, and so may be honest.
+    let ended = run(&mut agent, &place, "sudo echo works");
+    assert!(String::from_utf8_lossy(&ended.err).contains("end one first"), "{ended:?}");
+    std::thread::sleep(Duration::from_millis(1200));
     let mut plain = UnixStream::connect(place.socket()).unwrap();
     // Without descriptors, and with a length nobody has.
     let _ = plain.write_all(&[0xff; 100]);

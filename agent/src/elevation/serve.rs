@@ -19,6 +19,8 @@ const READ_BYTES: usize = 64 * 1024;
 /// Signals kept while the command is being started; more are dropped.
 const SIGNALS_KEPT: usize = 16;
 const SIGNAL_MAX: u8 = 64;
+/// An honest caller says what it wants at once, however busy the machine.
+const SILENT_MS: u64 = 1000;
 /// From the word to the end of a command whose caller is gone.
 const GRACE_MS: u64 = 2000;
 
@@ -38,6 +40,7 @@ struct Caller {
     /// The sender of the first byte, once it is known to be allowed.
     uid: Option<u32>,
     streams: Vec<OwnedFd>,
+    since_ms: u64,
 }
 
 #[derive(Default)]
@@ -109,20 +112,28 @@ impl Agent {
             if self.elevation.callers.contains_key(&serial) || self.epoll.add_level(&fd, token).is_err() {
                 continue;
             }
-            let caller = Caller { fd, stage: Stage::Reading(Vec::new()), uid: None, streams: Vec::new() };
+            let caller = Caller {
+                fd,
+                stage: Stage::Reading(Vec::new()),
+                uid: None,
+                streams: Vec::new(),
+                since_ms: poll::now_ms(),
+            };
             self.elevation.callers.insert(serial, caller);
             self.reply(serial, &Reply::Ready);
         }
     }
 
-    /// Whoever has not said anything yet, and so may be anybody, makes room for the next.
+    /// Whoever has said nothing for long, and so may be anybody, makes room for the next.
     fn room_for_caller(&mut self) -> bool {
         let callers = &mut self.elevation.callers;
         if callers.len() < CALLERS_MAX {
             return true;
         }
-        let silent = callers.iter().filter(|(_, caller)| caller.uid.is_none()).map(|(serial, _)| *serial).min();
-        silent.is_some_and(|serial| callers.remove(&serial).is_some())
+        let long_ago = poll::now_ms().saturating_sub(SILENT_MS);
+        let silent = callers.iter().filter(|(_, caller)| caller.uid.is_none() && caller.since_ms < long_ago);
+        let oldest = silent.min_by_key(|(_, caller)| caller.since_ms).map(|(serial, _)| *serial);
+        oldest.is_some_and(|serial| callers.remove(&serial).is_some())
     }
 
     /// A caller that does not take its few replies is gone for us.
