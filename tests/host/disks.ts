@@ -1,15 +1,14 @@
 import { createHash } from "node:crypto";
-import { cp, link, mkdir, mkdtemp, readdir, rename, rm, stat, utimes } from "node:fs/promises";
+import { cp, link, mkdir, mkdtemp, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { lockFile } from "../../packages/engine/src/system/file-lock.ts";
 import { runChecked } from "../../packages/engine/src/system/process.ts";
 import { exists, REPOSITORY, type Say, TOOL_ENVIRONMENT } from "./common.ts";
+import { sweepHome, touch } from "./sweep.ts";
 
 /** Room for what is written inside, and for the file system's own tables. */
 const SPARE_KIB = 512 * 1024;
 const MAKE_TIMEOUT_MS = 5 * 60_000;
-/** Disks of older inputs are removed when nothing has used them for this long. */
-const KEEP_MS = 3 * 24 * 3600_000;
 /** Not the source: outputs, and what has a disk of its own. */
 const NOT_SOURCE = new Set([".git", ".bulkhead", "node_modules", "target", "coverage", "dist"]);
 const BINARIES = ["bulkhead-agent", "bulkhead-keeper"];
@@ -64,11 +63,11 @@ async function makeDisk(home: string, name: string, content: Content, say: Say, 
   const path = join(home, `${name}-${key}.disk`);
   await using _lock = await lockFile(join(home, "lock"), { signal, onWait: () => say("waiting for another build") });
   if (await exists(path)) {
-    await utimes(path, new Date(), new Date());
+    await touch(path);
     return path;
   }
   say(`making the disk with the ${name}`);
-  await sweep(home, name);
+  await sweepHome(home);
   const scratch = await mkdtemp(join(home, ".disk-"));
   await using cleanup = new AsyncDisposableStack();
   cleanup.defer(() => rm(scratch, { recursive: true, force: true }));
@@ -86,15 +85,6 @@ async function makeDisk(home: string, name: string, content: Content, say: Say, 
   await run(["mkfs.ext4", "-q", "-F", "-m", "0", "-d", tree, join(scratch, "disk"), `${kib}`]);
   await rename(join(scratch, "disk"), path);
   return path;
-}
-
-/** Only called under the lock: whoever made a half-finished disk is dead. */
-async function sweep(home: string, name: string): Promise<void> {
-  for (const entry of await readdir(home)) {
-    const path = join(home, entry);
-    const old = entry.startsWith(`${name}-`) && Date.now() - (await stat(path)).mtimeMs > KEEP_MS;
-    if (old || entry.startsWith(".disk-")) await rm(path, { recursive: true, force: true });
-  }
 }
 
 /** One directory with all the parts in it; files are linked where the file system allows it. */

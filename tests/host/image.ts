@@ -1,10 +1,11 @@
 import { createHash } from "node:crypto";
-import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { aptOrigin, type AptOrigin } from "../../packages/engine/src/image/apt.ts";
 import { lockFile } from "../../packages/engine/src/system/file-lock.ts";
 import { runChecked } from "../../packages/engine/src/system/process.ts";
 import { exists, type Say, TOOL_ENVIRONMENT } from "./common.ts";
+import { sweepHome, touch } from "./sweep.ts";
 
 /** Raised when the way of building changes. */
 const RECIPE = 1;
@@ -59,6 +60,7 @@ export async function systemImage(home: string, say: Say, signal: AbortSignal): 
     await using _lock = await lockFile(join(home, "lock"), { signal, onWait: () => say("waiting for another build") });
     if (!(await exists(target))) await build(home, target, origin, say, signal);
   }
+  await touch(target);
   const modules = (await readdir(join(target, "modules"))).toSorted().map((name) => join(target, "modules", name));
   return { key, disk: join(target, "disk"), kernel: join(target, "kernel"), busybox: join(target, "busybox"), modules };
 }
@@ -72,9 +74,7 @@ async function imageKey(origin: AptOrigin, signal: AbortSignal): Promise<string>
 }
 
 async function build(home: string, target: string, origin: AptOrigin, say: Say, signal: AbortSignal): Promise<void> {
-  for (const name of await readdir(home)) {
-    if (name.startsWith(SCRATCH_PREFIX)) await rm(join(home, name), { recursive: true, force: true });
-  }
+  await sweepHome(home);
   const scratch = await mkdtemp(join(home, SCRATCH_PREFIX));
   await using cleanup = new AsyncDisposableStack();
   cleanup.defer(() => rm(scratch, { recursive: true, force: true }));
@@ -106,7 +106,6 @@ async function build(home: string, target: string, origin: AptOrigin, say: Say, 
   await writeFile(join(root, "etc/hostname"), "testhost\n");
   say("writing the disk");
   await run(["mkfs.ext4", "-q", "-F", "-m", "0", "-d", root, join(result, "disk"), `${DISK_BYTES / 1024}`]);
-  await stat(join(result, "disk"));
   await rename(result, target);
 }
 

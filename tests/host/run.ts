@@ -1,11 +1,13 @@
 #!/usr/bin/env node
 import { BulkheadError } from "@bulkhead/contract";
 import { config } from "./config.ts";
+import { testEnd, testFacts } from "./selftest.ts";
 import { SOURCE_INSIDE, startTestHost, type TestHost } from "./test-host.ts";
 
 const USAGE = `usage: ./x testhost [--cold] -- COMMAND [ARGUMENT]...
        ./x testhost [--cold] conformance [OPTION]...      options of ./x conformance
-       ./x testhost [--cold] quick                        what continuous integration runs
+       ./x testhost selftest                              that it is what it is said to be, and leaves nothing
+       ./x testhost quick                                 selftest and the suite's themes that differ there
 
 Runs a command as root on an emulated host of its own: a unified cgroup hierarchy, AppArmor, KVM, no network, with this
 repository and its build in ${SOURCE_INSIDE}. Nothing it writes is kept.
@@ -22,7 +24,9 @@ function commandOf(words: readonly string[]): readonly string[] | null {
   const [verb, ...rest] = words;
   if (verb === "--") return rest.length > 0 ? rest : null;
   if (verb === "conformance") return [...suite, ...rest];
-  if (verb !== "quick" || rest.length > 0) return null;
+  if (rest.length > 0) return null;
+  if (verb === "selftest") return [];
+  if (verb !== "quick") return null;
   return [...suite, ...QUICK_DRIVERS.flatMap((name) => ["--driver", name]), "--only", QUICK_THEMES];
 }
 
@@ -46,8 +50,12 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<numbe
   const begun = performance.now();
   await using host = await startTestHost({ state: config.state, cold: words !== argv, say, signal });
   say(`up after ${Math.round(performance.now() - begun)} ms`);
-  const code = await run(host, command, signal);
-  return code;
+  if (words[0] === "selftest" || words[0] === "quick") {
+    await testFacts(host, say);
+    await testEnd("SIGINT", say);
+    await testEnd("SIGKILL", say);
+  }
+  return command.length === 0 ? 0 : await run(host, command, signal);
 }
 
 const stop = new AbortController();

@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, utimes } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Plan } from "@bulkhead/contract";
@@ -14,12 +14,12 @@ import { type HostDisks, hostDisks } from "./disks.ts";
 import { systemImage } from "./image.ts";
 import { type Boot, hostTscKhz, type Machine, machineArgv, QEMU, startMachine } from "./machine.ts";
 import { Qmp } from "./qmp.ts";
+import { sweepHome, touch } from "./sweep.ts";
 
 /** A cold boot takes 3 s on idle processors. */
 const BOOT_TIMEOUT_MS = 120_000;
 /** From a word on the console to the agent waiting for its host, on a busy machine. */
 const AGENT_SETTLES_MS = 1000;
-const TEMPLATE_PREFIX = "template-";
 const ENVIRONMENT = {
   PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
   HOME: "/root",
@@ -139,15 +139,15 @@ async function ensureTemplate(
   const bootId = await readFile("/proc/sys/kernel/random/boot_id", "utf8");
   const argv = (memory: string): readonly string[] => machineArgv(boot, { kind: "template", memory }, tscKhz);
   const bound = [key, version.stdout, bootId, argv("")];
-  const name = TEMPLATE_PREFIX + createHash("sha256").update(JSON.stringify(bound)).digest("hex").slice(0, 16);
-  const target = join(home, name);
+  const name = createHash("sha256").update(JSON.stringify(bound)).digest("hex").slice(0, 16);
+  const target = join(home, `template-${name}`);
   await using _lock = await lockFile(join(home, "lock"), { signal, onWait: () => say("waiting for another build") });
   if (await exists(target)) {
-    await utimes(target, new Date(), new Date());
+    await touch(target);
     return target;
   }
   say("booting the test host once, for all later ones to start from");
-  await sweepTemplates(home);
+  await sweepHome(home);
   const scratch = await mkdtemp(join(home, ".template-"));
   await using stack = new AsyncDisposableStack();
   stack.defer(() => rm(scratch, { recursive: true, force: true }));
@@ -162,15 +162,6 @@ async function ensureTemplate(
   await machine[Symbol.asyncDispose]();
   await rename(scratch, target);
   return target;
-}
-
-/** Templates of other boots and builds; one in use keeps its files open. */
-async function sweepTemplates(home: string): Promise<void> {
-  for (const name of await readdir(home)) {
-    if (name.startsWith(TEMPLATE_PREFIX) || name.startsWith(".template-")) {
-      await rm(join(home, name), { recursive: true, force: true });
-    }
-  }
 }
 
 /** The port in the guest is open, which QEMU knows; the agent then waits in a read. */
