@@ -6,7 +6,10 @@ import { REPOSITORY } from "./common.ts";
 import type { SystemImage } from "./image.ts";
 
 /** The initial root: what brings the test host to its system's disk, and the agent that is its control channel. */
-export async function initialRoot(home: string, image: SystemImage): Promise<{ readonly path: string; readonly key: string }> {
+export async function initialRoot(
+  home: string,
+  image: SystemImage,
+): Promise<{ readonly path: string; readonly key: string }> {
   const guest = join(import.meta.dirname, "guest");
   const file = async (path: string, source: string): Promise<InitramfsEntry> => ({
     path,

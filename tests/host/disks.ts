@@ -54,7 +54,10 @@ export async function hostDisks(home: string, state: string, say: Say, signal: A
 
 async function sourceParts(): Promise<readonly Part[]> {
   const names = (await readdir(REPOSITORY)).filter((name) => !NOT_SOURCE.has(name));
-  const built = BINARIES.map((name) => ({ from: join(REPOSITORY, "target/release", name), to: `target/release/${name}` }));
+  const built = BINARIES.map((name) => ({
+    from: join(REPOSITORY, "target/release", name),
+    to: `target/release/${name}`,
+  }));
   return [...names.map((name) => ({ from: join(REPOSITORY, name), to: name })), ...built];
 }
 
@@ -92,7 +95,12 @@ async function stage(tree: string, parts: readonly Part[]): Promise<string> {
   for (const { from, to } of parts) {
     const target = join(tree, to);
     await mkdir(dirname(target), { recursive: true });
-    const linked = (await stat(from)).isFile() && (await link(from, target).then(() => true, () => false));
+    const linked =
+      (await stat(from)).isFile() &&
+      (await link(from, target).then(
+        () => true,
+        () => false,
+      ));
     if (!linked) await cp(from, target, { recursive: true, verbatimSymlinks: true, filter: isSource });
   }
   return tree;

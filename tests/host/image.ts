@@ -86,7 +86,7 @@ async function build(home: string, target: string, origin: AptOrigin, say: Say, 
       failure: "IMAGE_BUILD_FAILED",
       timeoutMs: BUILD_TIMEOUT_MS,
       env: { ...TOOL_ENVIRONMENT, TMPDIR: scratch },
-      onLine: (line) => /^I: /.test(line) && say(line.slice(3).split(" in shell:")[0] ?? ""),
+      onLine: (line) => line.startsWith("I: ") && say(line.slice(3).split(" in shell:")[0] ?? ""),
       signal,
     });
   say("building the test host's system from Debian packages, about a minute");

@@ -104,7 +104,10 @@ export function startMachine(argv: readonly string[], temporary: string): Machin
   });
   const said = { text: "" };
   for (const stream of [child.stdout, child.stderr]) {
-    stream?.on("data", (chunk: Buffer) => (said.text = (said.text + chunk.toString("latin1")).slice(-CONSOLE_CHARACTERS)));
+    stream?.on(
+      "data",
+      (chunk: Buffer) => (said.text = (said.text + chunk.toString("latin1")).slice(-CONSOLE_CHARACTERS)),
+    );
   }
   const ended = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((resolve) => {
     child.once("close", (code, signal) => resolve({ code, signal }));

@@ -63,7 +63,10 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(sign
 try {
   process.exitCode = await main(process.argv.slice(2), stop.signal);
 } catch (error) {
-  const lines = error instanceof BulkheadError ? [error.message, error.why, error.next] : [error instanceof Error ? error.message : String(error)];
+  const lines =
+    error instanceof BulkheadError
+      ? [error.message, error.why, error.next]
+      : [error instanceof Error ? error.message : String(error)];
   for (const line of lines) if (line !== undefined) say(line);
   process.exitCode = stop.signal.aborted ? 130 : EXIT_CANNOT;
 }

@@ -33,7 +33,11 @@ print("halted" if reason == 5 else f"exit reason {reason}")'`;
 
 /** What the other tests rest on: that this host is what it is said to be. */
 const FACTS: readonly { readonly name: string; readonly command: string; readonly says: RegExp }[] = [
-  { name: "one cgroup hierarchy, version 2", command: "grep cgroup /proc/self/mounts", says: /^cgroup2 \/sys\/fs\/cgroup cgroup2 [^\n]*\n$/ },
+  {
+    name: "one cgroup hierarchy, version 2",
+    command: "grep cgroup /proc/self/mounts",
+    says: /^cgroup2 \/sys\/fs\/cgroup cgroup2 [^\n]*\n$/,
+  },
   { name: "AppArmor is on", command: "cat /sys/module/apparmor/parameters/enabled", says: /^Y\n$/ },
   { name: "AppArmor has profiles", command: "wc -l </sys/kernel/security/apparmor/profiles", says: /^[1-9]/ },
   { name: "KVM runs a guest's code", command: KVM_RUNS, says: /^halted\n$/ },
@@ -71,16 +75,23 @@ async function command(pid: number): Promise<string> {
 
 /** A runner that ends in whatever way takes its machine along, and leaves no file being made. */
 export async function testEnd(signal: "SIGKILL" | "SIGINT", say: (line: string) => void): Promise<void> {
-  const runner = spawn(process.execPath, [join(import.meta.dirname, "run.ts"), "--", "sh", "-c", "echo up; exec sleep 1000"], {
-    stdio: ["ignore", "pipe", "ignore"],
-    env: { ...process.env },
-  });
+  const runner = spawn(
+    process.execPath,
+    [join(import.meta.dirname, "run.ts"), "--", "sh", "-c", "echo up; exec sleep 1000"],
+    {
+      stdio: ["ignore", "pipe", "ignore"],
+      env: { ...process.env },
+    },
+  );
   const ended = once(runner, "exit");
   try {
     await once(runner.stdout, "data");
     const machines = await childrenOf(runner.pid ?? 0);
     const names = await Promise.all(machines.map(command));
-    assert.ok(names.some((name) => name.includes("qemu-system")), `no machine among: ${names.join(", ")}`);
+    assert.ok(
+      names.some((name) => name.includes("qemu-system")),
+      `no machine among: ${names.join(", ")}`,
+    );
     runner.kill(signal);
     await ended;
     const deadline = performance.now() + GONE_WITHIN_MS;
