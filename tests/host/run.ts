@@ -15,12 +15,14 @@ repository and its build in ${SOURCE_INSIDE}. Nothing it writes is kept.
 /** Themes that depend on what differs there: control groups, security modules, mounts, and what a crash leaves. */
 const QUICK_THEMES = "^(exec|limits|boundary|crash|plan):";
 const QUICK_DRIVERS = ["container/crun", "gvisor/runsc"];
+/** A processor that is emulated, and one below it by gVisor. */
+const PATIENCE = "5";
 const EXIT_CANNOT = 125;
 
 const say = (line: string): void => void process.stderr.write(`testhost: ${line}\n`);
 
 function commandOf(words: readonly string[]): readonly string[] | null {
-  const suite = ["/srv/tools/node", `${SOURCE_INSIDE}/conformance/run.ts`];
+  const suite = ["/srv/tools/node", `${SOURCE_INSIDE}/conformance/run.ts`, "--patience", PATIENCE];
   const [verb, ...rest] = words;
   if (verb === "--") return rest.length > 0 ? rest : null;
   if (verb === "conformance") return [...suite, ...rest];

@@ -87,7 +87,14 @@ export async function startTestHost(options: TestHostOptions): Promise<TestHost>
 /** @throws Error with the console's last lines when the machine ends or says nothing */
 async function attach(machine: Machine, signal: AbortSignal): Promise<Sandbox> {
   const env = Object.entries(ENVIRONMENT).map(([name, value]) => Buffer.from(`${name}=${value}`));
-  const configure = { hostGone: HostGone.exit, defaultUser: "root", allowSetuid: true, elevate: false, env, hostname: "" };
+  const configure = {
+    hostGone: HostGone.exit,
+    defaultUser: "root",
+    allowSetuid: true,
+    elevate: false,
+    env,
+    hostname: "",
+  };
   const { agent } = machine;
   try {
     const options = { readable: agent, writable: agent, fresh: true, configure, timeoutMs: BOOT_TIMEOUT_MS, signal };
