@@ -138,11 +138,14 @@ impl Hierarchies {
 fn delegate(root: &Path, dir: &Path) -> io::Result<()> {
     let path: Vec<&Path> = dir.ancestors().take_while(|at| at.starts_with(root)).collect();
     for at in path.into_iter().rev() {
-        let words = |file: &str| fs::read_to_string(at.join(file)).unwrap_or_default();
-        let (there, passed) = (words("cgroup.controllers"), words("cgroup.subtree_control"));
+        let read = |file: &str| fs::read_to_string(at.join(file)).unwrap_or_default();
+        let (there, passed) = (read("cgroup.controllers"), read("cgroup.subtree_control"));
         let has = |text: &str, name: &str| text.split_whitespace().any(|word| word == name);
-        for name in CONTROLLERS.into_iter().filter(|name| has(&there, name) && !has(&passed, name)) {
-            fs::write(at.join("cgroup.subtree_control"), format!("+{name}")).map_err(|error| explain(at, &error))?;
+        let wanted = CONTROLLERS.into_iter().filter(|name| has(&there, name) && !has(&passed, name));
+        // In one write: some of them alone would turn a group that holds processes into one that can never pass on the rest.
+        let words: Vec<String> = wanted.map(|name| format!("+{name}")).collect();
+        if !words.is_empty() {
+            fs::write(at.join("cgroup.subtree_control"), words.join(" ")).map_err(|error| explain(at, &error))?;
         }
     }
     Ok(())
