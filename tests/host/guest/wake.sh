@@ -11,7 +11,8 @@ mount /dev/vdd /srv/bulkhead
 mkdir -p /srv/bulkhead/node_modules
 mount -o ro /dev/vde /srv/bulkhead/node_modules
 ln -sf /srv/tools/node /usr/local/bin/node
-for name in runtimes guest; do [ ! -e "/srv/tools/$name" ] || cp -rs "/srv/tools/$name" /var/lib/bulkhead/; done
+[ ! -e /srv/tools/runtimes ] || cp -rs /srv/tools/runtimes /var/lib/bulkhead/
+[ ! -e /srv/tools/guest ] || cp -r /srv/tools/guest /var/lib/bulkhead/
 # RNDADDENTROPY and RNDRESEEDCRNG: every woken host would go on with the template's random numbers.
 python3 -SEc 'import fcntl, struct, sys
 fresh = bytes.fromhex(sys.argv[1])

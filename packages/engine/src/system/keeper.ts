@@ -202,7 +202,10 @@ export class Keeper implements AsyncDisposable {
       throw new BulkheadError("KEEPER_FAILED", {
         what: `the keeper ${path} cannot be started`,
         ...(cause instanceof BulkheadError && cause.why !== undefined ? { why: cause.why } : {}),
-        next: "build it with cargo build --release, or set BULKHEAD_KEEPER to where it is",
+        next:
+          this.#stderr === ""
+            ? "build it with cargo build --release, or set BULKHEAD_KEEPER to where it is"
+            : "put that right and try again",
         cause,
       });
     }
