@@ -90,6 +90,15 @@ export async function cgroupValue(part: string, names: readonly string[]): Promi
   return null;
 }
 
+/** Processor time that everything in a control group whose path contains `part` has used. */
+export async function cgroupCpuSeconds(part: string): Promise<number> {
+  const v1 = await cgroupValue(part, ["cpuacct.usage"]);
+  if (v1 !== null) return Number(v1) / 1e9;
+  const v2 = /^usage_usec (\d+)$/m.exec((await cgroupValue(part, ["cpu.stat"])) ?? "")?.[1];
+  if (v2 === undefined) throw new Error(`no control group of ${part} counts processor time`);
+  return Number(v2) / 1e6;
+}
+
 export async function exists(path: string): Promise<boolean> {
   return (await quiet(lstat(path), null)) !== null;
 }

@@ -229,6 +229,11 @@ print(json.dumps(bad))`;
     assert.equal(share, 0.5);
     const memory = Number(await cgroupValue(own.id, ["memory.limit_in_bytes", "memory.max"]));
     assert.ok(memory >= 256 * 1024 * 1024 && memory <= 512 * 1024 * 1024, `memory limit is ${memory}`);
+    // Version 2 limits swap by itself; version 1 together with memory, where it can at all.
+    const swap = await cgroupValue(own.id, ["memory.swap.max"]);
+    const both = await cgroupValue(own.id, ["memory.memsw.limit_in_bytes"]);
+    assert.ok(swap === null || swap === "0", `swap limit is ${swap}`);
+    assert.ok(both === null || Number(both) === memory, `limit of memory and swap is ${both}`);
     const pids = Number(await cgroupValue(own.id, ["pids.max"]));
     assert.ok(pids >= 77, `pids limit is ${pids}`);
     if (!target.traits.ownKernel) assert.ok(pids <= 77 + 16, `pids limit is ${pids}`);

@@ -18,6 +18,9 @@ const KILL_TIME: Duration = Duration::from_secs(10);
 /// Nested groups deeper than this are not ours and not made by any runtime.
 const MAX_DEPTH: u32 = 16;
 
+/// What the limits of every sandbox rest on.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+
 const UNIFIED: &CStr = c"/sys/fs/cgroup/unified";
 
 /// Where v1 groups are used with a v2 hierarchy beside them, covers the latter in the calling thread's mount namespace:
@@ -106,9 +109,10 @@ impl Hierarchies {
         const TRIES: u32 = 10;
         for root in &self.roots {
             let dir = root.join(&group[1..]);
+            let make = || fs::create_dir_all(&dir).and_then(|()| delegate(root, &dir));
             // Another engine's end can remove the parent between its making and its use.
-            let mut tries = (0..TRIES).map(|_| fs::create_dir_all(&dir));
-            tries.find(Result::is_ok).unwrap_or_else(|| fs::create_dir_all(&dir))?;
+            let mut tries = (0..TRIES).map(|_| make());
+            tries.find(Result::is_ok).unwrap_or_else(make)?;
         }
         Ok(())
     }
@@ -127,6 +131,35 @@ impl Hierarchies {
             }
         }
     }
+}
+
+/// v2: a group's children can be limited by what is passed on to them, on every level from the root down. A controller
+/// that is not there is left to the runtime, which refuses what it cannot limit.
+fn delegate(root: &Path, dir: &Path) -> io::Result<()> {
+    let path: Vec<&Path> = dir.ancestors().take_while(|at| at.starts_with(root)).collect();
+    for at in path.into_iter().rev() {
+        let read = |file: &str| fs::read_to_string(at.join(file)).unwrap_or_default();
+        let (there, passed) = (read("cgroup.controllers"), read("cgroup.subtree_control"));
+        let has = |text: &str, name: &str| text.split_whitespace().any(|word| word == name);
+        let wanted = CONTROLLERS.into_iter().filter(|name| has(&there, name) && !has(&passed, name));
+        // In one write: some of them alone would turn a group that holds processes into one that can never pass on the rest.
+        let words: Vec<String> = wanted.map(|name| format!("+{name}")).collect();
+        if !words.is_empty() {
+            fs::write(at.join("cgroup.subtree_control"), words.join(" ")).map_err(|error| explain(at, &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// A group that is not the machine's own root either holds processes or has children with limits.
+fn explain(dir: &Path, error: &io::Error) -> io::Error {
+    let at = dir.display();
+    let text = if error.raw_os_error() == Some(libc::EBUSY) {
+        format!("{at} holds processes itself, so groups below it cannot be limited: move them into a group of their own, such as {at}/init")
+    } else {
+        format!("{at}/cgroup.subtree_control cannot be written: {error}")
+    };
+    io::Error::new(error.kind(), text)
 }
 
 fn subgroups(dir: &Path) -> Vec<String> {

@@ -17,6 +17,8 @@ import { splitLines } from "./lines.ts";
 export type { KeeperEnded } from "./keeper-wire.ts";
 
 const GENERATION = 1;
+/** The end of a process that closed its socket is known within milliseconds. */
+const LAST_WORDS_MS = 500;
 /** Answers carry at most two captured outputs of 1 MiB, JSON-escaped. */
 const MAX_LINE_BYTES = 16 * 1024 * 1024;
 /** Undoing a sandbox is bounded to about 10 s in the keeper; the end of all of them, eight at a time, gets this long. */
@@ -85,11 +87,16 @@ export class Keeper implements AsyncDisposable {
       this.#fail(error.message, error);
       this.#closed.resolve();
     });
+    let lastWords: NodeJS.Timeout | undefined;
     child.once("close", (code, signal) => {
+      clearTimeout(lastWords);
       this.#fail(signal === null ? `it ended with code ${code}` : `it was ended by ${signal}`);
       this.#closed.resolve();
     });
-    socket.on("error", (error) => this.#fail(error.message, error));
+    socket.on("error", (error) => {
+      // A keeper that has ended said why on its standard error, which "close" comes after.
+      lastWords ??= setTimeout(() => this.#fail(error.message, error), LAST_WORDS_MS);
+    });
     splitLines(socket, MAX_LINE_BYTES, {
       line: (text) => this.#receive(text),
       // The reason for an end of the stream is the process's own, which "close" brings.
@@ -195,7 +202,10 @@ export class Keeper implements AsyncDisposable {
       throw new BulkheadError("KEEPER_FAILED", {
         what: `the keeper ${path} cannot be started`,
         ...(cause instanceof BulkheadError && cause.why !== undefined ? { why: cause.why } : {}),
-        next: "build it with cargo build --release, or set BULKHEAD_KEEPER to where it is",
+        next:
+          this.#stderr === ""
+            ? "build it with cargo build --release, or set BULKHEAD_KEEPER to where it is"
+            : "put that right and try again",
         cause,
       });
     }
