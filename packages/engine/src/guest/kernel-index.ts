@@ -1,6 +1,7 @@
 import { open, readFile, rename } from "node:fs/promises";
 import { dirname, isAbsolute, join } from "node:path";
 import { BulkheadError } from "@bulkhead/contract";
+import { exists } from "./workshop.ts";
 
 /** `own`: built from our configuration. `stock`: Debian's cloud kernel, which needs modules before it can mount anything. */
 export type KernelKind = "own" | "stock";
@@ -71,10 +72,11 @@ export async function recordKernel(stateDir: string, record: KernelRecord): Prom
   await dir.sync();
 }
 
-/** True when exactly this kernel is recorded for its kind. */
-export async function isRecorded(stateDir: string, record: KernelRecord): Promise<boolean> {
+/** The record of the kernel at `vmlinux`, null unless it is recorded and there. */
+export async function recorded(stateDir: string, vmlinux: string): Promise<KernelRecord | null> {
   const known = await readKernelIndex(stateDir).catch(() => []);
-  return known.some((one) => JSON.stringify(ordered(one)) === JSON.stringify(ordered(record)));
+  const record = known.find((one) => one.vmlinux === vmlinux);
+  return record !== undefined && (await exists(vmlinux)) ? record : null;
 }
 
 /**
@@ -88,10 +90,6 @@ export function kernelRelease(vmlinux: Buffer): string {
   const release = text.split(" ", 1)[0] ?? "";
   if (RELEASE.test(release)) return release;
   throw new BulkheadError("RUNTIME_FAILED", { what: "the guest kernel does not say which release it is" });
-}
-
-function ordered({ kind, vmlinux, modules, release, hash }: KernelRecord): readonly unknown[] {
-  return [kind, vmlinux, modules, release, hash];
 }
 
 function isRecord(value: unknown): value is KernelRecord {
