@@ -26,8 +26,10 @@ const STOCK: KernelFlavour = {
   commandLine: [
     // Self tests of ciphers take a sixth of the start, the search for serial ports some more.
     ...["cryptomgr.notests", "8250.nr_uarts=0"],
-    // Programs inside may confine themselves with Landlock; the other modules have no policy to enforce.
+    // As in our own kernel: programs inside may confine themselves; the others have no policy to enforce.
     "lsm=landlock,yama",
+    // Our own does not clear memory twice either; it takes a tenth of the start.
+    "init_on_alloc=0",
   ],
   needsModules: true,
 };
