@@ -30,7 +30,10 @@ export const IMAGE_OPTIONS: readonly OptionDef[] = [
 ];
 
 export const SETUP_OPTIONS: readonly OptionDef[] = [
-  { name: "stock-kernel", help: "microvm: unpack Debian's cloud kernel (seconds) instead of building our own (minutes)" },
+  {
+    name: "stock-kernel",
+    help: "microvm: unpack Debian's cloud kernel (seconds) instead of building our own (minutes)",
+  },
   HELP,
 ];
 

@@ -78,7 +78,8 @@ async function unpack(payload: Buffer, size: number, unpackXz: UnpackXz): Promis
 }
 
 function startsByPvh(elf: Buffer): boolean {
-  if (elf.length < ELF.identBytes || !elf.subarray(0, ELF64_LITTLE_ENDIAN.length).equals(ELF64_LITTLE_ENDIAN)) return false;
+  if (elf.length < ELF.identBytes || !elf.subarray(0, ELF64_LITTLE_ENDIAN.length).equals(ELF64_LITTLE_ENDIAN))
+    return false;
   if (elf.readUInt16LE(ELF.machine) !== MACHINE_X86_64) return false;
   const [start, step, count] = [
     Number(elf.readBigUInt64LE(ELF.phoff)),
@@ -95,8 +96,12 @@ function startsByPvh(elf: Buffer): boolean {
 
 function hasPvhNote(notes: Buffer): boolean {
   const aligned = (bytes: number): number => Math.ceil(bytes / NOTE_ALIGNMENT) * NOTE_ALIGNMENT;
-  for (let at = 0; at + 12 <= notes.length; ) {
-    const [nameBytes, valueBytes, type] = [notes.readUInt32LE(at), notes.readUInt32LE(at + 4), notes.readUInt32LE(at + 8)];
+  for (let at = 0; at + 12 <= notes.length;) {
+    const [nameBytes, valueBytes, type] = [
+      notes.readUInt32LE(at),
+      notes.readUInt32LE(at + 4),
+      notes.readUInt32LE(at + 8),
+    ];
     if (type === PVH_NOTE_TYPE && notes.toString("latin1", at + 12, at + 12 + nameBytes) === PVH_NOTE_NAME) return true;
     at += 12 + aligned(nameBytes) + aligned(valueBytes);
   }

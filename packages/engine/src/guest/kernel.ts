@@ -37,10 +37,8 @@ export const KERNEL_BUILD_PACKAGES = [
   "make",
   "xz-utils",
 ] as const;
-/** Four minutes on two idle cores at the lowest priority; a machine ten times as busy still gets there. */
+/** Four minutes on two idle cores; a machine ten times as busy still gets there. */
 const BUILD_TIMEOUT_MS = 60 * 60_000;
-/** Lowest priority: a build in the background is not felt. */
-const GENTLY = ["nice", "-n", "19", "ionice", "-c", "3"] as const;
 
 export interface KernelInputs {
   /** The configuration fragment's text. */
@@ -151,7 +149,7 @@ async function compile(
   options: BuildKernelOptions,
 ): Promise<void> {
   const run: Run = (argv, cwd, onLine) =>
-    runChecked(["setpriv", "--pdeathsig", "KILL", ...GENTLY, ...argv], {
+    runChecked(["setpriv", "--pdeathsig", "KILL", ...argv], {
       failure: "RUNTIME_FAILED",
       timeoutMs: BUILD_TIMEOUT_MS,
       env: CLEAN_ENV,

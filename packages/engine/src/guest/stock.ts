@@ -49,7 +49,9 @@ interface StockPackage {
  *
  * @throws BulkheadError HOST_UNSUPPORTED when apt knows no such package, RUNTIME_FAILED, TIMEOUT, ABORTED
  */
-export async function takeStockKernel(options: StockKernelOptions): Promise<KernelRecord & { readonly taken: boolean }> {
+export async function takeStockKernel(
+  options: StockKernelOptions,
+): Promise<KernelRecord & { readonly taken: boolean }> {
   const { stateDir, signal } = options;
   const phase = options.onPhase ?? (() => {});
   const home = await guestHome(stateDir);
@@ -92,7 +94,12 @@ async function take(
   phase: (phase: StockPhase) => void,
   signal?: AbortSignal,
 ): Promise<string> {
-  const common = { failure: "RUNTIME_FAILED", timeoutMs: STEP_TIMEOUT_MS, env: CLEAN_ENV, ...(signal && { signal }) } as const;
+  const common = {
+    failure: "RUNTIME_FAILED",
+    timeoutMs: STEP_TIMEOUT_MS,
+    env: CLEAN_ENV,
+    ...(signal && { signal }),
+  } as const;
   const run: Run = (argv, cwd) => runChecked(["setpriv", "--pdeathsig", "KILL", ...argv], { ...common, cwd });
   phase("download");
   const deb = await downloadPackage(from.name, from.version, scratch, run);
@@ -151,5 +158,8 @@ async function writeModules(dir: string, modules: readonly KernelModule[], run: 
     await run(["strip", "--strip-debug", "--remove-section=.BTF", file], dir);
   }
   await writeFile(join(dir, LOAD_LIST), modules.map(({ name }) => `${name}.ko\n`).join(""));
-  await syncFiles(dir, (await readdir(dir)).map((path) => basename(path)));
+  await syncFiles(
+    dir,
+    (await readdir(dir)).map((path) => basename(path)),
+  );
 }
