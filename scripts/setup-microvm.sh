@@ -58,6 +58,8 @@ microvm_describe() { # step
 refresh_lists() { [[ " ${todo[*]} " == *" packages "* ]] || apt_get update || true; }
 
 do_kernel() {
+  # Stopped, it waits until what it started has cleaned up: a kernel's source tree is 1.4 GB.
+  trap : TERM
   refresh_lists
   if [[ -z $(candidate "$KERNEL_SOURCE") ]]; then
     echo "this system's apt has no $KERNEL_SOURCE, so Debian's stock kernel is taken"

@@ -37,6 +37,7 @@ test.skipIf(!hasCpio())("cpio reads it", () => {
   expect(listing).not.toContain("modules");
 });
 
+// As above.
 test.skipIf(!hasCpio())("cpio finds the modules and their order", () => {
   const modules = ["b", "a"].map((name) => ({ name, data: Buffer.from(name) }));
   const archive = agentInitramfs(new Uint8Array(1), modules);

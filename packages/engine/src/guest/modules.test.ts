@@ -59,7 +59,7 @@ describe("readModules", () => {
     writeFileSync(join(tree, "b.ko"), "1");
     writeFileSync(join(tree, "a.ko"), "2");
     writeFileSync(join(tree, "load"), "b.ko\na.ko\n");
-    expect((await readModules(tree)).map(({ name, data }) => `${name} ${data}`)).toEqual(["b 1", "a 2"]);
+    expect((await readModules(tree)).map(({ name, data }) => `${name} ${data.toString()}`)).toEqual(["b 1", "a 2"]);
   });
 
   test("refuses a list that leads elsewhere", async () => {
