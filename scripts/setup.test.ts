@@ -51,6 +51,7 @@ describe("launcher", () => {
       "bulkhead",
       "x",
       "scripts/setup.sh",
+      "scripts/setup-steps.sh",
       "scripts/setup-microvm.sh",
       "scripts/node",
       "guest/kernel.config",
@@ -120,6 +121,7 @@ describe("launcher", () => {
       "package-lock.json",
       "guest/kernel.config",
       "scripts/setup.sh",
+      "scripts/setup-steps.sh",
       "scripts/setup-microvm.sh",
       "scripts/node/package-lock.json",
     ]) {
@@ -249,7 +251,7 @@ describe("the set-up of microVMs", () => {
   });
 
   const ask = async (stateDir: string, line: string): Promise<ProgramResult> => {
-    const program = `home=${repository}; . scripts/setup.sh; . scripts/setup-microvm.sh; ${line}`;
+    const program = `home=${repository}; . scripts/setup.sh; . scripts/setup-steps.sh; . scripts/setup-microvm.sh; ${line}`;
     const env = { PATH: process.env["PATH"] ?? "", BULKHEAD_STATE: stateDir };
     return runProgram(["bash", "-c", program], { cwd: repository, env, timeoutMs: 5000 });
   };
