@@ -5,6 +5,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import {
   kernelIndexPath,
   kernelRelease,
+  preferredKernel,
   readKernelIndex,
   recorded,
   recordKernel,
@@ -56,6 +57,19 @@ describe("the index of kernels", () => {
       expect(await readKernelIndex(state)).toEqual([own]);
     },
   );
+
+  test("prefers our own kernel, unless its file is gone", async () => {
+    await recordKernel(state, own);
+    await recordKernel(state, stock);
+    expect(await preferredKernel(state)).toBeNull();
+    writeFileSync(stock.vmlinux, "");
+    mkdirSync(stock.modules ?? "");
+    expect(await preferredKernel(state)).toEqual(stock);
+    writeFileSync(own.vmlinux, "");
+    expect(await preferredKernel(state)).toEqual(own);
+    writeFileSync(kernelIndexPath(state), "{");
+    expect(await preferredKernel(state)).toBeNull();
+  });
 
   test("a kernel whose file is gone does not count as recorded", async () => {
     await recordKernel(state, own);

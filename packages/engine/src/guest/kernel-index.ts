@@ -55,6 +55,14 @@ export async function readKernelIndex(stateDir: string): Promise<readonly Kernel
   return parsed.toSorted((a, b) => PREFERENCE.indexOf(a.kind) - PREFERENCE.indexOf(b.kind));
 }
 
+/** The kernel for guests to start; null when there is none that can be used. Starts no process. */
+export async function preferredKernel(stateDir: string): Promise<KernelRecord | null> {
+  for (const record of await readKernelIndex(stateDir).catch(() => [])) {
+    if ((await exists(record.vmlinux)) && (record.modules === null || (await exists(record.modules)))) return record;
+  }
+  return null;
+}
+
 /** Puts a kernel in the place of the one of its kind. To be called under the lock of the guest directory. */
 export async function recordKernel(stateDir: string, record: KernelRecord): Promise<void> {
   // A damaged index is replaced: it holds nothing that cannot be made again.
