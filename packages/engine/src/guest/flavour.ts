@@ -4,6 +4,8 @@ import type { KernelKind } from "./kernel-index.ts";
 export interface KernelFlavour {
   /** Options of QEMU's `microvm` machine, to stand behind `-M microvm,`. */
   readonly machine: string;
+  /** QEMU's arguments besides. */
+  readonly arguments: readonly string[];
   /** Words for the kernel's command line, whatever the accelerator. */
   readonly commandLine: readonly string[];
   /** The modules of its record go into the initial root, where the agent loads them. */
@@ -13,6 +15,7 @@ export interface KernelFlavour {
 /** Without ACPI and PCI built in, QEMU names its virtio devices on the command line; timers need the PIT and its PIC. */
 const OWN: KernelFlavour = {
   machine: "acpi=off,pit=on,pic=on,rtc=on",
+  arguments: [],
   commandLine: [],
   needsModules: false,
 };
@@ -23,6 +26,8 @@ const OWN: KernelFlavour = {
  */
 const STOCK: KernelFlavour = {
   machine: "acpi=on,pit=off,pic=off,rtc=on",
+  // With ACPI QEMU takes SeaBIOS, which a jail of QEMU's does not hold; a kernel that starts by PVH needs none of it.
+  arguments: ["-bios", "qboot.rom"],
   commandLine: [
     // Self tests of ciphers take a sixth of the start, the search for serial ports some more.
     ...["cryptomgr.notests", "8250.nr_uarts=0"],
