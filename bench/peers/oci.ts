@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { Lab } from "../lab.ts";
 import { chargedTo, processesNaming, processesOf, pssOf, writeJson } from "../lab.ts";
 import type { Peer, Standing, Work } from "../peer.ts";
+import type { Root } from "../rootfs.ts";
 import { output, timeProgram } from "../timing.ts";
 import { standing } from "./command.ts";
 
@@ -50,15 +51,15 @@ export function borrow(steps: readonly Step[]): { readonly config: OciConfig; re
 }
 
 /** An OCI runtime run by hand with exactly the configuration our driver gives it. */
-export function ociPeer(lab: Lab, rootfs: string, runtime: Runtime): Peer {
+export function ociPeer(lab: Lab, makeRoot: () => Promise<Root>, runtime: Runtime): Peer {
   const env = runtime.env === undefined ? {} : { env: runtime.env };
-  const bundle = async (id: string, argv: readonly string[]): Promise<string> => {
+  const bundle = async (id: string, root: Root, argv: readonly string[]): Promise<string> => {
     const path = await lab.path("bundles", id);
     const { config } = runtime;
     await writeJson(join(path, "config.json"), {
       ...config,
       process: { ...config.process, args: argv },
-      root: { ...config.root, path: rootfs },
+      root: { ...config.root, path: root.path },
       linux: { ...ownNamespaces(config.linux), cgroupsPath: join(lab.cgroup, id) },
     });
     await mkdir(join(path, "state"), { recursive: true });
@@ -69,7 +70,8 @@ export function ociPeer(lab: Lab, rootfs: string, runtime: Runtime): Peer {
     name: runtime.name,
     cold: async (work: Work) => {
       const id = lab.id();
-      const path = await bundle(id, work.argv);
+      await using root = await makeRoot();
+      const path = await bundle(id, root, work.argv);
       try {
         return await timeProgram([...flags(path), "run", "--bundle", path, id], { ...env, expect: work.expect });
       } finally {
@@ -78,9 +80,11 @@ export function ociPeer(lab: Lab, rootfs: string, runtime: Runtime): Peer {
     },
     stand: async (): Promise<Standing> => {
       const id = lab.id();
-      const path = await bundle(id, ["/bin/sleep", "1000000"]);
+      const root = await makeRoot();
+      const path = await bundle(id, root, ["/bin/sleep", "1000000"]);
       const end = async (): Promise<void> => {
         await output([...flags(path), "delete", "--force", id], runtime.env);
+        await root[Symbol.asyncDispose]();
         await rm(path, { recursive: true, force: true });
       };
       lab.defer(() => end().catch(() => undefined));

@@ -11,6 +11,7 @@ import { processChecks } from "./processes.ts";
 import { ptyChecks } from "./pty.ts";
 import { storageChecks } from "./storage.ts";
 import { streamChecks } from "./streams.ts";
+import { sudoChecks } from "./sudo.ts";
 import { watchChecks } from "./watch.ts";
 
 /** In the order they run: what others rest on first, what takes longest last. */
@@ -25,6 +26,7 @@ export const CHECKS: readonly Check[] = [
   ...boundaryChecks,
   ...planChecks,
   ...storageChecks,
+  ...sudoChecks,
   ...limitChecks,
   ...crashChecks,
   ...enduranceChecks,

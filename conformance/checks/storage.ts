@@ -113,37 +113,9 @@ export const storageChecks = theme("storage", "host", (check) => {
     assert.equal((await own.run(["sh", "-c", "id -u; pwd"])).stdout.toString(), "0\n/usr\n");
   });
 
-  check("sudo raises privileges where the level allows it, and nowhere else", async ({ box, target }) => {
-    const result = await box.run(["sudo", "-n", "id", "-u"]);
-    if (target.traits.setuidInside) assert.equal(result.stdout.toString(), "0\n", result.stderr.toString());
-    else {
-      assert.notEqual(result.code, 0);
-      assert.match(result.stderr.toString(), /no new privileges/);
-    }
-  });
-
   check("root is to be had by asking for it, at every level", async ({ box }) => {
     assert.equal((await box.run(["id", "-u"], { user: "root" })).stdout.toString(), "0\n");
   });
-
-  check(
-    "sudo works when the spec allows set-user-id and the plan names it, or the spec is refused",
-    async ({ fresh, open, target }) => {
-      if (target.traits.level === "gvisor") {
-        await fails("LEVEL_UNAVAILABLE", () => open.create({ allowSetuid: true }));
-        return;
-      }
-      const plan = await open.plan({ allowSetuid: true });
-      if (!target.traits.setuidInside)
-        assert.ok(
-          plan?.boundary.weakened.some((w) => /setuid|set-user-id/i.test(w)),
-          "the plan does not name it",
-        );
-      const own = await fresh({ allowSetuid: true });
-      const result = await own.run(["sudo", "-n", "id", "-u"]);
-      assert.equal(result.stdout.toString(), "0\n", result.stderr.toString());
-    },
-  );
 
   check("/tmp, /dev/shm and /dev are as programs expect", async ({ box }) => {
     const script =

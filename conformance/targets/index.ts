@@ -11,9 +11,9 @@ async function baseRootfs(): Promise<string> {
 }
 
 const DRIVERS: readonly Target[] = [
-  driver("container/crun", { level: "container", setuidInside: false, ownKernel: false }),
-  driver("container/runc", { level: "container", setuidInside: false, ownKernel: false }),
-  driver("gvisor/runsc", { level: "gvisor", setuidInside: false, ownKernel: true }),
+  driver("container/crun", { level: "container", elevation: "none", ownKernel: false }),
+  driver("container/runc", { level: "container", elevation: "none", ownKernel: false }),
+  driver("gvisor/runsc", { level: "gvisor", elevation: "agent", ownKernel: true }),
 ];
 
 export const DRIVER_NAMES: readonly string[] = DRIVERS.map((target) => target.name);

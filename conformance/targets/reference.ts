@@ -54,7 +54,14 @@ async function start(directory: string, rootfs: string, spec: BoxSpec): Promise<
     }
   };
   const env = Object.entries(spec.env ?? {}).map(([name, value]) => Buffer.from(`${name}=${value}`));
-  const configure = { hostGone: HostGone.exit, defaultUser: spec.user ?? "user", allowSetuid: true, env, hostname: "" };
+  const configure = {
+    hostGone: HostGone.exit,
+    defaultUser: spec.user ?? "user",
+    allowSetuid: true,
+    env,
+    hostname: "",
+    elevate: false,
+  };
   try {
     const channel = await Channel.attach({ readable: child.stdout, writable: child.stdin, fresh: true, configure });
     const plan = { process: { workdir: spec.workdir ?? null } } as Plan;
@@ -69,7 +76,7 @@ async function start(directory: string, rootfs: string, spec: BoxSpec): Promise<
 export function reference(findRootfs: () => Promise<string>): Target {
   return {
     name: "reference",
-    traits: { level: null, setuidInside: true, ownKernel: false },
+    traits: { level: null, elevation: "setuid", ownKernel: false },
     available: async () =>
       (await exists(config.agent))
         ? { ok: true }

@@ -60,7 +60,7 @@ export interface Examination {
 async function emptyImage(host: HostFacts): Promise<ImageFiles> {
   const rootfs = join(host.paths.state, "layers", "empty");
   await mkdir(rootfs, { recursive: true, mode: 0o755 });
-  return { reference: "empty", digest: "none", rootfs };
+  return { reference: "empty", digest: "none", rootfs, usrBin: false };
 }
 
 /** Starts a sandbox, lets its agent answer and ends it. */

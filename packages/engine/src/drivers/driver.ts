@@ -4,8 +4,11 @@ import type { HostFacts } from "../host/facts.ts";
 
 /** What differs between levels is declared here; code outside a driver's folder asks these and never the level. */
 export interface DriverCapabilities {
-  /** A set-user-id program (sudo) can raise privileges inside without weakening the boundary. */
-  readonly setuidInside: boolean;
+  /**
+   * How a user inside becomes root without weakening the boundary: by a set-user-id program (sudo), by asking the agent
+   * where the sandbox's kernel ignores set-user-id bits, or not at all.
+   */
+  readonly elevation: "setuid" | "agent" | "none";
   /** The sandbox's kernel is not the host's. */
   readonly ownKernel: boolean;
   /** Boundary is drawn by the CPU's virtualisation. */
@@ -46,6 +49,8 @@ export interface ImageFiles {
   readonly digest: string;
   /** Unpacked root file system, owned by host uid 0.., never written to. */
   readonly rootfs: string;
+  /** /usr/bin is a directory there, with no symbolic link on the way: a layer above may add to it and hides nothing. */
+  readonly usrBin: boolean;
 }
 
 /**

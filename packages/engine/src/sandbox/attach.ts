@@ -1,6 +1,7 @@
 import { BulkheadError, type Plan } from "@bulkhead/contract";
 import { Channel } from "../channel/channel.ts";
 import { HostGone, type Configure } from "../channel/wire.gen.ts";
+import type { Driver } from "../drivers/driver.ts";
 import type { KeeperEnded } from "../system/keeper.ts";
 import { environmentBytes } from "./exec-request.ts";
 import { Sandbox, type SandboxEnd } from "./sandbox.ts";
@@ -16,13 +17,14 @@ export interface AttachOptions extends Pick<StartOptions, "plan" | "driver" | "s
   readonly held: AsyncDisposable;
 }
 
-function configureFor(plan: Plan): Configure {
+function configureFor(plan: Plan, driver: Driver): Configure {
   return {
     hostGone: HostGone.exit,
     defaultUser: plan.process.user,
     allowSetuid: !plan.boundary.noNewPrivileges,
     env: environmentBytes(plan.process.env),
     hostname: plan.process.hostname,
+    elevate: driver.capabilities.elevation === "agent",
   };
 }
 
@@ -85,7 +87,7 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
       readable: started.channel.readable,
       writable: started.channel.writable,
       fresh: true,
-      configure: configureFor(plan),
+      configure: configureFor(plan, driver),
       onBroken: () => void release().catch(() => undefined),
       ...(signal !== undefined && { signal }),
     });
