@@ -1,8 +1,11 @@
 # What Bulkhead needs on this machine, found out and installed. Sourced by ./bulkhead and ./x; bash.
 # The caller sets `home` (this repository) and `me` (its own name for messages). Everything printed goes to stderr.
 #
-#   setup_is_ready run|dev   true when nothing is missing; sets `node`.
-#   setup_ensure run|dev     installs what is missing, sets `node`; exits 125 with a next step when it cannot.
+#   setup_is_ready MODE   true when nothing is missing; sets `node`.
+#   setup_ensure MODE     installs what is missing, sets `node`; exits 125 with a next step when it cannot.
+#
+# Modes: `run` for containers and gVisor; `microvm` for microVMs as well; `dev` is `run` with the tools of development,
+# `test` is all of it.
 #
 # Two stamps say "ready": one in the state directory for what the machine has, one in the repository for what is
 # built in it. Both are written last, so a kill at any moment only means that the next run looks again.
@@ -23,17 +26,26 @@ readonly APT_LOCK_SECONDS=300
 
 setup_say() { printf '%s: %s\n' "$me" "$*" >&2; }
 
+# Everything microVMs need is root's, and the kernel is for x86-64.
+with_microvm() { [[ $1 == microvm || $1 == test ]] && ((EUID == 0)) && [[ $HOSTTYPE == x86_64 ]]; }
+with_tools() { [[ $1 == dev || $1 == test ]]; }
+
 # Starts no process at all: this is on the way of every command.
 setup_is_ready() {
-  local mode=$1 stamp=$home/.bulkhead/ready-$1 for_state file
+  local mode=$1 stamp=$home/.bulkhead/ready-$1 for_state file guest=()
   [[ -r $stamp && -e $state/setup/ready ]] || return 1
   { IFS= read -r for_state && IFS= read -r node; } <"$stamp" || return 1
   [[ $for_state == "$state" && -x $node && -x $home/target/release/bulkhead-agent ]] || return 1
   [[ -x $home/target/release/bulkhead-keeper && -d $home/node_modules ]] || return 1
+  if with_microvm "$mode"; then
+    [[ -e $state/guest/index.json ]] || return 1
+    guest=("$home/guest/kernel.config")
+  fi
   shopt -s globstar nullglob
   # A directory is newer when a file in it has come or gone.
   for file in "$home"/{agent,keeper}/{,*,src/**,wire/**} "$home"/{Cargo.toml,Cargo.lock,.cargo/config.toml} \
-    "$home"/{package-lock.json,scripts/setup.sh,scripts/node/package-lock.json}; do
+    "$home"/{package-lock.json,scripts/setup*.sh,scripts/node/package-lock.json} \
+    ${guest[@]+"${guest[@]}"}; do
     [[ ! $file -nt $stamp ]] || return 1
   done
 }
@@ -82,14 +94,14 @@ has_runsc() {
 }
 
 # Changes with the lock file, with what of it is wanted, and with the Node it was installed for.
-npm_mark() { # mode
+npm_mark() { # run or dev
   printf '%s %s' "$1" "$(cksum <"$home/package-lock.json")"
 }
 
 npm_is_ready() { # mode; what ./x needs includes what ./bulkhead needs
   local mark
   mark=$(cat "$home/.bulkhead/npm" 2>/dev/null) || return 1
-  [[ $mark == "$(npm_mark "$1")" || $mark == "$(npm_mark dev)" ]]
+  [[ $mark == "$(npm_mark dev)" ]] || { ! with_tools "$1" && [[ $mark == "$(npm_mark run)" ]]; }
 }
 
 binaries_are_ready() {
@@ -101,9 +113,10 @@ binaries_are_ready() {
 # Fills `packages` (Debian names; `cargo` stands for whatever package has a new enough one), `missing` (programs, for
 # people without apt) and `todo` (steps in order).
 setup_survey() {
-  local mode=$1
+  local mode=$1 kernel_step=""
   packages=() missing=() todo=() node=""
   want() { # program or file, package
+    [[ " ${packages[*]-} " != *" $2 "* ]] || return
     if [[ $1 == /* ]]; then [[ -e $1 ]] && return; else has "$1" && return; fi
     packages+=("$2")
     missing+=("$1")
@@ -114,16 +127,17 @@ setup_survey() {
     want mmdebstrap mmdebstrap
     want /etc/ssl/certs/ca-certificates.crt ca-certificates
   fi
-  if ! binaries_are_ready || [[ $mode == dev ]]; then
+  if ! binaries_are_ready || with_tools "$mode"; then
     want cc gcc
     want /usr/include/stdio.h libc6-dev
     has_cargo || { packages+=(cargo) missing+=("cargo (1.$RUST_MINOR_MIN or newer)"); }
   fi
-  if [[ $mode == dev ]]; then
+  if with_tools "$mode"; then
     (cd / && cargo fmt --version && cargo clippy --version) >/dev/null 2>&1 ||
       { packages+=(rustfmt rust-clippy) missing+=("cargo fmt" "cargo clippy"); }
     ((EUID != 0)) || want setcap libcap2-bin
   fi
+  if with_microvm "$mode"; then microvm_survey; fi
   local node_is_missing=0
   find_node || node_is_missing=1
   ((node_is_missing == 0)) || has npm || { packages+=(npm) missing+=("node ($NODE_MAJOR_MIN or newer) with npm"); }
@@ -133,6 +147,8 @@ setup_survey() {
   npm_is_ready "$mode" || todo+=(npm)
   binaries_are_ready || todo+=(build)
   ((EUID != 0)) || [[ -e $state/images/refs/base || ${setup_skip_image-} == yes ]] || todo+=(image)
+  # Last, because it takes longest: who stops it has all the rest.
+  [[ -z $kernel_step ]] || todo+=("$kernel_step")
 }
 
 setup_describe() { # step
@@ -143,6 +159,7 @@ setup_describe() { # step
     npm) printf 'install npm packages into %s' "$home/node_modules" ;;
     build) printf 'build the agent and the keeper into %s' "$home/target" ;;
     image) printf 'build the base image from Debian packages into %s' "$state/images" ;;
+    kernel | stock) microvm_describe "$1" ;;
   esac
 }
 
@@ -172,7 +189,8 @@ setup_logged() { # label, command...
       printf '\r\033[K%s' "${line:0:width-1}" >&2
     elif ((SECONDS - shown >= 15)); then
       shown=$SECONDS
-      printf '%s ... still at it after %s s\n' "$label" "$((SECONDS - started))" >&2
+      line=$(tail -n 1 -- "$log" 2>/dev/null | tr -d '\000-\037\177-\377')
+      printf '%s ... still at it after %s s: %s\n' "$label" "$((SECONDS - started))" "${line:0:100}" >&2
     fi
   done
   wait "$setup_child"
@@ -202,98 +220,6 @@ setup_tail() {
   tail -n "$LOG_TAIL_LINES" -- "$log" | sed 's/^/  | /' >&2
 }
 
-apt_get() {
-  DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 LC_ALL=C \
-    apt-get -y -o DPkg::Lock::Timeout="$APT_LOCK_SECONDS" -o Dpkg::Use-Pty=0 "$@"
-}
-
-# Node.js believes its own list of authorities, the machine's tools believe the machine's: a company's mirror is in one.
-run_npm() {
-  local machine=/etc/ssl/certs/ca-certificates.crt
-  [[ -n ${NODE_EXTRA_CA_CERTS-} || ! -r $machine ]] || local -x NODE_EXTRA_CA_CERTS=$machine
-  npm "$@" --ignore-scripts --no-audit --no-fund
-}
-
-candidate() { # package
-  LC_ALL=C apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: \(.*\)$/\1/p' | grep -v '(none)'
-}
-
-do_packages() {
-  local name suffix="" chosen=()
-  # One unreachable source of the many a machine may have is no reason to stop: what is needed may be there.
-  apt_get update || true
-  for name in cargo cargo-web; do
-    dpkg --compare-versions "$(candidate "$name")" ge "1.$RUST_MINOR_MIN~" && break
-  done
-  # Debian 12 has the new Rust beside its old one, under another name.
-  [[ $name == cargo ]] || suffix=-web
-  for name in "${packages[@]}"; do
-    case $name in
-      cargo | rustfmt) chosen+=("$name$suffix") ;;
-      rust-clippy) chosen+=("rust$suffix-clippy") ;;
-      *) chosen+=("$name") ;;
-    esac
-  done
-  # Never at the price of a package that somebody installed on purpose.
-  apt_get install --no-install-recommends --no-remove "${chosen[@]}"
-}
-
-do_runsc() {
-  local options=() codename mirror release key=/usr/share/keyrings/debian-archive-keyring.gpg
-  mkdir -p "$work/runsc" "$work/lists/partial" "$work/cache/archives/partial"
-  if ! runsc_is_new "$(candidate runsc)"; then
-    codename=$(. /etc/os-release && printf '%s' "$VERSION_CODENAME")
-    while IFS='|' read -r release mirror; do
-      [[ $release == "$codename" ]] && break
-    done < <(apt-get indextargets --format '$(RELEASE)|$(REPO_URI)' 'Created-By: Packages' 'Component: main')
-    [[ ${mirror-} == *://* ]] || { echo "apt has no source for Debian $codename"; return 1; }
-    [[ -r $key ]] && key="[signed-by=$key] " || key=""
-    printf 'deb %s%s %s-backports main\n' "$key" "$mirror" "$codename" >"$work/backports.list"
-    # A list and a cache of our own: the machine's apt learns nothing of this source.
-    options=(-o "Dir::Etc::SourceList=$work/backports.list" -o Dir::Etc::SourceParts=/dev/null
-      -o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache" -o APT::Default-Release=)
-    # The state directory is closed to the user that apt downloads as otherwise.
-    apt_get "${options[@]}" -o APT::Sandbox::User=root update || return 1
-  fi
-  (cd "$work/runsc" && apt_get "${options[@]}" -o APT::Sandbox::User=root download runsc) || return 1
-  dpkg-deb -x "$work"/runsc/runsc_*.deb "$work/runsc/root" || return 1
-  runsc_is_new "$work/runsc/root/usr/bin/runsc" || { echo "Debian's runsc is older than $RUNSC_DATE_MIN"; return 1; }
-  mkdir -p "$state/runtimes"
-  [[ ! -e $state/runtimes/runsc ]] || mv -- "$state/runtimes/runsc" "$work/runsc.old"
-  mv -- "$work/runsc/root" "$state/runtimes/runsc"
-}
-
-do_node() {
-  local binary
-  mkdir -p "$work/node/bin"
-  cp -- "$home"/scripts/node/package.json "$home"/scripts/node/package-lock.json "$home"/.npmrc "$work/node/"
-  # The lock file pins the content's digest; no package gets to run anything while it is installed.
-  (cd "$work/node" && run_npm ci) || return 1
-  for binary in "$work"/node/node_modules/node-linux-*/bin/node; do
-    is_node "$binary" && ln -sfn "../${binary#"$work/node/"}" "$work/node/bin/node"
-  done
-  [[ -x $work/node/bin/node ]] || { echo "there is no Node.js $NODE_MAJOR_MIN for $(uname -m)"; return 1; }
-  ln -s ../node_modules/npm/bin/npm-cli.js "$work/node/bin/npm"
-  [[ ! -e $state/node-24 ]] || mv -- "$state/node-24" "$work/node.old"
-  mv -- "$work/node" "$state/node-24"
-}
-
-do_npm() {
-  local level=()
-  [[ $mode == dev ]] || level=(--omit=dev)
-  rm -f -- "$home/.bulkhead/npm"
-  (cd "$home" && run_npm ci "${level[@]}") || return 1
-  npm_mark "$mode" >"$home/.bulkhead/npm"
-}
-
-do_build() {
-  # Dated before the build, so that a source changed meanwhile counts as newer.
-  touch "$home/.bulkhead/built.new"
-  (cd "$home" && cargo build --release --locked --target-dir "$home/target" -p bulkhead-agent -p bulkhead-keeper) ||
-    return 1
-  mv -- "$home/.bulkhead/built.new" "$home/.bulkhead/built"
-}
-
 setup_step() { # number, of, step
   local label="[$1/$2]" next=""
   log=$logs/$3.log
@@ -303,6 +229,8 @@ setup_step() { # number, of, step
     node) label+=" Node.js $NODE_MAJOR_MIN" next="check that npm reaches its registry, or put Node.js $NODE_MAJOR_MIN or newer on the PATH" ;;
     npm) label+=" npm packages" next="check that npm reaches its registry, then run it again" ;;
     build) label+=" agent and keeper" next="check that cargo reaches its registry, then run it again" ;;
+    kernel) label+=" guest kernel" next="take Debian's kernel, which starts more slowly: $home/bulkhead setup microvm --stock-kernel" ;;
+    stock) label+=" Debian's stock kernel" next="repair apt on this machine (apt-get update), then run it again" ;;
     image)
       printf '%s base image\n' "$label" >&2
       (cd "$home" && exec "$node" packages/cli/src/main.ts image build-base >&2) </dev/null ||
@@ -310,7 +238,7 @@ setup_step() { # number, of, step
       return
       ;;
   esac
-  [[ $3 != build && $3 != npm ]] || use_node
+  [[ $3 == packages || $3 == runsc || $3 == node ]] || use_node
   setup_logged "$label" "do_$3" && return
   setup_tail
   if [[ $3 == runsc ]]; then
@@ -353,9 +281,11 @@ setup_lock() {
 
 setup_ensure() {
   mode=$1 log="" logs="" work="" setup_child=""
-  local number=0 step steps
+  local number=0 step steps stamp stamps=(run)
+  . "$home/scripts/setup-steps.sh"
+  ! with_microvm "$mode" || . "$home/scripts/setup-microvm.sh"
   setup_lock
-  if setup_is_ready "$mode"; then
+  if [[ ${setup_explicit-} != yes ]] && setup_is_ready "$mode"; then
     exec 8>&- 9>&-
     return
   fi
@@ -368,7 +298,7 @@ setup_ensure() {
   setup_check_means
   steps=(${todo[@]+"${todo[@]}"})
   if ((${#steps[@]} > 0)); then
-    setup_say "something is missing here. This will now:"
+    if [[ ${setup_explicit-} == yes ]]; then setup_say "this will now:"; else setup_say "something is missing here. This will now:"; fi
     for step in "${steps[@]}"; do printf '  %s. %s\n' "$((number += 1))" "$(setup_describe "$step")" >&2; done
     setup_say "nothing else on this machine is changed. Logs: $logs"
   fi
@@ -377,10 +307,16 @@ setup_ensure() {
   use_node
   rm -rf -- "$work"
   "$node" "$home/scripts/bundle.ts" || setup_say "warning: the command line could not be put into one file; it runs from its sources, which takes longer to start"
-  printf '%s\n%s\n' "$state" "$node" >"$home/.bulkhead/ready.text"
-  touch -r "$home/.bulkhead/ready.new" "$home/.bulkhead/ready.text"
   : >"$state/setup/ready"
-  mv -- "$home/.bulkhead/ready.text" "$home/.bulkhead/ready-$mode"
+  # Who has all has each part of it.
+  ! with_tools "$mode" || stamps+=(dev)
+  [[ $mode != microvm && $mode != test ]] || stamps+=(microvm)
+  [[ $mode != test ]] || stamps+=(test)
+  for stamp in "${stamps[@]}"; do
+    printf '%s\n%s\n' "$state" "$node" >"$home/.bulkhead/ready.text"
+    touch -r "$home/.bulkhead/ready.new" "$home/.bulkhead/ready.text"
+    mv -- "$home/.bulkhead/ready.text" "$home/.bulkhead/ready-$stamp"
+  done
   rm -f -- "$home/.bulkhead/ready.new"
   trap - INT TERM HUP
   exec 8>&- 9>&-

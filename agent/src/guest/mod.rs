@@ -3,6 +3,7 @@
 //! `start` knows no image, so that one booted guest can be the template of every sandbox. `prepare` runs in the woken
 //! clone, once, before any other process: from then on the guest differs from all others and has its root file system.
 
+mod modules;
 mod mounts;
 mod port;
 mod prepare;
@@ -52,8 +53,9 @@ pub fn is_template() -> bool {
     is_guest() && !PREPARED.load(Ordering::Acquire)
 }
 
-/// Mounts what the kernel offers, and puts the channel on file descriptors 0 and 1, the kernel's log on 2.
+/// Loads the modules it was given, mounts what the kernel offers, and puts the channel on file descriptors 0 and 1, the kernel's log on 2.
 pub fn start() -> Result<(), GuestError> {
+    modules::load()?;
     mounts::kernel_file_systems()?;
     sys::log_to_kernel()?;
     sys::protect_from_oom()?;

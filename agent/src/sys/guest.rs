@@ -45,6 +45,20 @@ pub fn replace_file(path: &str, contents: &str) -> Result<(), GuestError> {
     }
 }
 
+/// One that is there already is fine.
+pub fn load_module(file: &File, name: &str) -> Result<(), GuestError> {
+    // SAFETY: the descriptor is open, the parameters are an empty string.
+    if unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) } == 0 {
+        return Ok(());
+    }
+    let error = GuestError::last(format!("loading module {name}"));
+    if error.errno == libc::EEXIST {
+        Ok(())
+    } else {
+        Err(error)
+    }
+}
+
 /// Drops what is cached of a block device: behind it may be another file than when the template was made.
 pub fn forget_cached_blocks(device: &str) -> Result<(), GuestError> {
     const BLKFLSBUF: libc::Ioctl = 0x1261;

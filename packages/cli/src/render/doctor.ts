@@ -12,14 +12,16 @@ function detail(report: DriverReport): string {
   }
 }
 
-/** A table of what each driver can do, then what to do about those that cannot. */
+/** A table of what each driver can do, what is to be known of it, then what to do about those that cannot. */
 export function renderDoctor(report: DoctorReport, style: Style): string {
   const rows: string[][] = [["LEVEL", "DRIVER", "STATE", "DETAIL"]];
   const remedies: string[] = [];
+  const notes: string[] = [];
   for (const level of report.levels) {
     for (const driver of level.drivers) {
       rows.push([level.level, driver.driver, driver.state, printable(detail(driver))]);
       if (driver.state !== "works") remedies.push(`${driver.driver}: ${printable(driver.remedy)}`);
+      else notes.push(...driver.notes.map((note) => `${driver.driver}: ${printable(note)}`));
     }
     if (level.drivers.length > 0) continue;
     rows.push([level.level, "-", "unavailable", level.reason ?? ""]);
@@ -33,7 +35,10 @@ export function renderDoctor(report: DoctorReport, style: Style): string {
   const { host } = report;
   const about = `Linux ${host.kernelRelease} ${host.arch}, ${host.cpus} CPUs, control groups ${host.cgroup}`;
   const parts = [about, columns(rows, paint)];
-  if (remedies.length > 0)
-    parts.push(`${style.bold("To change that")}\n${remedies.map((line) => `  ${line}`).join("\n")}`);
+  const section = (title: string, lines: readonly string[]): void => {
+    if (lines.length > 0) parts.push(`${style.bold(title)}\n${lines.map((line) => `  ${line}`).join("\n")}`);
+  };
+  section("Worth knowing", notes);
+  section("To change that", remedies);
   return parts.join("\n\n");
 }

@@ -29,6 +29,14 @@ export const IMAGE_OPTIONS: readonly OptionDef[] = [
   HELP,
 ];
 
+export const SETUP_OPTIONS: readonly OptionDef[] = [
+  {
+    name: "stock-kernel",
+    help: "microvm: unpack Debian's cloud kernel (seconds) instead of building our own (minutes)",
+  },
+  HELP,
+];
+
 export const RUN_EXIT_CODES: readonly (readonly [string, string])[] = [
   ["0–119", "the program's own exit code (as are all others when the program chose them)"],
   ["120", "the boundary asked for cannot be had, or the request contradicts its own floor"],
@@ -84,6 +92,17 @@ export const VERB_HELP: readonly VerbHelp[] = [
     about: "The base image is made from this host's Debian packages and needs no registry.",
     options: IMAGE_OPTIONS,
     examples: ["bulkhead image build-base", "bulkhead image list", "bulkhead image remove base"],
+  },
+  {
+    name: "setup",
+    usage: "bulkhead setup [microvm [--stock-kernel]]",
+    summary: "Install what is missing, without running anything",
+    about:
+      "Commands do it by themselves when something they need is missing. With microvm also QEMU and the guest\n" +
+      "kernel, built again when Debian has a newer source; otherwise that waits until a microVM is asked for.\n" +
+      "Our own kernel is used when both are there: it starts in half the time.",
+    options: SETUP_OPTIONS,
+    examples: ["bulkhead setup", "bulkhead setup microvm", "bulkhead setup microvm --stock-kernel"],
   },
   {
     name: "version",

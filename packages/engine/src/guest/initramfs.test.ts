@@ -34,4 +34,15 @@ test.skipIf(!hasCpio())("cpio reads it", () => {
   expect(listing).toMatch(/^crw------- .* 5, +1 .* dev\/console$/m);
   expect(listing).toMatch(/^crw-rw-rw- .* 1, +3 .* dev\/null$/m);
   expect(listing).toMatch(/^-rwxr-xr-x .* 4097 .* init$/m);
+  expect(listing).not.toContain("modules");
+});
+
+// As above.
+test.skipIf(!hasCpio())("cpio finds the modules and their order", () => {
+  const modules = ["b", "a"].map((name) => ({ name, data: Buffer.from(name) }));
+  const archive = agentInitramfs(new Uint8Array(1), modules);
+  const listing = execFileSync("cpio", ["-it", "--quiet"], { input: archive }).toString();
+  expect(listing).toContain("\nmodules\nmodules/load\nmodules/b.ko\nmodules/a.ko\n");
+  const list = execFileSync("cpio", ["-i", "--quiet", "--to-stdout", "modules/load"], { input: archive });
+  expect(list.toString()).toBe("b.ko\na.ko\n");
 });

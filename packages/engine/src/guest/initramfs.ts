@@ -1,3 +1,5 @@
+import { LOAD_LIST, type KernelModule } from "./modules.ts";
+
 /** One file of an initial root; `device` is `[major, minor]` of a character device, `data` a regular file's bytes. */
 export type InitramfsEntry =
   | { readonly path: string; readonly mode: number; readonly kind: "directory" }
@@ -13,10 +15,10 @@ const KIND_BITS = { directory: 0o040000, character: 0o020000, file: 0o100000 } a
 const ALIGNMENT_BYTES = 4;
 
 /**
- * The guest's initial root: the agent and what the kernel needs to give it standard streams. Equal input gives equal
- * bytes: there is no time, owner or inode number of a host in it.
+ * The guest's initial root: the agent, the modules it loads first, in that order, and what the kernel needs to give it
+ * standard streams. Equal input gives equal bytes: there is no time, owner or inode number of a host in it.
  */
-export function agentInitramfs(agent: Uint8Array): Uint8Array {
+export function agentInitramfs(agent: Uint8Array, modules: readonly KernelModule[] = []): Uint8Array {
   return initramfs([
     { path: "dev", mode: 0o755, kind: "directory" },
     // Opened by the kernel before init, which mounts the real /dev.
@@ -24,7 +26,18 @@ export function agentInitramfs(agent: Uint8Array): Uint8Array {
     // A console that is not ready yet leaves init without standard streams, for which Rust's start-up opens this or aborts.
     { path: "dev/null", mode: 0o666, kind: "character", device: [1, 3] },
     { path: "init", mode: 0o755, kind: "file", data: agent },
+    ...(modules.length === 0 ? [] : moduleEntries(modules)),
   ]);
+}
+
+/** `/modules/load` and what it names, where the agent looks for them. */
+function moduleEntries(modules: readonly KernelModule[]): readonly InitramfsEntry[] {
+  const list = modules.map(({ name }) => `${name}.ko\n`).join("");
+  return [
+    { path: "modules", mode: 0o755, kind: "directory" },
+    { path: `modules/${LOAD_LIST}`, mode: 0o444, kind: "file", data: Buffer.from(list) },
+    ...modules.map(({ name, data }) => ({ path: `modules/${name}.ko`, mode: 0o444, kind: "file", data }) as const),
+  ];
 }
 
 /** A cpio archive in the `newc` format (kernel: Documentation/driver-api/early-userspace/buffer-format.rst). */

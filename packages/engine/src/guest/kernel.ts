@@ -1,12 +1,23 @@
 import { createHash } from "node:crypto";
-import { access, chmod, copyFile, mkdir, mkdtemp, open, readdir, readFile, rename, writeFile } from "node:fs/promises";
+import { chmod, copyFile, mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { BulkheadError } from "@bulkhead/contract";
-import { lockFile } from "../system/file-lock.ts";
 import { runChecked, runProgram } from "../system/process.ts";
-import { removeTree } from "../system/remove-tree.ts";
+import { kernelRelease, recorded, recordKernel } from "./kernel-index.ts";
 import { KernelMeter, type OnKernelProgress } from "./kernel-meter.ts";
+import {
+  aptCandidate,
+  CLEAN_ENV,
+  downloadPackage,
+  exists,
+  guestHome,
+  lockGuestHome,
+  makeScratch,
+  STEP_TIMEOUT_MS,
+  syncFiles,
+  type Run,
+} from "./workshop.ts";
 
 /** Debian 12's source package; another suite's would need the configuration to be looked at again. */
 const SOURCE_PACKAGE = "linux-source-6.1";
@@ -26,14 +37,8 @@ export const KERNEL_BUILD_PACKAGES = [
   "make",
   "xz-utils",
 ] as const;
-/** Four minutes on two idle cores at the lowest priority; a machine ten times as busy still gets there. */
+/** Four minutes on two idle cores; a machine ten times as busy still gets there. */
 const BUILD_TIMEOUT_MS = 60 * 60_000;
-const STEP_TIMEOUT_MS = 10 * 60_000;
-/** The source tree takes 1.4 GB, the objects 0.2. */
-const SCRATCH_PREFIX = ".building-";
-const CLEAN_ENV = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C.UTF-8" };
-/** Lowest priority: a build in the background is not felt. */
-const GENTLY = ["nice", "-n", "19", "ionice", "-c", "3"] as const;
 
 export interface KernelInputs {
   /** The configuration fragment's text. */
@@ -86,8 +91,8 @@ function assignment(line: string): readonly (readonly [string, string])[] {
 }
 
 /**
- * Returns the guest kernel, built first when it is not there. Calls at the same time build once. A build that is killed
- * leaves a scratch directory that the next one removes, and no kernel.
+ * Returns the guest kernel, built first when it is not there, and records it in the index. Calls at the same time build
+ * once. A build that is killed leaves a scratch directory that the next one removes, and no kernel.
  *
  * @throws BulkheadError HOST_UNSUPPORTED when a tool or package is missing, RUNTIME_FAILED when the build fails, TIMEOUT,
  * ABORTED
@@ -95,27 +100,25 @@ function assignment(line: string): readonly (readonly [string, string])[] {
 export async function buildGuestKernel(options: BuildKernelOptions): Promise<GuestKernel> {
   const { signal } = options;
   const meter = new KernelMeter(options.onProgress ?? (() => {}));
-  const home = join(options.stateDir, "guest");
-  await mkdir(home, { recursive: true, mode: 0o755 });
+  const home = await guestHome(options.stateDir);
   const inputs = await kernelInputs(options.configPath, signal);
   const inputsDigest = kernelInputsDigest(inputs);
   const path = join(home, inputsDigest, "vmlinux");
-  if (await exists(path)) return { path, inputsDigest, built: false };
-
-  await using _lock = await lockFile(join(home, "lock"), {
-    onWait: () => meter.phase("wait"),
-    ...(signal && { signal }),
-  });
-  if (await exists(path)) return { path, inputsDigest, built: false };
-  await sweep(home);
-  await requireTools();
-  const scratch = await mkdtemp(join(home, SCRATCH_PREFIX));
-  await using cleanup = new AsyncDisposableStack();
-  cleanup.defer(() => removeTree(scratch, home));
-  await compile(scratch, inputs, meter, options);
-  await keep(scratch, join(home, inputsDigest), inputs);
-  meter.phase("done");
-  return { path, inputsDigest, built: true };
+  const found = await recorded(options.stateDir, path);
+  if (found?.hash === inputsDigest) return { path, inputsDigest, built: false };
+  await using _lock = await lockGuestHome(home, { onWait: () => meter.phase("wait"), ...(signal && { signal }) });
+  const built = !(await exists(path));
+  if (built) {
+    await requireTools();
+    // The source tree takes 1.4 GB, the objects 0.2.
+    await using scratch = await makeScratch(home);
+    await compile(scratch.path, inputs, meter, options);
+    await keep(scratch.path, join(home, inputsDigest), inputs);
+    meter.phase("done");
+  }
+  const release = kernelRelease(await readFile(path));
+  await recordKernel(options.stateDir, { kind: "own", vmlinux: path, modules: null, release, hash: inputsDigest });
+  return { path, inputsDigest, built };
 }
 
 /** What decides which kernel comes out. Quick: nothing is downloaded. */
@@ -124,17 +127,16 @@ export async function kernelInputs(configPath: string, signal?: AbortSignal): Pr
     const options = { timeoutMs: STEP_TIMEOUT_MS, env: CLEAN_ENV, ...(signal && { signal }) };
     return (await runChecked(argv, { ...options, failure: "HOST_UNSUPPORTED", next: toolsHint() })).stdout;
   };
-  const [config, policy, compiler, linker] = await Promise.all([
+  const [config, sourceVersion, compiler, linker] = await Promise.all([
     readFile(configPath, "utf8"),
-    ask(["apt-cache", "policy", SOURCE_PACKAGE]),
+    aptCandidate(SOURCE_PACKAGE, signal),
     ask(["gcc", "--version"]),
     ask(["ld", "--version"]),
   ]);
-  const sourceVersion = /Candidate: (\S+)/.exec(policy)?.[1] ?? "(none)";
-  if (sourceVersion === "(none)") {
+  if (sourceVersion === null) {
     throw new BulkheadError("HOST_UNSUPPORTED", {
       what: `Debian package ${SOURCE_PACKAGE} is not known to apt`,
-      next: "run apt-get update on a Debian 12 machine, or use Debian's stock cloud kernel",
+      next: "run apt-get update on a Debian 12 machine, or take Debian's stock kernel: bulkhead setup microvm --stock-kernel",
     });
   }
   return { config, sourceVersion, compiler: firstLine(compiler), linker: firstLine(linker) };
@@ -146,8 +148,8 @@ async function compile(
   meter: KernelMeter,
   options: BuildKernelOptions,
 ): Promise<void> {
-  const run = (argv: readonly string[], cwd: string, onLine?: (line: string) => void): Promise<unknown> =>
-    runChecked(["setpriv", "--pdeathsig", "KILL", ...GENTLY, ...argv], {
+  const run: Run = (argv, cwd, onLine) =>
+    runChecked(["setpriv", "--pdeathsig", "KILL", ...argv], {
       failure: "RUNTIME_FAILED",
       timeoutMs: BUILD_TIMEOUT_MS,
       env: CLEAN_ENV,
@@ -159,11 +161,8 @@ async function compile(
   await mkdir(tree);
   await mkdir(out);
   meter.phase("download");
-  // The scratch directory is root's, which apt's own unprivileged user could not write to.
-  const asRoot = ["-o", "APT::Sandbox::User=root"];
-  await run(["apt-get", ...asRoot, "download", `${SOURCE_PACKAGE}=${inputs.sourceVersion}`], scratch);
+  const deb = await downloadPackage(SOURCE_PACKAGE, inputs.sourceVersion, scratch, run);
   meter.phase("unpack");
-  const deb = (await readdir(scratch)).find((name) => name.endsWith(".deb")) ?? "";
   await run(["dpkg-deb", "-x", deb, "package"], scratch);
   const archive = join(scratch, `package/usr/src/${SOURCE_PACKAGE}.tar.xz`);
   await run(["tar", "-xJf", archive, "-C", tree, "--strip-components=1"], scratch);
@@ -197,18 +196,8 @@ async function keep(scratch: string, target: string, inputs: KernelInputs): Prom
   await copyFile(join(scratch, "out/.config"), join(result, "config"));
   const { config: _, ...rest } = inputs;
   await writeFile(join(result, "inputs.json"), `${JSON.stringify({ recipe: RECIPE, ...rest }, null, 2)}\n`);
-  for (const name of ["vmlinux", "config", "inputs.json"]) {
-    await using file = await open(join(result, name), "r");
-    await file.sync();
-  }
+  await syncFiles(result, ["vmlinux", "config", "inputs.json"]);
   await rename(result, target);
-}
-
-/** Only called under the lock: whoever made what is found is dead. */
-async function sweep(home: string): Promise<void> {
-  for (const name of await readdir(home)) {
-    if (name.startsWith(SCRATCH_PREFIX)) await removeTree(join(home, name), home);
-  }
 }
 
 async function requireTools(): Promise<void> {
@@ -232,11 +221,4 @@ function toolsHint(): string {
 
 function firstLine(text: string): string {
   return text.split("\n", 1)[0] ?? "";
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }

@@ -1,0 +1,74 @@
+import { access, mkdir, mkdtemp, open, readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { BulkheadError } from "@bulkhead/contract";
+import { lockFile } from "../system/file-lock.ts";
+import { runChecked } from "../system/process.ts";
+import { removeTree } from "../system/remove-tree.ts";
+
+export const CLEAN_ENV = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C.UTF-8" };
+export const STEP_TIMEOUT_MS = 10 * 60_000;
+const SCRATCH_PREFIX = ".building-";
+
+/** Runs one step of making a kernel, to its end. */
+export type Run = (argv: readonly string[], cwd: string, onLine?: (line: string) => void) => Promise<unknown>;
+
+export interface WorkshopOptions {
+  readonly signal?: AbortSignal;
+  /** Called when somebody else makes a kernel. */
+  readonly onWait?: () => void;
+}
+
+/** The directory of the guest's kernels below Bulkhead's lasting state; made when it is not there. */
+export async function guestHome(stateDir: string): Promise<string> {
+  const home = join(stateDir, "guest");
+  await mkdir(home, { recursive: true, mode: 0o755 });
+  return home;
+}
+
+/** While it is held nobody else makes a kernel or changes the index. */
+export async function lockGuestHome(home: string, options: WorkshopOptions): Promise<AsyncDisposable> {
+  return lockFile(join(home, "lock"), options);
+}
+
+/** A directory for one build, removed at the end, as is what builds that were killed have left. To be called under the lock. */
+export async function makeScratch(home: string): Promise<AsyncDisposable & { readonly path: string }> {
+  for (const name of await readdir(home)) {
+    if (name.startsWith(SCRATCH_PREFIX)) await removeTree(join(home, name), home);
+  }
+  const path = await mkdtemp(join(home, SCRATCH_PREFIX));
+  return { path, [Symbol.asyncDispose]: () => removeTree(path, home) };
+}
+
+/** The version that apt would install, null when it knows none. Nothing is downloaded. */
+export async function aptCandidate(name: string, signal?: AbortSignal): Promise<string | null> {
+  const version = /Candidate: (\S+)/.exec(await askApt(["apt-cache", "policy", name], signal))?.[1];
+  return version === undefined || version === "(none)" ? null : version;
+}
+
+export async function askApt(argv: readonly string[], signal?: AbortSignal): Promise<string> {
+  const options = { timeoutMs: STEP_TIMEOUT_MS, env: CLEAN_ENV, ...(signal && { signal }) };
+  return (await runChecked(argv, { ...options, failure: "HOST_UNSUPPORTED" })).stdout;
+}
+
+export async function downloadPackage(name: string, version: string, scratch: string, run: Run): Promise<string> {
+  // The scratch directory is root's, which apt's own unprivileged user could not write to.
+  await run(["apt-get", "-o", "APT::Sandbox::User=root", "download", `${name}=${version}`], scratch);
+  const deb = (await readdir(scratch)).find((file) => file.startsWith(`${name}_`) && file.endsWith(".deb"));
+  if (deb !== undefined) return deb;
+  throw new BulkheadError("RUNTIME_FAILED", { what: `apt-get download gave no file for ${name} ${version}` });
+}
+
+/** So that what is moved to its place afterwards is whole after a power cut too. */
+export async function syncFiles(dir: string, names: readonly string[]): Promise<void> {
+  for (const name of names) {
+    await using file = await open(join(dir, name), "r");
+    await file.sync();
+  }
+}
+
+export async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}

@@ -1,0 +1,83 @@
+# What microVMs need besides: QEMU, tools for their disks, a guest kernel. Sourced by setup.sh when somebody asks for
+# microVMs; uses its functions. Nothing of this is installed for the other levels.
+#
+#   setup_kernel=stock     take Debian's kernel instead of building our own
+#   setup_explicit=yes     look for a newer kernel although there is one
+
+# What guest/build.ts builds from and with.
+readonly KERNEL_SOURCE=linux-source-6.1
+readonly KERNEL_TIME="4 to 12 minutes on two cores, once"
+
+kernel_index_has() { grep -qs "\"kind\": \"$1\"" "$state/guest/index.json"; }
+
+# Written when our own kernel is made: another configuration makes another kernel.
+kernel_mark() { cksum <"$home/guest/kernel.config"; }
+
+# A newer version of Debian's source is no reason to make anybody wait who did not ask for it.
+kernel_is_ready() {
+  [[ ${setup_explicit-} != yes ]] || return 1
+  if kernel_index_has own; then [[ $(cat "$state/setup/kernel" 2>/dev/null) == "$(kernel_mark)" ]]; else kernel_index_has stock; fi
+}
+
+microvm_survey() {
+  want qemu-system-x86_64 qemu-system-x86
+  want mkfs.erofs erofs-utils
+  want /sbin/mke2fs e2fsprogs
+  kernel_is_ready && return
+  want xz xz-utils
+  if [[ ${setup_kernel-} == stock ]]; then
+    want strip binutils
+    kernel_step=stock
+    return
+  fi
+  want bc bc
+  want bison bison
+  want flex flex
+  want cc gcc
+  want /usr/include/stdio.h libc6-dev
+  want /usr/include/gelf.h libelf-dev
+  want make make
+  kernel_step=kernel
+}
+
+microvm_describe() { # step
+  case $1 in
+    stock) printf "unpack Debian's stock kernel for guests into %s" "$state/guest" ;;
+    kernel)
+      if kernel_index_has own && [[ $(cat "$state/setup/kernel" 2>/dev/null) == "$(kernel_mark)" ]]; then
+        printf 'bring the guest kernel in %s up to date (%s, if there is a newer source)' "$state/guest" "${KERNEL_TIME%, once}"
+      else
+        printf 'build the guest kernel into %s (%s; without waiting: bulkhead setup microvm --stock-kernel)' \
+          "$state/guest" "$KERNEL_TIME"
+      fi
+      ;;
+  esac
+}
+
+# A mirror keeps the newest version only: what the lists of last month name is gone.
+refresh_lists() { [[ " ${todo[*]} " == *" packages "* ]] || apt_get update || true; }
+
+do_kernel() {
+  # Stopped, it waits until what it started has cleaned up: a kernel's source tree is 1.4 GB.
+  trap : TERM
+  refresh_lists
+  if [[ -z $(candidate "$KERNEL_SOURCE") ]]; then
+    echo "this system's apt has no $KERNEL_SOURCE, so Debian's stock kernel is taken"
+    do_stock
+    return
+  fi
+  (cd "$home" && exec "$node" guest/build.ts "$state") || return 1
+  kernel_mark >"$state/setup/kernel"
+}
+
+do_stock() {
+  [[ ${setup_kernel-} != stock ]] || refresh_lists
+  (cd "$home" && exec "$node" guest/build.ts "$state" --stock)
+}
+
+microvm_say_kernel() {
+  local kind=own release
+  kernel_index_has own || kind=stock
+  release=$(grep -s -A 4 "\"kind\": \"$kind\"" "$state/guest/index.json" | sed -n 's/^ *"release": "\(.*\)",$/\1/p')
+  if [[ $kind == own ]]; then setup_say "microVMs start our own kernel, $release"; else setup_say "microVMs start Debian's stock kernel, $release"; fi
+}
