@@ -6,6 +6,7 @@ import { BulkheadError } from "@bulkhead/contract";
 import { lockFile } from "../system/file-lock.ts";
 import { runChecked, runProgram } from "../system/process.ts";
 import { removeTree } from "../system/remove-tree.ts";
+import { setCurrentKernel } from "./current.ts";
 import { KernelMeter, type OnKernelProgress } from "./kernel-meter.ts";
 
 /** Debian 12's source package; another suite's would need the configuration to be looked at again. */
@@ -93,6 +94,12 @@ function assignment(line: string): readonly (readonly [string, string])[] {
  * ABORTED
  */
 export async function buildGuestKernel(options: BuildKernelOptions): Promise<GuestKernel> {
+  const kernel = await foundOrBuilt(options);
+  await setCurrentKernel(options.stateDir, kernel.inputsDigest);
+  return kernel;
+}
+
+async function foundOrBuilt(options: BuildKernelOptions): Promise<GuestKernel> {
   const { signal } = options;
   const meter = new KernelMeter(options.onProgress ?? (() => {}));
   const home = join(options.stateDir, "guest");

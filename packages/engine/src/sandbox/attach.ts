@@ -1,6 +1,7 @@
 import { BulkheadError, type Plan } from "@bulkhead/contract";
 import { Channel } from "../channel/channel.ts";
 import { HostGone, type Configure } from "../channel/wire.gen.ts";
+import type { Driver } from "../drivers/driver.ts";
 import type { KeeperEnded } from "../system/keeper.ts";
 import { environmentBytes } from "./exec-request.ts";
 import { Sandbox, type SandboxEnd } from "./sandbox.ts";
@@ -26,9 +27,10 @@ function configureFor(plan: Plan): Configure {
   };
 }
 
-function endOf(ended: KeeperEnded): SandboxEnd {
+function endOf(ended: KeeperEnded, driver: Driver): SandboxEnd {
   const { code, signal, oomKilled } = ended;
-  return { code, signal: signal === null ? null : signalName(signal), oomKilled };
+  const end = { code, signal: signal === null ? null : signalName(signal), oomKilled };
+  return { ...end, reason: driver.explainEnd?.(ended) ?? null };
 }
 
 function within<T>(promise: Promise<T>, ms: number): Promise<T | undefined> {
@@ -89,11 +91,13 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
       onBroken: () => void release().catch(() => undefined),
       ...(signal !== undefined && { signal }),
     });
+    // Nobody else holds the sandbox yet: its end is told by explainAttach.
+    await driver.afterAttach?.(plan, { channel, explain: async (error) => error }, signal);
   } catch (error) {
     throw await explainAttach(error, started, driver.name);
   }
-  const byItself = started.ended.then(endOf);
-  const byUs = released.then((): SandboxEnd => ({ code: null, signal: "SIGKILL", oomKilled: false }));
+  const byItself = started.ended.then((ended) => endOf(ended, driver));
+  const byUs = released.then((): SandboxEnd => ({ code: null, signal: "SIGKILL", oomKilled: false, reason: null }));
   // What is under way fails by the channel's own end of file, which carries the reason, before the rest is undone.
   void byItself
     .then(() => within(channel.closed, LAST_WORDS_MS))

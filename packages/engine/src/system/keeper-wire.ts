@@ -95,6 +95,10 @@ export function readInstance(value: unknown): Instance {
   };
 }
 
+export function readKhz(value: unknown): number {
+  return number(fields(value), "khz");
+}
+
 export function readOutput(value: unknown): {
   code: number | null;
   signal: number | null;
