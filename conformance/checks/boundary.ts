@@ -19,6 +19,10 @@ export async function probe<T>(box: Box, code: string, user = "root"): Promise<T
   return JSON.parse(result.stdout.toString()) as T;
 }
 
+/** Root of a virtual machine's kernel is root of nothing else. */
+const virtualMachine = (target: Target): string | null =>
+  target.traits.level === "microvm" ? "root may do so in its own kernel, which is what the boundary is drawn around" : null;
+
 const ownKernel = (target: Target): string | null =>
   target.traits.ownKernel ? "the sandbox's own kernel answers; what it says does not concern the host" : null;
 
@@ -154,7 +158,7 @@ print(json.dumps(libc.shmat(${id},None,0)!=-1))`;
   check("root cannot mount", async ({ box, scratch }) => {
     const result = await box.run(["sh", "-c", `mkdir ${scratch}/m && mount -t tmpfs none ${scratch}/m && { umount ${scratch}/m; echo mounted; }`], { user: "root" });
     assert.equal(result.stdout.toString(), "");
-  });
+  }, { notFor: virtualMachine });
 
   check("root cannot read the host's disk or kernel log through a device node it makes", async ({ box, scratch }) => {
     const disk = await hostDisk();
@@ -194,7 +198,7 @@ for p in ['/sys/firmware','/proc/acpi','/sys/devices/virtual/powercap','/proc/sc
     except OSError: pass
 print(json.dumps(out))`;
     assert.deepEqual(await probe(box, code), []);
-  });
+  }, { notFor: virtualMachine });
 
   check("the host's environment and command line are not readable", async ({ box }) => {
     const own = (await readFile("/proc/self/cmdline", "latin1")).split("\0").filter((a) => a.length > 8);

@@ -14,6 +14,12 @@ const DRIVERS: readonly Target[] = [
   driver("container/crun", { level: "container", setuidInside: false, ownKernel: false }),
   driver("container/runc", { level: "container", setuidInside: false, ownKernel: false }),
   driver("gvisor/runsc", { level: "gvisor", setuidInside: false, ownKernel: true }),
+  driver("microvm/qemu", { level: "microvm", setuidInside: true, ownKernel: true }),
+  driver(
+    "microvm/qemu",
+    { level: "microvm", setuidInside: true, ownKernel: true },
+    { name: "microvm/qemu cold", templates: false },
+  ),
 ];
 
 export const DRIVER_NAMES: readonly string[] = DRIVERS.map((target) => target.name);

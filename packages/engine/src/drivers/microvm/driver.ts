@@ -6,6 +6,7 @@ import { HOST_TASK_OVERHEAD } from "../container/hardening.ts";
 import type { Architecture } from "../container/seccomp/syscalls.ts";
 import type { Availability, Driver, Help, ImageFiles, Runtime } from "../driver.ts";
 import { diskInodes } from "../rootfs.ts";
+import { GUEST_CAPABILITIES } from "./capabilities.ts";
 import { explainEnd } from "./end.ts";
 import { reachableCalls, vmmProfile } from "./filter.ts";
 import { JAIL_NAMESPACES, memoryLimit, taskLimit, vmmFilter, VMM_OVERHEAD_BYTES } from "./jail.ts";
@@ -71,7 +72,7 @@ function boundary(kvm: boolean, filter: { readonly name: string; readonly digest
     namespaces: [],
     userNamespace: false,
     noNewPrivileges: false,
-    capabilitiesRoot: ["all, of the guest's kernel"],
+    capabilitiesRoot: GUEST_CAPABILITIES,
     capabilitiesUser: [],
     seccomp: null,
     maskedPaths: [],
