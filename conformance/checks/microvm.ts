@@ -138,8 +138,9 @@ export const microvmChecks = theme("microvm", "host", (check) => {
   check("a panic of the guest's kernel is told as one, with the console's last lines, also after a flood", async ({ fresh }) => {
     const own = await fresh({ memoryBytes: 128 * MIB });
     await own.run(["sh", "-c", "timeout 1 cat /dev/zero > /dev/hvc0"], { user: "root" });
-    const script = "echo 2 > /proc/sys/vm/panic_on_oom; exec python3 -c 'b=bytearray(b\"x\")*400000000'";
-    const error = await fails("SANDBOX_GONE", () => own.run(["sh", "-c", script], { user: "root", timeoutMs: 60_000 }));
+    const fill = "b=[]\nwhile True: b.append(bytearray(b\"x\")*10000000)";
+    const script = `echo 2 > /proc/sys/vm/panic_on_oom; exec python3 -c "$0"`;
+    const error = await fails("SANDBOX_GONE", () => own.run(["sh", "-c", script, fill], { user: "root", timeoutMs: 60_000 }));
     assert.match(error.why, /kernel panicked: /);
     const { reason } = error.details as { reason?: { cause: string; console: readonly string[] } };
     assert.equal(reason?.cause, "guest-panic");

@@ -10,6 +10,8 @@ import type { StartedSandbox, StartOptions } from "./start.ts";
 
 /** The keeper's news and the channel's end of file come by different ways; after this long neither waits for the other. */
 const LAST_WORDS_MS = 500;
+/** An agent answers in milliseconds, one whose kernel boots first under emulation on a host with ten times its load in 10 s. */
+const ANSWER_TIMEOUT_MS = 60_000;
 const SHOWN_LOG_CHARS = 300;
 
 export interface AttachOptions extends Pick<StartOptions, "plan" | "driver" | "signal"> {
@@ -87,6 +89,7 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
       readable: started.channel.readable,
       writable: started.channel.writable,
       fresh: true,
+      timeoutMs: ANSWER_TIMEOUT_MS,
       configure: configureFor(plan),
       onBroken: () => void release().catch(() => undefined),
       ...(signal !== undefined && { signal }),
