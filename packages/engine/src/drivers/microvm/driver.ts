@@ -63,6 +63,18 @@ function locate(host: HostFacts): Availability {
   return { ok: true, runtime: qemu.runtime, notes: [] };
 }
 
+/** What doctor says of it. */
+function noted(found: Availability, host: HostFacts, { accelerator, why }: Survey): Availability {
+  if (!found.ok) return found;
+  const kvm = accelerator.kind === "kvm";
+  const notes = [
+    kvm ? "accelerator KVM" : `accelerator TCG (${why})`,
+    `guest kernel ${host.guestKernel?.digest.slice(0, 12)}`,
+    `${reachableCalls(vmmProfile(kvm))} host system calls reachable from QEMU's jail`,
+  ];
+  return { ...found, notes };
+}
+
 function refuse(what: string, why: string, next: string): never {
   throw new BulkheadError("LEVEL_UNAVAILABLE", { what, why, next });
 }
@@ -128,6 +140,7 @@ function surveyed(options: MicrovmOptions, known: Survey, arch: Architecture): D
   };
   return {
     ...unsurveyed(options, kvm),
+    locate: (host) => noted(locate(host), host, known),
     plan(spec, runtime, image, host) {
       if (spec.mounts.length > 0) {
         refuse(
