@@ -144,7 +144,8 @@ impl Output {
 
     pub fn shrink(&mut self) {
         self.comfort = DATA_BYTES_SMALL;
-        if self.at == self.current.bytes.len() {
+        // What was pushed since the last flush waits in `control`: an agent that was stopped for long comes here with it.
+        if self.at == self.current.bytes.len() && self.control.bytes.is_empty() {
             self.clear();
             self.current = Frames::default();
             self.control = Frames::default();
@@ -161,4 +162,23 @@ fn seal(frames: &mut Frames, start: usize, stream: u32, kind: u8, lane: u8, tag:
     header[9] = lane;
     frames.bytes.extend_from_slice(&tag.to_le_bytes());
     frames.ends.push(frames.bytes.len());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Flush, Message, Output};
+    use crate::sys::fd;
+    use crate::wire::generated::End;
+
+    #[test]
+    fn shrinking_loses_nothing_that_waits() {
+        let (_reader, writer) = fd::pipe().unwrap();
+        let mut output = Output::new(writer);
+        output.push(1, 0, &Message::End(End {}));
+        output.shrink();
+        assert!(!output.control.bytes.is_empty());
+        assert_eq!(output.flush(), Flush::Clear);
+        output.shrink();
+        assert_eq!(output.control.bytes.capacity(), 0);
+    }
 }
