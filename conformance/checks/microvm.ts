@@ -92,7 +92,7 @@ export const microvmChecks = theme("microvm", "host", (check) => {
     assert.equal((await hostCommand(["python3", "-c", ATTACK, path])).trim(), "");
     const devices = await own.run(["sh", "-c", "cat /sys/bus/virtio/devices/*/device"]);
     // Block devices and a serial one; a balloon's would be 0x0005.
-    assert.deepEqual(devices.stdout.toString().trim().split("\n").map(Number).sort(), [2, 2, 3]);
+    assert.deepEqual(devices.stdout.toString().trim().split("\n").map(Number).sort((a, b) => a - b), [2, 2, 3]);
     await own.run(["python3", "-c", "b=bytearray(b'x')*300000000; print(len(b))"]);
     await own.run(["sh", "-c", "echo 3 > /proc/sys/vm/drop_caches; echo 1 > /proc/sys/vm/compact_memory"], { user: "root" });
     await own.kill();

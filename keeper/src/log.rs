@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// What a kernel says when it dies is longer than what a runtime says when it fails.
-const KEPT_BYTES: usize = 4096;
+const KEPT_BYTES: usize = 16 * 1024;
 /// A pipe's size; one reading of a log never takes more.
 const AT_ONCE_BYTES: u64 = 64 * 1024;
 

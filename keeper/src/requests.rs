@@ -202,9 +202,7 @@ impl Inherited {
             },
             "file" => Source::File(from.must("path", text)?),
             "sealed" => Source::Sealed(from.must("path", text)?),
-            "copy" => {
-                Source::Copy { path: from.must("path", text)?, max_bytes: from.must("maxBytes", Value::as_u64)? }
-            }
+            "copy" => Source::Copy { path: from.must("path", text)?, max_bytes: from.must("maxBytes", Value::as_u64)? },
             other => return Err(format!("descriptor from {other:?} is unknown")),
         };
         from.end()?;

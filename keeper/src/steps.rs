@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use crate::ids::RANGE;
+use crate::log::Log;
 use crate::paths;
 use crate::proto::Failure;
 use crate::reaper::Reaper;
 use crate::requests::{Access, Idmap, Source, Step, LAST_INHERITED};
 use crate::run::{self, Streams};
-use crate::log::Log;
 use crate::sealed::{self, Sealed};
 use crate::sys;
 

@@ -96,7 +96,10 @@ export class Engine implements AsyncDisposable {
     if (isAborted(signal)) throw aborted("opening the engine", signal);
     try {
       const host = await gatherFacts(configOf(options), signal);
-      return new Engine(host, chosen(await loadDrivers(host, { templates: options.templates ?? true }), options.drivers));
+      return new Engine(
+        host,
+        chosen(await loadDrivers(host, { templates: options.templates ?? true }), options.drivers),
+      );
     } catch (error) {
       // What was thrown may be the signal's own reason, of whatever class.
       throw isAborted(signal) ? aborted("opening the engine", signal) : error;

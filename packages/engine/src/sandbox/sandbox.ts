@@ -152,11 +152,14 @@ export class Sandbox implements AsyncDisposable {
     const end = await within(this.ended, EXPLAIN_WITHIN_MS);
     if (end === null) return error;
     const reason = end.reason ?? null;
-    const why = reason !== null ? reason.why : end.oomKilled
-      ? "it used more memory than its limit"
-      : end.signal === null
-        ? `its first process exited with ${end.code}`
-        : `its first process was ended by ${end.signal}`;
+    const why =
+      reason !== null
+        ? reason.why
+        : end.oomKilled
+          ? "it used more memory than its limit"
+          : end.signal === null
+            ? `its first process exited with ${end.code}`
+            : `its first process was ended by ${end.signal}`;
     return new BulkheadError("SANDBOX_GONE", {
       what: `sandbox ${this.id} is gone`,
       why,

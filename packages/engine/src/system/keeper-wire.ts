@@ -8,7 +8,7 @@ export interface KeeperEnded {
   readonly signal: number | null;
   /** The kernel's out-of-memory killer struck in the sandbox at least once. */
   readonly oomKilled: boolean;
-  /** The end of what the sandbox wrote to its diagnostics, at most 4 KiB. */
+  /** The end of what the sandbox wrote to its diagnostics, at most 16 KiB. */
   readonly log: string;
 }
 

@@ -109,7 +109,8 @@ async function completed(qmp: Qmp): Promise<void> {
   while (performance.now() < deadline) {
     const { status, "error-desc": why } = (await qmp.send({ execute: "query-migrate" })) as Record<string, string>;
     if (status === "completed") return;
-    if (status === "failed") throw new BulkheadError("RUNTIME_FAILED", { what: "a template cannot be saved", why: why ?? status });
+    if (status === "failed")
+      throw new BulkheadError("RUNTIME_FAILED", { what: "a template cannot be saved", why: why ?? status });
     await sleep(POLL_MS);
   }
   throw new BulkheadError("TIMEOUT", { what: `a template was not saved within ${SAVE_TIMEOUT_MS / 1000} s` });

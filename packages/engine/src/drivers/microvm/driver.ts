@@ -1,10 +1,12 @@
 import { existsSync } from "node:fs";
-import { BulkheadError, type Plan } from "@bulkhead/contract";
+import { BulkheadError, type Plan, type Step } from "@bulkhead/contract";
 import type { HostFacts } from "../../host/facts.ts";
 import type { ResolvedSpec } from "../../policy/resolve.ts";
 import { HOST_TASK_OVERHEAD } from "../container/hardening.ts";
+import type { Inside } from "../../sandbox/calls.ts";
+import type { Filter } from "../container/seccomp/compile.ts";
 import type { Architecture } from "../container/seccomp/syscalls.ts";
-import type { Availability, Driver, Help, ImageFiles, Runtime } from "../driver.ts";
+import type { Availability, Driver, Help, ImageFiles, Instance, Runtime } from "../driver.ts";
 import { diskInodes } from "../rootfs.ts";
 import { GUEST_CAPABILITIES } from "./capabilities.ts";
 import { explainEnd } from "./end.ts";
@@ -15,6 +17,7 @@ import { microvmSteps } from "./steps.ts";
 import { argvGeneration, KVM, survey, type Survey } from "./survey.ts";
 import { ensureTemplate, templateFiles, type TemplateKey } from "./templates.ts";
 
+const NAME = "microvm/qemu";
 const MIB = 1024 * 1024;
 /** What a guest's kernel takes for itself, measured 30 MiB, and of each page a 64th for its bookkeeping. */
 const KERNEL_OWN_BYTES = 40 * MIB;
@@ -25,7 +28,8 @@ const DEFAULT_MEMORY_BYTES = 512 * MIB;
 /** A second processor costs emulation a third of its start, and every guest's idle time. */
 const DEFAULT_CPUS = 1;
 const CPUS_MAX = 32;
-const INSTALL = "run ./x setup, or apt-get install qemu-system-x86 erofs-utils crun and node guest/build.ts STATE_DIRECTORY";
+const INSTALL =
+  "run ./x setup, or apt-get install qemu-system-x86 erofs-utils crun and node guest/build.ts STATE_DIRECTORY";
 
 export interface MicrovmOptions {
   /** False boots every guest. */
@@ -79,7 +83,11 @@ function refuse(what: string, why: string, next: string): never {
   throw new BulkheadError("LEVEL_UNAVAILABLE", { what, why, next });
 }
 
-function boundary(kvm: boolean, filter: { readonly name: string; readonly digest: string }, size: Size): Plan["boundary"] {
+function boundary(
+  kvm: boolean,
+  filter: { readonly name: string; readonly digest: string },
+  size: Size,
+): Plan["boundary"] {
   return {
     namespaces: [],
     userNamespace: false,
@@ -103,7 +111,13 @@ function boundary(kvm: boolean, filter: { readonly name: string; readonly digest
   };
 }
 
-function reasons(spec: ResolvedSpec, runtime: Runtime, host: HostFacts, known: Survey, { templates }: MicrovmOptions): string[] {
+function reasons(
+  spec: ResolvedSpec,
+  runtime: Runtime,
+  host: HostFacts,
+  known: Survey,
+  { templates }: MicrovmOptions,
+): string[] {
   const { accelerator, why } = known;
   return [
     spec.levelReason,
@@ -121,94 +135,111 @@ function reasons(spec: ResolvedSpec, runtime: Runtime, host: HostFacts, known: S
   ];
 }
 
-function surveyed(options: MicrovmOptions, known: Survey, arch: Architecture): Driver {
-  const kvm = known.accelerator.kind === "kvm";
-  const filter = vmmFilter(arch, kvm);
-  const keyOf = (plan: Plan, host: HostFacts): TemplateKey => {
-    const { memoryMib: memory, cpus } = sizeOf(plan);
-    return {
-      bootId: host.bootId,
-      qemu: plan.runtime.digest,
-      kernel: host.guestKernel?.digest ?? "",
-      agent: host.digests.agent,
-      cpuModel: known.cpuModel,
-      accelerator: known.accelerator,
-      argv: argvGeneration(),
-      memoryMib: memory,
-      cpus,
-    };
+/** What a driver knows once the machine is surveyed. */
+interface Known {
+  readonly options: MicrovmOptions;
+  readonly survey: Survey;
+  readonly kvm: boolean;
+  readonly filter: Filter;
+}
+
+function plan(known: Known, spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: HostFacts): Plan {
+  if (spec.mounts.length > 0) {
+    refuse(
+      "host directories cannot be mounted at microvm",
+      "a guest has a kernel of its own, which sees none of the host's files",
+      "copy the files in, or use gvisor or container",
+    );
+  }
+  const cpus = spec.cpus ?? DEFAULT_CPUS;
+  if (cpus > CPUS_MAX) {
+    refuse(`${cpus} processors cannot be had at microvm`, `a guest has at most ${CPUS_MAX}`, "ask for fewer");
+  }
+  const scratch = scratchSize(spec.diskBytes, diskInodes(spec.diskBytes));
+  const limits: Plan["limits"] = {
+    cpus,
+    memoryBytes: spec.memoryBytes,
+    pids: spec.pids,
+    diskBytes: scratch.bytes,
+    diskInodes: scratch.inodes,
+    timeoutMs: spec.timeoutMs ?? null,
   };
+  const size = { memoryMib: memoryMib(spec.memoryBytes), cpus: Math.ceil(cpus), scratch };
   return {
-    ...unsurveyed(options, kvm),
-    locate: (host) => noted(locate(host), host, known),
-    plan(spec, runtime, image, host) {
-      if (spec.mounts.length > 0) {
-        refuse(
-          "host directories cannot be mounted at microvm",
-          "a guest has a kernel of its own, which sees none of the host's files",
-          "copy the files in, or use gvisor or container",
-        );
-      }
-      const cpus = spec.cpus ?? DEFAULT_CPUS;
-      if (cpus > CPUS_MAX) refuse(`${cpus} processors cannot be had at microvm`, `a guest has at most ${CPUS_MAX}`, "ask for fewer");
-      const scratch = scratchSize(spec.diskBytes, diskInodes(spec.diskBytes));
-      const limits: Plan["limits"] = {
-        cpus,
-        memoryBytes: spec.memoryBytes,
-        pids: spec.pids,
-        diskBytes: scratch.bytes,
-        diskInodes: scratch.inodes,
-        timeoutMs: spec.timeoutMs ?? null,
-      };
-      const size = { memoryMib: memoryMib(spec.memoryBytes), cpus: Math.ceil(cpus), scratch };
-      return {
-        version: 1,
-        level: "microvm",
-        driver: NAME,
-        runtime,
-        image: { reference: image.reference, digest: image.digest },
-        boundary: boundary(kvm, filter, size),
-        limits,
-        mounts: [],
-        network: "none",
-        process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
-        reasons: reasons(spec, runtime, host, known, options),
-      };
-    },
-    steps(plan, instance, image, host) {
-      const crun = host.runtimes["crun"];
-      if (crun?.kind !== "found") throw new BulkheadError("INTERNAL", { what: "there is no crun" });
-      const template = options.templates ? templateFiles(host.paths.state, keyOf(plan, host)) : null;
-      const parts = { plan, instance, image, host, survey: known, filter, crun: crun.runtime.path, template };
-      return microvmSteps({ ...parts, ...sizeOf(plan) });
-    },
-    async provide(plan: Plan, image: ImageFiles, help: Help): Promise<void> {
-      const { state } = help.host.paths;
-      const key = keyOf(plan, help.host);
-      const { ensureErofs } = await import("./provide.ts");
-      await ensureErofs(image, help);
-      await ensureScratch(state, sizeOf(plan).scratch, help.signal);
-      if (options.templates) await ensureTemplate(state, key, plan.runtime.path, known.boot, help);
-    },
-    async afterAttach(plan, inside, signal) {
-      const { prepareGuest } = await import("../../guest/prepare.ts");
-      const { limits, process } = plan;
-      const identity = {
-        hostname: process.hostname,
-        rootDevice: "/dev/vda",
-        upper: { device: "/dev/vdb" },
-        pids: limits.pids + HOST_TASK_OVERHEAD,
-        memoryBytes: limits.memoryBytes ?? DEFAULT_MEMORY_BYTES,
-      };
-      await prepareGuest(inside, identity, { signal });
-    },
+    version: 1,
+    level: "microvm",
+    driver: NAME,
+    runtime,
+    image: { reference: image.reference, digest: image.digest },
+    boundary: boundary(known.kvm, known.filter, size),
+    limits,
+    mounts: [],
+    network: "none",
+    process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
+    reasons: reasons(spec, runtime, host, known.survey, known.options),
+  };
+}
+
+function steps(known: Known, made: Plan, instance: Instance, image: ImageFiles, host: HostFacts): readonly Step[] {
+  const crun = host.runtimes["crun"];
+  if (crun?.kind !== "found") throw new BulkheadError("INTERNAL", { what: "there is no crun" });
+  const { survey, filter, options } = known;
+  const template = options.templates ? templateFiles(host.paths.state, keyOf(made, host, survey)) : null;
+  const parts = { plan: made, instance, image, host, survey, filter, crun: crun.runtime.path, template };
+  return microvmSteps({ ...parts, ...sizeOf(made) });
+}
+
+async function provide({ survey, options }: Known, made: Plan, image: ImageFiles, help: Help): Promise<void> {
+  const { state } = help.host.paths;
+  const { ensureErofs } = await import("./provide.ts");
+  await ensureErofs(image, help);
+  await ensureScratch(state, sizeOf(made).scratch, help.signal);
+  if (!options.templates) return;
+  await ensureTemplate(state, keyOf(made, help.host, survey), made.runtime.path, survey.boot, help);
+}
+
+async function prepare({ limits, process }: Plan, inside: Inside, signal?: AbortSignal): Promise<void> {
+  const { prepareGuest } = await import("../../guest/prepare.ts");
+  const identity = {
+    hostname: process.hostname,
+    rootDevice: "/dev/vda",
+    upper: { device: "/dev/vdb" },
+    pids: limits.pids + HOST_TASK_OVERHEAD,
+    memoryBytes: limits.memoryBytes ?? DEFAULT_MEMORY_BYTES,
+  };
+  await prepareGuest(inside, identity, { signal });
+}
+
+function keyOf(made: Plan, host: HostFacts, { cpuModel, accelerator }: Survey): TemplateKey {
+  const { memoryMib: memory, cpus } = sizeOf(made);
+  return {
+    bootId: host.bootId,
+    qemu: made.runtime.digest,
+    kernel: host.guestKernel?.digest ?? "",
+    agent: host.digests.agent,
+    cpuModel,
+    accelerator,
+    argv: argvGeneration(),
+    memoryMib: memory,
+    cpus,
+  };
+}
+
+function surveyed(options: MicrovmOptions, found: Survey, arch: Architecture): Driver {
+  const kvm = found.accelerator.kind === "kvm";
+  const known: Known = { options, survey: found, kvm, filter: vmmFilter(arch, kvm) };
+  return {
+    ...unsurveyed(kvm),
+    locate: (host) => noted(locate(host), host, found),
+    plan: (spec, runtime, image, host) => plan(known, spec, runtime, image, host),
+    steps: (made, instance, image, host) => steps(known, made, instance, image, host),
+    provide: (made, image, help) => provide(known, made, image, help),
+    afterAttach: prepare,
     explainEnd,
   };
 }
 
-const NAME = "microvm/qemu";
-
-function unsurveyed(_options: MicrovmOptions, hardware: boolean): Driver {
+function unsurveyed(hardware: boolean): Driver {
   const unknown = (): never => {
     throw new BulkheadError("INTERNAL", { what: `${NAME} was not surveyed` });
   };
@@ -233,7 +264,7 @@ function unsurveyed(_options: MicrovmOptions, hardware: boolean): Driver {
 /** A kernel of its own in a virtual machine made by QEMU, which runs in a jail. */
 export function microvmDriver(options: MicrovmOptions, arch: string): Driver {
   return {
-    ...unsurveyed(options, existsSync(KVM)),
+    ...unsurveyed(existsSync(KVM)),
     async survey(help) {
       const found = locate(help.host);
       if (!found.ok) refuse("microvm cannot be had", found.reason, found.remedy);

@@ -36,7 +36,15 @@ export async function survey(help: Help, runtime: Runtime): Promise<Survey> {
   const { host, signal } = help;
   const [boot, jail] = await Promise.all([bootFiles(host), jailRoot(host.paths.state, runtime.path, signal)]);
   const key = createHash("sha256")
-    .update(JSON.stringify([host.bootId, runtime.digest, host.digests.agent, boot.kernel, kernelCommandLine({ kind: "kvm" })]))
+    .update(
+      JSON.stringify([
+        host.bootId,
+        runtime.digest,
+        host.digests.agent,
+        boot.kernel,
+        kernelCommandLine({ kind: "kvm" }),
+      ]),
+    )
     .digest("hex");
   const path = join(host.paths.state, "cache", `machinery-${key.slice(0, 16)}.json`);
   const known = await remembered(path);

@@ -46,7 +46,13 @@ export function templateFiles(stateDir: string, key: TemplateKey): TemplateFiles
  *
  * @throws BulkheadError RUNTIME_FAILED, TIMEOUT, HOST_RESOURCE, ABORTED
  */
-export async function ensureTemplate(stateDir: string, key: TemplateKey, binary: string, boot: Boot, help: Help): Promise<void> {
+export async function ensureTemplate(
+  stateDir: string,
+  key: TemplateKey,
+  binary: string,
+  boot: Boot,
+  help: Help,
+): Promise<void> {
   const target = directory(stateDir, key);
   if (await exists(target)) return;
   const above = home(stateDir);
