@@ -72,6 +72,8 @@ async function main(argv: readonly string[]): Promise<number> {
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
-  process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
+  // What broke a measurement off, rather than what its cleaning up met with then.
+  const first = error instanceof SuppressedError ? error.suppressed : error;
+  process.stderr.write(`bench: ${first instanceof Error ? first.message : String(first)}\n`);
   process.exitCode = 1;
 }

@@ -24,6 +24,9 @@ export interface ScheduleOptions {
   readonly progress: (text: string) => void;
 }
 
+/** What one entry may take of a part's time; it has fewer rounds then, and the table is not held up. */
+const BUDGET_MS = 60_000;
+
 /**
  * Measures the entries in turn, one of each per round, so that what the machine does meanwhile falls on all alike. An
  * entry that fails is left out from then on, and says why.
@@ -33,6 +36,7 @@ export async function interleave(entries: readonly Entry[], options: ScheduleOpt
     entry,
     values: new Map<string, number[]>(),
     busy: 0,
+    spentMs: 0,
     failure: null as string | null,
   }));
   for (let round = -options.warmups; round < options.rounds; round++) {
@@ -40,9 +44,10 @@ export async function interleave(entries: readonly Entry[], options: ScheduleOpt
     const turn = state.map((_, i) => state[(i + Math.max(0, round)) % state.length]).filter((one) => one !== undefined);
     for (const one of turn) {
       options.signal.throwIfAborted();
-      if (one.failure !== null) continue;
+      if (one.failure !== null || one.spentMs > BUDGET_MS) continue;
       const idle = await waitIdle();
       options.progress(`${one.entry.name}, round ${Math.max(0, round + 1)} of ${options.rounds}`);
+      const started = performance.now();
       try {
         const measured = await one.entry.run();
         if (round < 0) continue;
@@ -52,6 +57,7 @@ export async function interleave(entries: readonly Entry[], options: ScheduleOpt
       } catch (error) {
         one.failure = error instanceof Error ? error.message : String(error);
       }
+      one.spentMs += performance.now() - started;
     }
   }
   return state.map(({ entry, values, busy, failure }) => ({

@@ -11,7 +11,7 @@ import { borrow, ociPeer } from "./peers/oci.ts";
 import { closeWith, ourCommand, ours } from "./peers/ours.ts";
 import { podman } from "./peers/podman.ts";
 import { findTools } from "./peers/tools.ts";
-import { mountRoot, packImage } from "./rootfs.ts";
+import { packImage, type Root, rootMaker } from "./rootfs.ts";
 
 export interface Field {
   /** Run without a command-line client of their own, or with the leanest there is. */
@@ -21,20 +21,20 @@ export interface Field {
   readonly missing: readonly { readonly name: string; readonly missing: string }[];
 }
 
-async function runtimesAndUs(lab: Lab, engine: Engine, root: string): Promise<Setup[]> {
+async function runtimesAndUs(lab: Lab, engine: Engine, makeRoot: () => Promise<Root>): Promise<Setup[]> {
   const container = borrow((await engine.explain({ isolation: "container" })).steps);
-  const setups: Setup[] = [{ ok: true, peers: [ociPeer(lab, root, { name: "crun, same config", ...container })] }];
+  const setups: Setup[] = [{ ok: true, peers: [ociPeer(lab, makeRoot, { name: "crun, same config", ...container })] }];
   try {
     await using other = await Engine.open({ run: await lab.path("run-runc"), drivers: ["container/runc"] });
     const runc = borrow((await other.explain({ isolation: "container" })).steps);
-    setups.push({ ok: true, peers: [ociPeer(lab, root, { name: "runc, same config", ...runc })] });
+    setups.push({ ok: true, peers: [ociPeer(lab, makeRoot, { name: "runc, same config", ...runc })] });
   } catch (error) {
     setups.push({ ok: false, name: "runc", missing: String(error) });
   }
   setups.push({ ok: true, peers: [ours(engine, "container", "bulkhead container", "crun, same config")] });
   try {
     const gvisor = borrow((await engine.explain({ isolation: "gvisor" })).steps);
-    setups.push({ ok: true, peers: [ociPeer(lab, root, { name: "runsc, same config", ...gvisor })] });
+    setups.push({ ok: true, peers: [ociPeer(lab, makeRoot, { name: "runsc, same config", ...gvisor })] });
     setups.push({ ok: true, peers: [ours(engine, "gvisor", "bulkhead gvisor", "runsc, same config")] });
   } catch (error) {
     setups.push({ ok: false, name: "gvisor", missing: String(error) });
@@ -50,11 +50,11 @@ export async function setUp(lab: Lab, options: Options, progress: (text: string)
   const engine = await Engine.open({ run: await lab.path("run") });
   closeWith(lab, engine);
   const image = engine.images.resolve("base");
-  const root = await mountRoot(lab, image.rootfs);
+  const makeRoot = await rootMaker(lab, image.rootfs);
   const setups: Setup[] = [
     bare(lab),
-    bwrap(tools.paths["bwrap"] ?? null, root),
-    ...(await runtimesAndUs(lab, engine, root)),
+    bwrap(tools.paths["bwrap"] ?? null, (await makeRoot()).path),
+    ...(await runtimesAndUs(lab, engine, makeRoot)),
   ];
   const commandSetups: Setup[] = [];
   progress("importing the image into docker and podman");

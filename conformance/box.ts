@@ -99,11 +99,7 @@ export type WriteHow = "truncate" | "append" | "exclusive" | "atomic";
 export interface Files {
   read(path: Text, options?: As & { offset?: number; length?: number }): Promise<Buffer>;
   readStream(path: Text, options?: As): Promise<Readable>;
-  write(
-    path: Text,
-    data: Text,
-    options?: As & { how?: WriteHow; mode?: number; makeParents?: boolean },
-  ): Promise<void>;
+  write(path: Text, data: Text, options?: As & { how?: WriteHow; mode?: number; makeParents?: boolean }): Promise<void>;
   writeStream(path: Text, data: Readable, options?: As): Promise<void>;
   stat(path: Text, options?: As & { follow?: boolean }): Promise<FileEntry>;
   list(path: Text, options?: As & { depth?: number }): Promise<readonly FileEntry[]>;

@@ -17,9 +17,9 @@ export interface Context {
   /** A directory inside `box` of this check alone, owned by the default user. */
   readonly scratch: string;
   /** A sandbox of this check alone, killed at its end. */
-  fresh(spec?: BoxSpec): Promise<Box>;
+  readonly fresh: (spec?: BoxSpec) => Promise<Box>;
   /** Registers something undone at the end of the check, last first. */
-  defer(undo: () => unknown): void;
+  readonly defer: (undo: () => unknown) => void;
   readonly signal: AbortSignal;
 }
 
@@ -44,11 +44,7 @@ const DEFAULT_TIMEOUT_MS = 60_000;
 export type Register = (name: string, body: (context: Context) => Promise<void>, options?: CheckOptions) => void;
 
 /** Collects the checks of one theme. */
-export function theme(
-  name: string,
-  concern: Concern,
-  define: (check: Register) => void,
-): readonly Check[] {
+export function theme(name: string, concern: Concern, define: (check: Register) => void): readonly Check[] {
   const checks: Check[] = [];
   define((checkName, body, options = {}) => {
     checks.push({
@@ -64,7 +60,10 @@ export function theme(
 }
 
 /** Checks that `action` fails with one of the codes, and with a message that tells a person something. */
-export async function fails(code: ErrorCode | readonly ErrorCode[], action: () => Promise<unknown>): Promise<BulkheadError> {
+export async function fails(
+  code: ErrorCode | readonly ErrorCode[],
+  action: () => Promise<unknown>,
+): Promise<BulkheadError> {
   const codes = typeof code === "string" ? [code] : code;
   let value: unknown;
   try {

@@ -37,7 +37,12 @@ export interface HostProcess {
 
 async function hostProcess(pid: number): Promise<HostProcess> {
   const read = (name: string): Promise<string> => quiet(readFile(`/proc/${pid}/${name}`, "latin1"), "");
-  const [cgroup, command, environment, mounts] = await Promise.all([read("cgroup"), read("cmdline"), read("environ"), read("mountinfo")]);
+  const [cgroup, command, environment, mounts] = await Promise.all([
+    read("cgroup"),
+    read("cmdline"),
+    read("environ"),
+    read("mountinfo"),
+  ]);
   return { pid, cgroup, command: command.replaceAll("\0", " ").trim(), environment, mounts };
 }
 
@@ -117,14 +122,18 @@ async function mountNamespaces(): Promise<ReadonlyMap<string, string>> {
 export async function traces(needles: readonly string[], except: readonly number[] = []): Promise<readonly string[]> {
   const found: string[] = [];
   const has = (text: string): boolean => needles.some((n) => text.includes(n));
-  const processes = (await Promise.all((await hostPids()).map(hostProcess))).filter((p) => !except.includes(p.pid) && p.pid !== process.pid);
+  const processes = (await Promise.all((await hostPids()).map(hostProcess))).filter(
+    (p) => !except.includes(p.pid) && p.pid !== process.pid,
+  );
   for (const p of processes) {
-    if (has(p.command) || has(p.environment) || has(p.cgroup)) found.push(`process ${p.pid}: ${p.command.slice(0, 200)}`);
+    if (has(p.command) || has(p.environment) || has(p.cgroup))
+      found.push(`process ${p.pid}: ${p.command.slice(0, 200)}`);
   }
   for (const [namespace, mounts] of await mountNamespaces()) {
     for (const line of mounts.split("\n")) if (has(line)) found.push(`mount in ${namespace}: ${line}`);
   }
-  for (const directory of await directoriesBelow(CGROUP_ROOT)) if (has(directory)) found.push(`control group ${directory}`);
+  for (const directory of await directoriesBelow(CGROUP_ROOT))
+    if (has(directory)) found.push(`control group ${directory}`);
   return found;
 }
 

@@ -27,10 +27,10 @@ const { values } = parseArgs({
 
 /** @returns false when something that was asked for is missing or failed. */
 async function main(): Promise<boolean> {
-  if (values.help) return print(USAGE), true;
+  if (values.help) return (print(USAGE), true);
   if (values.list) {
     for (const check of CHECKS) print(`${check.concern.padEnd(9)}  ${check.theme}: ${check.name}`);
-    return print(`${CHECKS.length} checks`), true;
+    return (print(`${CHECKS.length} checks`), true);
   }
   const names = values.driver.length > 0 ? values.driver : DRIVER_NAMES;
   const only = values.only === undefined ? null : new RegExp(values.only);
@@ -50,7 +50,8 @@ async function main(): Promise<boolean> {
     outcomes.push(...own);
   }
   const ok = missing === 0 && outcomes.length > 0 && outcomes.every((o) => o.verdict.kind !== "failed");
-  for (const { check, verdict } of outcomes) if (verdict.kind === "failed") print(`failed: ${check.theme}: ${check.name}`);
+  for (const { check, verdict } of outcomes)
+    if (verdict.kind === "failed") print(`failed: ${check.theme}: ${check.name}`);
   if (outcomes.length === 0) print("no check was run");
   print(summary(outcomes, missing));
   return ok;

@@ -27,7 +27,11 @@ export interface RunOptions {
 const UNDO_TIMEOUT_MS = 30_000;
 
 /** Runs the checks one after another against one target: parallel ones would blame each other. */
-export async function runChecks(target: Target, checks: readonly Check[], options: RunOptions): Promise<readonly Outcome[]> {
+export async function runChecks(
+  target: Target,
+  checks: readonly Check[],
+  options: RunOptions,
+): Promise<readonly Outcome[]> {
   await using open = await target.open();
   const shared = new SharedBox(open);
   const outcomes: Outcome[] = [];
@@ -80,7 +84,8 @@ async function alive(box: Box): Promise<boolean> {
 }
 
 async function attempt(check: Check, target: Target, open: OpenTarget, shared: SharedBox): Promise<Verdict> {
-  const reason = target.traits.level === null && check.concern === "host" ? "says nothing without an engine" : check.notFor(target);
+  const reason =
+    target.traits.level === null && check.concern === "host" ? "says nothing without an engine" : check.notFor(target);
   if (reason !== null) return { kind: "skipped", reason };
   const undos: (() => unknown)[] = [];
   const controller = new AbortController();

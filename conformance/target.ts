@@ -7,8 +7,8 @@ export type BoxSpec = Omit<SpecInput, "isolation" | "trust" | "hardware">;
 export interface Traits {
   /** `null`: there is no boundary at all, and every isolation check must fail. */
   readonly level: "container" | "gvisor" | "microvm" | null;
-  /** sudo raises privileges inside without being asked for in the spec. */
-  readonly setuidInside: boolean;
+  /** How sudo raises privileges inside without being asked for in the spec, or that it does not. */
+  readonly elevation: "setuid" | "agent" | "none";
   readonly ownKernel: boolean;
 }
 

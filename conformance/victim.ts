@@ -5,7 +5,8 @@ import { targetNamed } from "./targets/index.ts";
  * Usage: victim.ts TARGET RUN_DIRECTORY COUNT
  */
 const [name, run, count] = process.argv.slice(2);
-if (name === undefined || run === undefined || count === undefined) throw new Error("usage: victim.ts TARGET RUN_DIRECTORY COUNT");
+if (name === undefined || run === undefined || count === undefined)
+  throw new Error("usage: victim.ts TARGET RUN_DIRECTORY COUNT");
 const open = await targetNamed(name).open({ run });
 const boxes = await Promise.all(Array.from({ length: Number(count) }, () => open.create()));
 const work = await Promise.all(boxes.map((box) => box.start(["sh", "-c", "sleep 1000 & setsid sleep 1001 & wait"])));

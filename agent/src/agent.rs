@@ -1,6 +1,7 @@
 //! The loop: one thread that waits for the host, the processes, the sockets and the workers, and never blocks on one.
 
 use crate::decoder::{Attach, Decoder, Item, FRAME_BYTES_MAX};
+use crate::elevation::Elevation;
 use crate::exec::Surroundings;
 use crate::output::{Flush, Output};
 use crate::process::Process;
@@ -35,6 +36,8 @@ pub enum Token {
     Process(u32, u8),
     Socket(u32),
     Watch(u32),
+    /// 0 is the listener, the rest its connections.
+    Elevation(u32),
 }
 
 impl Token {
@@ -47,6 +50,7 @@ impl Token {
             Self::Process(serial, which) => (4, which, serial),
             Self::Socket(stream) => (5, 0, stream),
             Self::Watch(stream) => (6, 0, stream),
+            Self::Elevation(caller) => (7, 0, caller),
         };
         kind << 56 | u64::from(which) << 48 | u64::from(id)
     }
@@ -60,7 +64,8 @@ impl Token {
             3 => Self::Workers,
             4 => Self::Process(id, (value >> 48) as u8),
             5 => Self::Socket(id),
-            _ => Self::Watch(id),
+            6 => Self::Watch(id),
+            _ => Self::Elevation(id),
         }
     }
 }
@@ -95,6 +100,7 @@ pub struct Agent {
     /// Ends of processes that no start has reported yet.
     pub(crate) early: HashMap<u32, Exit>,
     pub(crate) surroundings: Surroundings,
+    pub(crate) elevation: Elevation,
     pub(crate) started_ms: u64,
     pub(crate) boot_id: String,
     retry_at: Option<u64>,
@@ -152,6 +158,7 @@ impl Agent {
             cancelled_starts: HashSet::new(),
             early: HashMap::new(),
             surroundings,
+            elevation: Elevation::default(),
             started_ms: poll::clock_ms(libc::CLOCK_BOOTTIME),
             boot_id: if crate::guest::is_template() { String::new() } else { boot_id() },
             retry_at: None,
@@ -191,15 +198,18 @@ impl Agent {
         if self.has_work() {
             return 0;
         }
-        let soonest = [self.retry_at, self.shutdown_at, self.idle_at].into_iter().flatten().min();
+        let soonest =
+            [self.retry_at, self.shutdown_at, self.idle_at, self.elevation.due_at()].into_iter().flatten().min();
         soonest.map_or(-1, |at| at.saturating_sub(poll::now_ms()).min(60_000) as i32)
     }
 
     fn timers(&mut self) {
-        if self.retry_at.is_none() && self.shutdown_at.is_none() && self.idle_at.is_none() {
+        let waits = [self.retry_at, self.shutdown_at, self.idle_at, self.elevation.due_at()];
+        if waits.iter().all(Option::is_none) {
             return;
         }
         let now = poll::now_ms();
+        self.elevation.end_due(now);
         let due = |at: Option<u64>| at.is_some_and(|at| at <= now);
         if due(self.retry_at) {
             self.retry_at = None;
@@ -229,6 +239,8 @@ impl Agent {
             Token::Process(serial, which) => self.process_event(serial, which, event.bits),
             Token::Socket(stream) => self.socket_event(stream, event.bits),
             Token::Watch(stream) => self.watch_event(stream),
+            Token::Elevation(0) => self.accept_callers(),
+            Token::Elevation(caller) => self.caller_event(caller),
         }
     }
 

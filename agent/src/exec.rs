@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 /// What every terminal library knows; a program at a terminal of no kind draws nothing.
 const DEFAULT_TERM: &str = "xterm-256color";
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const DEFAULT_UMASK: u32 = 0o022;
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Directories of PATH that are searched.
 const SEARCHED_MAX: usize = 64;
 const RLIMIT_NOFILE: u32 = libc::RLIMIT_NOFILE;
@@ -56,6 +57,8 @@ impl Task for Start {
             argv: strings(&request.argv, "argument")?,
             env: strings(&env, "environment variable")?,
             cwd: c_string(&cwd, "working directory")?,
+            cwd_is_given: false,
+            umask: DEFAULT_UMASK,
             uid: user.uid,
             gid: user.gid,
             groups: user.groups.clone(),
@@ -75,7 +78,7 @@ impl Task for Start {
             program.cwd = c"/".to_owned();
             result = spawn(&program);
         }
-        let pid = result.map_err(|(step, errno)| explain(step, errno, request, &user, &cwd))?;
+        let pid = result.map_err(|(step, errno)| explain(step, errno, &request.argv[0], &user, &cwd))?;
         let started = Started {
             pid,
             pty: request.pty,
@@ -109,12 +112,12 @@ fn check(request: &Exec) -> Outcome<()> {
     Ok(())
 }
 
-fn c_string(bytes: &[u8], what: &str) -> Outcome<CString> {
+pub fn c_string(bytes: &[u8], what: &str) -> Outcome<CString> {
     CString::new(bytes)
         .map_err(|_| Failure::new(kind::INVALID, format!("{what} \"{}\" holds a NUL byte", shown(bytes))))
 }
 
-fn strings(list: &[Vec<u8>], what: &str) -> Outcome<Vec<CString>> {
+pub fn strings(list: &[Vec<u8>], what: &str) -> Outcome<Vec<CString>> {
     list.iter().map(|bytes| c_string(bytes, what)).collect()
 }
 
@@ -208,8 +211,8 @@ fn streams(request: &Exec, user: &User) -> Outcome<(Ours, Theirs)> {
     Ok((Ours { input, out, err: Some(err) }, Theirs { input: their_input, out: their_out, err: their_err }))
 }
 
-fn explain(step: Step, errno: Errno, request: &Exec, user: &User, cwd: &[u8]) -> Failure {
-    let command = shown(&request.argv[0]);
+pub fn explain(step: Step, errno: Errno, command: &[u8], user: &User, cwd: &[u8]) -> Failure {
+    let command = shown(command);
     let (name, uid) = (&user.name, user.uid);
     match step {
         Step::Execute => explain_execute(errno, &command),

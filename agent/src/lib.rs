@@ -4,6 +4,7 @@
 
 mod agent;
 pub mod decoder;
+mod elevation;
 mod exec;
 mod failure;
 mod files;
@@ -16,6 +17,7 @@ mod requests;
 mod sink;
 mod sockets;
 mod streams;
+pub mod sudo;
 mod sys;
 mod table;
 mod tasks;

@@ -1,10 +1,19 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let called = std::path::Path::new(&name).file_name().unwrap_or_default();
+    if called == "sudo" {
+        return bulkhead_agent::sudo::run(arguments);
+    }
+    if called == "sudoedit" {
+        return bulkhead_agent::sudo::run(std::iter::once("-e".into()).chain(arguments));
+    }
     if bulkhead_agent::guest::is_guest() {
         bulkhead_agent::serve_guest();
     }
-    match std::env::args_os().nth(1) {
+    match arguments.next() {
         None => bulkhead_agent::serve(),
         Some(argument) if argument == "--version" => {
             println!(

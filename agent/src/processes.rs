@@ -179,7 +179,7 @@ impl Agent {
                 self.finish_process(serial);
             }
             _ => {
-                if self.starting > 0 && self.early.len() < EARLY_MAX {
+                if !self.elevated_ended(pid, exit) && self.starting > 0 && self.early.len() < EARLY_MAX {
                     self.early.insert(pid, exit);
                 }
             }

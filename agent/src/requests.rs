@@ -28,6 +28,7 @@ impl Agent {
                 self.surroundings.default_user = configure.default_user;
                 self.surroundings.allow_setuid = configure.allow_setuid;
                 self.surroundings.env = configure.env;
+                self.configure_elevation(configure.elevate);
                 if !configure.hostname.is_empty() && process::own_pid() == 1 {
                     // A sandbox that may not name itself keeps the name its runtime gave it.
                     let _ = start::set_hostname(&configure.hostname);

@@ -31,6 +31,7 @@ impl Agent {
         let current = session == self.session && self.attached;
         self.starting -= usize::from(task.starts_process());
         match result {
+            result if task.caller().is_some() => self.elevated(task.caller().unwrap_or_default(), result),
             _ if !current || !self.streams.contains_key(&id) => self.orphaned(id, current, task, result),
             Err(failure) => {
                 self.streams.remove(&id);
@@ -78,6 +79,7 @@ impl Agent {
                 return self.become_socket(id, SocketStream::new(fd, false, String::new()));
             }
             Next::Process(started) => return self.become_process(id, *started),
+            Next::Elevated(_) => {}
         }
         self.consumed(id, fed);
         self.queue_task(id);

@@ -10,18 +10,20 @@ use std::sync::{Arc, Mutex};
 
 /// More than any system's user database; the rest of a longer file is not read.
 const DATABASE_BYTES_MAX: usize = 1024 * 1024;
+const DEFAULT_SHELL: &[u8] = b"/bin/sh";
 const GROUPS_MAX: usize = 256;
 /// Larger ones are read each time rather than kept.
 const KEPT_BYTES_MAX: usize = 16 * 1024;
 const SETTLED_NS: i64 = 2_000_000_000;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct User {
     pub name: String,
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
     pub home: Vec<u8>,
+    pub shell: Vec<u8>,
 }
 
 /// Fields of the lines of a database.
@@ -76,6 +78,10 @@ impl Database {
     /// The first entry whose field `field` is `value`.
     fn find(&self, field: usize, value: &[u8]) -> Option<Vec<&[u8]>> {
         self.lines().find(|fields| fields.len() > 2 && fields.get(field) == Some(&value))
+    }
+
+    pub fn has_name(&self, name: &str) -> bool {
+        self.find(0, name.as_bytes()).is_some()
     }
 
     /// The name of an id in either file, or nothing.
@@ -152,11 +158,23 @@ pub fn resolve(wanted: &str, default: &str, databases: &Databases) -> Outcome<Us
                 .map(|home| home.to_vec())
                 .filter(|home| home.starts_with(b"/"))
                 .unwrap_or(b"/".to_vec()),
+            shell: fields
+                .get(6)
+                .map(|shell| shell.to_vec())
+                .filter(|shell| shell.starts_with(b"/"))
+                .unwrap_or(DEFAULT_SHELL.to_vec()),
         },
         None => {
             let uid = number(name.as_bytes()).ok_or_else(|| not_found("user", name, "/etc/passwd"))?;
             let gid = if uid == identity::own_uid() { identity::own_gid() } else { 0 };
-            User { name: name.to_string(), uid, gid, groups: Vec::new(), home: b"/".to_vec() }
+            User {
+                name: name.to_string(),
+                uid,
+                gid,
+                groups: Vec::new(),
+                home: b"/".to_vec(),
+                shell: DEFAULT_SHELL.to_vec(),
+            }
         }
     };
     match group {

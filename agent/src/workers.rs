@@ -43,6 +43,8 @@ pub enum Next {
     Socket(OwnedFd),
     /// The stream goes on as a process.
     Process(Box<crate::process::Started>),
+    /// A process runs whose caller is inside.
+    Elevated(u32),
 }
 
 pub struct Output {
@@ -64,6 +66,10 @@ pub trait Task: Send {
     fn step(&mut self, input: Input) -> Result<Output, Failure>;
     fn starts_process(&self) -> bool {
         false
+    }
+    /// The connection from inside that this is done for, instead of a stream of the host.
+    fn caller(&self) -> Option<u32> {
+        None
     }
     /// Undoes what is half done; runs in a worker when the stream ends early.
     fn cancel(&mut self) {}

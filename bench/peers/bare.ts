@@ -6,12 +6,15 @@ import { standing } from "./command.ts";
 
 /** A process on the host, with no boundary: the floor. */
 export function bare(lab: Lab): Setup {
+  // The distribution's own programs, as the image has them, and no version manager's shims.
+  const env = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" };
   const peer: Peer = {
     name: "bare process",
-    cold: (work) => timeProgram(work.argv, { expect: work.expect }),
+    cold: (work) => timeProgram(work.argv, { expect: work.expect, env }),
     stand: async () =>
       standing({
         exec: (argv) => argv,
+        env,
         file: join(lab.directory, "bare-file"),
         memory: async () => ({ pssBytes: 0, chargedBytes: Number.NaN }),
         end: async () => undefined,

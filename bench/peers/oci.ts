@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { Lab } from "../lab.ts";
 import { chargedTo, processesNaming, processesOf, pssOf, writeJson } from "../lab.ts";
 import type { Peer, Standing, Work } from "../peer.ts";
+import type { Root } from "../rootfs.ts";
 import { output, timeProgram } from "../timing.ts";
 import { standing } from "./command.ts";
 
@@ -11,7 +12,21 @@ import { standing } from "./command.ts";
 export interface OciConfig {
   readonly process: { readonly args: readonly string[] };
   readonly root: { readonly path: string; readonly readonly?: boolean };
-  readonly linux: { readonly cgroupsPath?: string };
+  readonly linux: {
+    readonly cgroupsPath?: string;
+    readonly namespaces: readonly { readonly type: string; readonly path?: string }[];
+    readonly uidMappings?: readonly unknown[];
+    readonly gidMappings?: readonly unknown[];
+  };
+}
+
+/** The image is not shifted here, so that the first id of the range is the host's own. */
+const IDS = [{ containerID: 0, hostID: 0, size: 65_536 }];
+
+/** A user namespace that the keeper has made before is one the runtime makes here by itself. */
+function ownNamespaces(linux: OciConfig["linux"]): OciConfig["linux"] {
+  const namespaces = linux.namespaces.map(({ type }) => ({ type }));
+  return { ...linux, namespaces, uidMappings: IDS, gidMappings: IDS };
 }
 
 export interface Runtime {
@@ -36,16 +51,16 @@ export function borrow(steps: readonly Step[]): { readonly config: OciConfig; re
 }
 
 /** An OCI runtime run by hand with exactly the configuration our driver gives it. */
-export function ociPeer(lab: Lab, rootfs: string, runtime: Runtime): Peer {
+export function ociPeer(lab: Lab, makeRoot: () => Promise<Root>, runtime: Runtime): Peer {
   const env = runtime.env === undefined ? {} : { env: runtime.env };
-  const bundle = async (id: string, argv: readonly string[]): Promise<string> => {
+  const bundle = async (id: string, root: Root, argv: readonly string[]): Promise<string> => {
     const path = await lab.path("bundles", id);
     const { config } = runtime;
     await writeJson(join(path, "config.json"), {
       ...config,
       process: { ...config.process, args: argv },
-      root: { ...config.root, path: rootfs },
-      linux: { ...config.linux, cgroupsPath: join(lab.cgroup, id) },
+      root: { ...config.root, path: root.path },
+      linux: { ...ownNamespaces(config.linux), cgroupsPath: join(lab.cgroup, id) },
     });
     await mkdir(join(path, "state"), { recursive: true });
     return path;
@@ -55,7 +70,8 @@ export function ociPeer(lab: Lab, rootfs: string, runtime: Runtime): Peer {
     name: runtime.name,
     cold: async (work: Work) => {
       const id = lab.id();
-      const path = await bundle(id, work.argv);
+      await using root = await makeRoot();
+      const path = await bundle(id, root, work.argv);
       try {
         return await timeProgram([...flags(path), "run", "--bundle", path, id], { ...env, expect: work.expect });
       } finally {
@@ -64,9 +80,11 @@ export function ociPeer(lab: Lab, rootfs: string, runtime: Runtime): Peer {
     },
     stand: async (): Promise<Standing> => {
       const id = lab.id();
-      const path = await bundle(id, ["/bin/sleep", "1000000"]);
+      const root = await makeRoot();
+      const path = await bundle(id, root, ["/bin/sleep", "1000000"]);
       const end = async (): Promise<void> => {
         await output([...flags(path), "delete", "--force", id], runtime.env);
+        await root[Symbol.asyncDispose]();
         await rm(path, { recursive: true, force: true });
       };
       lab.defer(() => end().catch(() => undefined));

@@ -21,7 +21,9 @@ export async function probe<T>(box: Box, code: string, user = "root"): Promise<T
 
 /** Root of a virtual machine's kernel is root of nothing else. */
 const virtualMachine = (target: Target): string | null =>
-  target.traits.level === "microvm" ? "root may do so in its own kernel, which is what the boundary is drawn around" : null;
+  target.traits.level === "microvm"
+    ? "root may do so in its own kernel, which is what the boundary is drawn around"
+    : null;
 
 const ownKernel = (target: Target): string | null =>
   target.traits.ownKernel ? "the sandbox's own kernel answers; what it says does not concern the host" : null;
@@ -61,7 +63,12 @@ print(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(
 
 /** Major and minor number of the first disk this host has, memory disks and loops apart. */
 async function hostDisk(): Promise<string> {
-  const [major, minor] = (await hostCommand(["lsblk", "--nodeps", "--noheadings", "--exclude", "1,7,253", "--output", "MAJ:MIN"])).trim().split("\n")[0]?.trim().split(":") ?? [];
+  const [major, minor] =
+    (await hostCommand(["lsblk", "--nodeps", "--noheadings", "--exclude", "1,7,253", "--output", "MAJ:MIN"]))
+      .trim()
+      .split("\n")[0]
+      ?.trim()
+      .split(":") ?? [];
   assert.ok(major !== undefined && minor !== undefined, "this host has no disk to look for");
   return `${major} ${minor}`;
 }
@@ -128,11 +135,17 @@ print(json.dumps(libc.shmat(${id},None,0)!=-1))`;
     assert.equal(await probe(box, code), false);
   });
 
-  check("dangerous system calls are refused to root", async ({ box }) => {
-    const got = await probe<Record<string, string>>(box, CALLS_CODE);
-    const letThrough = Object.entries(got).filter(([, answer]) => answer !== "EPERM" && answer !== "ENOSYS" && answer !== "EACCES");
-    assert.deepEqual(letThrough, []);
-  }, { notFor: ownKernel });
+  check(
+    "dangerous system calls are refused to root",
+    async ({ box }) => {
+      const got = await probe<Record<string, string>>(box, CALLS_CODE);
+      const letThrough = Object.entries(got).filter(
+        ([, answer]) => answer !== "EPERM" && answer !== "ENOSYS" && answer !== "EACCES",
+      );
+      assert.deepEqual(letThrough, []);
+    },
+    { notFor: ownKernel },
+  );
 
   check("system calls are filtered, or answered by another kernel", async ({ box, target }) => {
     const status = (await box.run(["grep", "^Seccomp:", "/proc/self/status"])).stdout.toString().trim();
@@ -148,17 +161,36 @@ print(json.dumps(libc.shmat(${id},None,0)!=-1))`;
     assert.ok(result.signal !== null || result.code !== 0 || answer < 0, `getpid by int 0x80 answered ${answer}`);
   });
 
-  check("root inside is nobody outside", async ({ box }) => {
-    const map = (await box.run(["cat", "/proc/self/uid_map"], { user: "root" })).stdout.toString().trim().split(/\s+/).map(Number);
-    assert.equal(map[0], 0);
-    assert.ok((map[1] ?? 0) >= 65_536, `uid 0 inside is uid ${map[1]} outside`);
-    assert.ok((map[2] ?? Infinity) <= 65_536, `the range has ${map[2]} ids`);
-  }, { notFor: ownKernel });
+  check(
+    "root inside is nobody outside",
+    async ({ box }) => {
+      const map = (await box.run(["cat", "/proc/self/uid_map"], { user: "root" })).stdout
+        .toString()
+        .trim()
+        .split(/\s+/)
+        .map(Number);
+      assert.equal(map[0], 0);
+      assert.ok((map[1] ?? 0) >= 65_536, `uid 0 inside is uid ${map[1]} outside`);
+      assert.ok((map[2] ?? Infinity) <= 65_536, `the range has ${map[2]} ids`);
+    },
+    { notFor: ownKernel },
+  );
 
-  check("root cannot mount", async ({ box, scratch }) => {
-    const result = await box.run(["sh", "-c", `mkdir ${scratch}/m && mount -t tmpfs none ${scratch}/m && { umount ${scratch}/m; echo mounted; }`], { user: "root" });
-    assert.equal(result.stdout.toString(), "");
-  }, { notFor: virtualMachine });
+  check(
+    "root cannot mount",
+    async ({ box, scratch }) => {
+      const result = await box.run(
+        [
+          "sh",
+          "-c",
+          `mkdir ${scratch}/m && mount -t tmpfs none ${scratch}/m && { umount ${scratch}/m; echo mounted; }`,
+        ],
+        { user: "root" },
+      );
+      assert.equal(result.stdout.toString(), "");
+    },
+    { notFor: virtualMachine },
+  );
 
   check("root cannot read the host's disk or kernel log through a device node it makes", async ({ box, scratch }) => {
     const disk = await hostDisk();
@@ -167,24 +199,34 @@ print(json.dumps(libc.shmat(${id},None,0)!=-1))`;
     assert.equal(result.stdout.toString(), "0\n0\n");
   });
 
-  check("no new user namespace", async ({ box }) => {
-    assert.notEqual((await box.run(["unshare", "-U", "true"])).code, 0);
-    assert.notEqual((await box.run(["unshare", "-m", "true"], { user: "root" })).code, 0);
-  }, { notFor: ownKernel });
+  check(
+    "no new user namespace",
+    async ({ box }) => {
+      assert.notEqual((await box.run(["unshare", "-U", "true"])).code, 0);
+      assert.notEqual((await box.run(["unshare", "-m", "true"], { user: "root" })).code, 0);
+    },
+    { notFor: ownKernel },
+  );
 
-  check("kernel settings cannot be opened for writing by root", async ({ box }) => {
-    const code = `
+  check(
+    "kernel settings cannot be opened for writing by root",
+    async ({ box }) => {
+      const code = `
 import os,json
 out=[]
 for p in ['/proc/sys/kernel/core_pattern','/proc/sys/kernel/randomize_va_space','/proc/sys/vm/overcommit_memory','/proc/sysrq-trigger','/sys/kernel/uevent_helper','/sys/power/state']:
     try: os.close(os.open(p,os.O_WRONLY)); out.append(p)
     except OSError: pass
 print(json.dumps(out))`;
-    assert.deepEqual(await probe(box, code), []);
-  }, { notFor: ownKernel });
+      assert.deepEqual(await probe(box, code), []);
+    },
+    { notFor: ownKernel },
+  );
 
-  check("kernel memory, keys and firmware are masked", async ({ box }) => {
-    const code = `
+  check(
+    "kernel memory, keys and firmware are masked",
+    async ({ box }) => {
+      const code = `
 import os,json
 out=[]
 for p in ['/proc/kcore','/proc/keys','/proc/timer_list','/proc/kallsyms' if 0 else '/proc/latency_stats']:
@@ -197,8 +239,10 @@ for p in ['/sys/firmware','/proc/acpi','/sys/devices/virtual/powercap','/proc/sc
         if os.listdir(p): out.append(p)
     except OSError: pass
 print(json.dumps(out))`;
-    assert.deepEqual(await probe(box, code), []);
-  }, { notFor: virtualMachine });
+      assert.deepEqual(await probe(box, code), []);
+    },
+    { notFor: virtualMachine },
+  );
 
   check("the host's environment and command line are not readable", async ({ box }) => {
     const own = (await readFile("/proc/self/cmdline", "latin1")).split("\0").filter((a) => a.length > 8);
@@ -211,6 +255,9 @@ for p in glob.glob('/proc/[0-9]*/cmdline')+glob.glob('/proc/[0-9]*/environ'):
     try: text+=open(p,'rb').read()
     except OSError: pass
 print(json.dumps([bytes.fromhex(a) in text for a in '${own.map((a) => Buffer.from(a, "latin1").toString("hex")).join(" ")}'.split()]))`;
-    assert.deepEqual(await probe(box, code), own.map(() => false));
+    assert.deepEqual(
+      await probe(box, code),
+      own.map(() => false),
+    );
   });
 });

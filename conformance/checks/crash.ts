@@ -16,7 +16,9 @@ interface Victim {
 const VICTIM = join(import.meta.dirname, "..", "victim.ts");
 
 async function victim(context: Context, run: string, count: number): Promise<Victim> {
-  const child: ChildProcess = spawn(process.execPath, [VICTIM, context.target.name, run, String(count)], { stdio: ["ignore", "pipe", "inherit"] });
+  const child: ChildProcess = spawn(process.execPath, [VICTIM, context.target.name, run, String(count)], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   context.defer(() => child.kill("SIGKILL"));
   assert.ok(child.stdout);
   const said = once(child.stdout, "data") as Promise<[Buffer]>;
@@ -35,9 +37,19 @@ async function runDirectory(context: Context): Promise<string> {
 /** Sandboxes must have been there, or finding nothing afterwards proves nothing. */
 async function standing(found: Victim, run: string): Promise<void> {
   const seen = await traces([...found.ids, run], [found.enginePid]);
-  for (const id of found.ids) assert.ok(seen.some((line) => line.includes(id)), `nothing of sandbox ${id} was there before the kill`);
-  assert.ok(seen.some((l) => l.startsWith("mount in")), "no mount was seen before the kill");
-  assert.ok(seen.some((l) => l.startsWith("control group")), "no control group was seen before the kill");
+  for (const id of found.ids)
+    assert.ok(
+      seen.some((line) => line.includes(id)),
+      `nothing of sandbox ${id} was there before the kill`,
+    );
+  assert.ok(
+    seen.some((l) => l.startsWith("mount in")),
+    "no mount was seen before the kill",
+  );
+  assert.ok(
+    seen.some((l) => l.startsWith("control group")),
+    "no control group was seen before the kill",
+  );
 }
 
 async function nothingLeft(found: Victim, run: string): Promise<void> {
@@ -46,7 +58,8 @@ async function nothingLeft(found: Victim, run: string): Promise<void> {
     "nothing of the sandboxes is left",
     async () => {
       const left = [...(await traces([...found.ids, run]))];
-      for (const path of await filesBelow(run)) if (found.ids.some((id) => path.includes(id))) left.push(`file ${path}`);
+      for (const path of await filesBelow(run))
+        if (found.ids.some((id) => path.includes(id))) left.push(`file ${path}`);
       last = left;
       return left.length === 0;
     },
@@ -63,62 +76,89 @@ async function nextEngineWorks(context: Context, run: string): Promise<void> {
 }
 
 export const crashChecks = theme("crash", "host", (check) => {
-  check("engine killed with -9: its sandboxes vanish, nothing is left", async (context) => {
-    const run = await runDirectory(context);
-    const found = await victim(context, run, 3);
-    await standing(found, run);
-    process.kill(found.enginePid, "SIGKILL");
-    await nothingLeft(found, run);
-    await nextEngineWorks(context, run);
-  }, { timeoutMs: 120_000 });
+  check(
+    "engine killed with -9: its sandboxes vanish, nothing is left",
+    async (context) => {
+      const run = await runDirectory(context);
+      const found = await victim(context, run, 3);
+      await standing(found, run);
+      process.kill(found.enginePid, "SIGKILL");
+      await nothingLeft(found, run);
+      await nextEngineWorks(context, run);
+    },
+    { timeoutMs: 120_000 },
+  );
 
-  check("keeper killed with -9: the engine says so, the next engine sweeps", async (context) => {
-    const run = await runDirectory(context);
-    const found = await victim(context, run, 2);
-    await standing(found, run);
-    process.kill(found.keeperPid, "SIGKILL");
-    await new Promise((resolve) => setTimeout(resolve, 1_000));
-    process.kill(found.enginePid, "SIGKILL");
-    await new Promise((resolve) => setTimeout(resolve, 500));
-    await nextEngineWorks(context, run);
-    await nothingLeft(found, run);
-  }, { timeoutMs: 120_000 });
+  check(
+    "keeper killed with -9: the engine says so, the next engine sweeps",
+    async (context) => {
+      const run = await runDirectory(context);
+      const found = await victim(context, run, 2);
+      await standing(found, run);
+      process.kill(found.keeperPid, "SIGKILL");
+      await new Promise((resolve) => setTimeout(resolve, 1_000));
+      process.kill(found.enginePid, "SIGKILL");
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      await nextEngineWorks(context, run);
+      await nothingLeft(found, run);
+    },
+    { timeoutMs: 120_000 },
+  );
 
-  check("engine and keeper killed with -9 together: the next engine sweeps", async (context) => {
-    const run = await runDirectory(context);
-    const found = await victim(context, run, 3);
-    await standing(found, run);
-    process.kill(found.keeperPid, "SIGKILL");
-    process.kill(found.enginePid, "SIGKILL");
-    await new Promise((resolve) => setTimeout(resolve, 500));
-    await nextEngineWorks(context, run);
-    await nothingLeft(found, run);
-  }, { timeoutMs: 120_000 });
+  check(
+    "engine and keeper killed with -9 together: the next engine sweeps",
+    async (context) => {
+      const run = await runDirectory(context);
+      const found = await victim(context, run, 3);
+      await standing(found, run);
+      process.kill(found.keeperPid, "SIGKILL");
+      process.kill(found.enginePid, "SIGKILL");
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      await nextEngineWorks(context, run);
+      await nothingLeft(found, run);
+    },
+    { timeoutMs: 120_000 },
+  );
 
-  check("engine stopped by SIGTERM leaves nothing", async (context) => {
-    const run = await runDirectory(context);
-    const found = await victim(context, run, 2);
-    process.kill(found.enginePid, "SIGTERM");
-    await nothingLeft(found, run);
-  }, { timeoutMs: 120_000 });
+  check(
+    "engine stopped by SIGTERM leaves nothing",
+    async (context) => {
+      const run = await runDirectory(context);
+      const found = await victim(context, run, 2);
+      process.kill(found.enginePid, "SIGTERM");
+      await nothingLeft(found, run);
+    },
+    { timeoutMs: 120_000 },
+  );
 
-  check("killed while sandboxes are being made", async (context) => {
-    const run = await runDirectory(context);
-    const child = spawn(process.execPath, [VICTIM, context.target.name, run, "8"], { stdio: "ignore" });
-    context.defer(() => child.kill("SIGKILL"));
-    await once(child, "spawn");
-    await eventually("something of a sandbox", async () => (await traces([run], [child.pid ?? 0])).length > 1, 30_000);
-    const ended = once(child, "exit");
-    child.kill("SIGKILL");
-    await ended;
-    await nothingLeft({ enginePid: 0, keeperPid: 0, ids: [] }, run);
-    await nextEngineWorks(context, run);
-  }, { timeoutMs: 120_000 });
+  check(
+    "killed while sandboxes are being made",
+    async (context) => {
+      const run = await runDirectory(context);
+      const child = spawn(process.execPath, [VICTIM, context.target.name, run, "8"], { stdio: "ignore" });
+      context.defer(() => child.kill("SIGKILL"));
+      await once(child, "spawn");
+      await eventually(
+        "something of a sandbox",
+        async () => (await traces([run], [child.pid ?? 0])).length > 1,
+        30_000,
+      );
+      const ended = once(child, "exit");
+      child.kill("SIGKILL");
+      await ended;
+      await nothingLeft({ enginePid: 0, keeperPid: 0, ids: [] }, run);
+      await nextEngineWorks(context, run);
+    },
+    { timeoutMs: 120_000 },
+  );
 
   check("the sandbox's process 1 killed from outside: typed end, nothing left", async (context) => {
     const own = await context.fresh();
     const { processesInCgroup } = await import("../host.ts");
-    const pending = own.run(["sleep", "60"]).then(() => "ended", (error: { code?: string }) => error.code);
+    const pending = own.run(["sleep", "60"]).then(
+      () => "ended",
+      (error: { code?: string }) => error.code,
+    );
     for (const { pid } of await processesInCgroup(own.id)) {
       try {
         process.kill(pid, "SIGKILL");

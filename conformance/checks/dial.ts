@@ -89,7 +89,8 @@ export const dialChecks = theme("dial", "function", (check) => {
   });
 
   check("the peer's end arrives as end", async ({ box, defer }) => {
-    const code = "import socket;s=socket.create_server(('127.0.0.1',0));print(s.getsockname()[1],flush=True);c,_=s.accept();c.sendall(b'bye');c.close()";
+    const code =
+      "import socket;s=socket.create_server(('127.0.0.1',0));print(s.getsockname()[1],flush=True);c,_=s.accept();c.sendall(b'bye');c.close()";
     const server = await box.start(["python3", "-c", code]);
     defer(() => stop(server));
     const [line] = (await once(server.stdout, "data")) as [Buffer];
@@ -102,7 +103,8 @@ export const dialChecks = theme("dial", "function", (check) => {
   });
 
   check("a closed connection is closed inside too", async ({ box, defer }) => {
-    const code = "import socket;s=socket.create_server(('127.0.0.1',0));print(s.getsockname()[1],flush=True);c,_=s.accept()\ntry:\n  print('end',c.recv(1),flush=True)\nexcept OSError: print('end',flush=True)";
+    const code =
+      "import socket;s=socket.create_server(('127.0.0.1',0));print(s.getsockname()[1],flush=True);c,_=s.accept()\ntry:\n  print('end',c.recv(1),flush=True)\nexcept OSError: print('end',flush=True)";
     const server = await box.start(["python3", "-c", code]);
     defer(() => stop(server).catch(() => undefined));
     const [line] = (await once(server.stdout, "data")) as [Buffer];

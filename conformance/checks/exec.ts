@@ -6,7 +6,8 @@ import { fails, theme } from "../check.ts";
 const ARGV = 'import os,sys; sys.stdout.buffer.write(b"".join(os.fsencode(a)+b"\\0" for a in sys.argv[1:]))';
 
 async function ids(box: Box, user?: string): Promise<{ uid: number; gid: number; groups: number[] }> {
-  const code = "import os,json; print(json.dumps({'uid':os.getuid(),'gid':os.getgid(),'groups':sorted(os.getgroups())}))";
+  const code =
+    "import os,json; print(json.dumps({'uid':os.getuid(),'gid':os.getgid(),'groups':sorted(os.getgroups())}))";
   const result = await box.run(["python3", "-c", code], user === undefined ? {} : { user });
   assert.equal(result.code, 0, result.stderr.toString());
   return JSON.parse(result.stdout.toString()) as { uid: number; gid: number; groups: number[] };
@@ -51,8 +52,24 @@ export const execChecks = theme("exec", "function", (check) => {
       .split("\n")
       .map((line) => line.slice(0, line.indexOf("=")));
     for (const name of ["PATH", "HOME", "USER", "LOGNAME"]) assert.ok(names.includes(name), `${name} is missing`);
-    const allowed = new Set(["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "HOSTNAME", "TERM", "PWD", "_", "SHLVL"]);
-    assert.deepEqual(names.filter((name) => !allowed.has(name)), []);
+    const allowed = new Set([
+      "PATH",
+      "HOME",
+      "USER",
+      "LOGNAME",
+      "SHELL",
+      "LANG",
+      "LC_ALL",
+      "HOSTNAME",
+      "TERM",
+      "PWD",
+      "_",
+      "SHLVL",
+    ]);
+    assert.deepEqual(
+      names.filter((name) => !allowed.has(name)),
+      [],
+    );
   });
 
   check("environment of the spec reaches every process", async ({ fresh }) => {
@@ -95,8 +112,12 @@ export const execChecks = theme("exec", "function", (check) => {
   check("supplementary groups are the user's, never process 1's", async ({ box }) => {
     const expected = (await out(box, ["id", "-G", "user"])).trim().split(" ").map(Number);
     const got = await ids(box, "user");
-    assert.deepEqual([...new Set([got.gid, ...got.groups])].sort(), expected.sort());
-    assert.deepEqual((await ids(box, "1234:2345")).groups.filter((g) => g !== 2345), []);
+    const ascending = (a: number, b: number): number => a - b;
+    assert.deepEqual([...new Set([got.gid, ...got.groups])].sort(ascending), expected.sort(ascending));
+    assert.deepEqual(
+      (await ids(box, "1234:2345")).groups.filter((g) => g !== 2345),
+      [],
+    );
   });
 
   check("user that does not exist", async ({ box }) => {
@@ -105,7 +126,8 @@ export const execChecks = theme("exec", "function", (check) => {
   });
 
   check("resource limits are set exactly", async ({ box }) => {
-    const code = "import resource as r; print(r.getrlimit(r.RLIMIT_NOFILE), r.getrlimit(r.RLIMIT_CORE), r.getrlimit(r.RLIMIT_FSIZE))";
+    const code =
+      "import resource as r; print(r.getrlimit(r.RLIMIT_NOFILE), r.getrlimit(r.RLIMIT_CORE), r.getrlimit(r.RLIMIT_FSIZE))";
     const rlimits = { nofile: { soft: 100, hard: 200 }, core: { soft: 0, hard: 0 }, fsize: { soft: 4096, hard: 8192 } };
     assert.equal(await out(box, ["python3", "-c", code], { rlimits }), "(100, 200) (0, 0) (4096, 8192)\n");
   });
@@ -114,7 +136,10 @@ export const execChecks = theme("exec", "function", (check) => {
     const codes = Array.from({ length: 256 }, (_, i) => i);
     for (let i = 0; i < 256; i += 16) {
       const got = await Promise.all(codes.slice(i, i + 16).map((c) => box.run(["sh", "-c", `exit ${c}`])));
-      assert.deepEqual(got.map((r) => [r.code, r.signal]), codes.slice(i, i + 16).map((c) => [c, null]));
+      assert.deepEqual(
+        got.map((r) => [r.code, r.signal]),
+        codes.slice(i, i + 16).map((c) => [c, null]),
+      );
     }
   });
 
@@ -154,12 +179,16 @@ export const execChecks = theme("exec", "function", (check) => {
     assert.equal(text, "['0', '1', '2', '3']\n");
   });
 
-  check("signals start unblocked and at their defaults", async ({ box }) => {
-    const text = await out(box, ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]);
-    // 32 and 33 are the C library's own; its way of starting processes ignores them in the child.
-    const own = 0x1_8000_0000n;
-    for (const line of text.trimEnd().split("\n")) assert.equal(BigInt(`0x${line.split("\t")[1]}`) & ~own, 0n, line);
-  }, { notFor: (t) => (t.traits.level === "gvisor" ? "its /proc does not show signal masks" : null) });
+  check(
+    "signals start unblocked and at their defaults",
+    async ({ box }) => {
+      const text = await out(box, ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]);
+      // 32 and 33 are the C library's own; its way of starting processes ignores them in the child.
+      const own = 0x1_8000_0000n;
+      for (const line of text.trimEnd().split("\n")) assert.equal(BigInt(`0x${line.split("\t")[1]}`) & ~own, 0n, line);
+    },
+    { notFor: (t) => (t.traits.level === "gvisor" ? "its /proc does not show signal masks" : null) },
+  );
 
   check("an empty command is refused", async ({ box }) => {
     await fails(["SPEC_INVALID", "COMMAND_NOT_FOUND"], () => box.run([]));

@@ -12,6 +12,7 @@ import { processChecks } from "./processes.ts";
 import { ptyChecks } from "./pty.ts";
 import { storageChecks } from "./storage.ts";
 import { streamChecks } from "./streams.ts";
+import { sudoChecks } from "./sudo.ts";
 import { watchChecks } from "./watch.ts";
 
 /** In the order they run: what others rest on first, what takes longest last. */
@@ -27,6 +28,7 @@ export const CHECKS: readonly Check[] = [
   ...planChecks,
   ...microvmChecks,
   ...storageChecks,
+  ...sudoChecks,
   ...limitChecks,
   ...crashChecks,
   ...enduranceChecks,

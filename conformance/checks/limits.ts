@@ -15,9 +15,11 @@ async function processorSeconds(id: string): Promise<number> {
 }
 
 export const limitChecks = theme("limits", "host", (check) => {
-  check("at the process limit fork fails with EAGAIN, and the sandbox stays usable", async ({ fresh }) => {
-    const own = await fresh({ pids: 60 });
-    const code = `
+  check(
+    "at the process limit fork fails with EAGAIN, and the sandbox stays usable",
+    async ({ fresh }) => {
+      const own = await fresh({ pids: 60 });
+      const code = `
 import os,json,errno,time,signal
 children=[]; why=None
 for _ in range(5000):
@@ -29,34 +31,58 @@ for _ in range(5000):
 for c in children: os.kill(c,9)
 for c in children: os.waitpid(c,0)
 print(json.dumps([why,len(children)]))`;
-    const [why, count] = await within("the fork bomb", 60_000, probe<[string, number]>(own, code, "user"));
-    assert.equal(why, "EAGAIN");
-    assert.ok(count >= 30 && count <= 60 + 16, `${count} children were possible with a limit of 60`);
-    assert.equal((await own.run(["echo", "usable"])).stdout.toString(), "usable\n");
-  }, { timeoutMs: 120_000, notFor: (t) => (t.traits.level === "gvisor" ? "the limit counts host threads there; see the next check" : null) });
+      const [why, count] = await within("the fork bomb", 60_000, probe<[string, number]>(own, code, "user"));
+      assert.equal(why, "EAGAIN");
+      assert.ok(count >= 30 && count <= 60 + 16, `${count} children were possible with a limit of 60`);
+      assert.equal((await own.run(["echo", "usable"])).stdout.toString(), "usable\n");
+    },
+    {
+      timeoutMs: 120_000,
+      notFor: (t) => (t.traits.level === "gvisor" ? "the limit counts host threads there; see the next check" : null),
+    },
+  );
 
-  check("a process bomb stays within its sandbox", async ({ fresh, box }) => {
-    const own = await fresh({ pids: 200, memoryBytes: 512 * MIB });
-    const bomb = own.run(["python3", "-c", "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"], { timeoutMs: 5_000 });
-    const ended = bomb.then(() => "ended", (error: { code?: string }) => error.code ?? String(error));
-    for (let i = 0; i < 5; i++) assert.equal((await within("a neighbour", 20_000, box.run(["echo", "hi"]))).stdout.toString(), "hi\n");
-    assert.ok(["TIMEOUT", "SANDBOX_GONE", "CHANNEL_CLOSED", "ended"].includes(await within("the bomb's end", 30_000, ended)));
-    await within("kill", 20_000, own.kill());
-  }, { timeoutMs: 120_000 });
+  check(
+    "a process bomb stays within its sandbox",
+    async ({ fresh, box }) => {
+      const own = await fresh({ pids: 200, memoryBytes: 512 * MIB });
+      const bomb = own.run(["python3", "-c", "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"], {
+        timeoutMs: 5_000,
+      });
+      const ended = bomb.then(
+        () => "ended",
+        (error: Error & { code?: string }) => error.code ?? String(error),
+      );
+      for (let i = 0; i < 5; i++)
+        assert.equal((await within("a neighbour", 20_000, box.run(["echo", "hi"]))).stdout.toString(), "hi\n");
+      assert.ok(
+        ["TIMEOUT", "SANDBOX_GONE", "CHANNEL_CLOSED", "ended"].includes(await within("the bomb's end", 30_000, ended)),
+      );
+      await within("kill", 20_000, own.kill());
+    },
+    { timeoutMs: 120_000 },
+  );
 
-  check("beyond the memory limit the process dies, not the sandbox", async ({ fresh }) => {
-    const own = await fresh({ memoryBytes: 128 * MIB });
-    const result = await own.run(["python3", "-c", "b=bytearray()\nwhile True: b+=b'x'*1048576"]);
-    assert.notEqual(result.code, 0);
-    assert.ok(result.signal === "SIGKILL" || /MemoryError/.test(result.stderr.toString()), `ended with ${result.code} ${result.signal}`);
-    assert.equal((await own.run(["echo", "usable"])).stdout.toString(), "usable\n");
-  }, { notFor: (t) => (t.traits.level === "gvisor" ? "the Sentry itself is charged; see the next check" : null) });
+  check(
+    "beyond the memory limit the process dies, not the sandbox",
+    async ({ fresh }) => {
+      const own = await fresh({ memoryBytes: 128 * MIB });
+      const result = await own.run(["python3", "-c", "b=bytearray()\nwhile True: b+=b'x'*1048576"]);
+      assert.notEqual(result.code, 0);
+      assert.ok(
+        result.signal === "SIGKILL" || /MemoryError/.test(result.stderr.toString()),
+        `ended with ${result.code} ${result.signal}`,
+      );
+      assert.equal((await own.run(["echo", "usable"])).stdout.toString(), "usable\n");
+    },
+    { notFor: (t) => (t.traits.level === "gvisor" ? "the Sentry itself is charged; see the next check" : null) },
+  );
 
   check("beyond the memory limit nothing outside is harmed, and the end is typed", async ({ fresh, box }) => {
     const own = await fresh({ memoryBytes: 256 * MIB });
     const eaten = own.run(["python3", "-c", "b=bytearray()\nwhile True: b+=b'x'*1048576"]).then(
       (result) => (result.code === 0 ? "succeeded" : "died"),
-      (error: { code?: string }) => error.code ?? String(error),
+      (error: Error & { code?: string }) => error.code ?? String(error),
     );
     assert.ok(["died", "SANDBOX_GONE", "CHANNEL_CLOSED"].includes(await within("the end", 50_000, eaten)), await eaten);
     await box.ping();
@@ -96,7 +122,10 @@ print(json.dumps(total))`;
   check("the sandbox's own /tmp is bounded too", async ({ fresh }) => {
     const own = await fresh({ diskBytes: 32 * MIB, memoryBytes: 512 * MIB });
     const result = await own.run(["sh", "-c", "head -c 100000000 /dev/zero > /tmp/fill; stat -c %s /tmp/fill"]);
-    assert.ok(Number(result.stdout.toString()) <= 32 * MIB, `${result.stdout.toString().trim()} bytes fitted into /tmp`);
+    assert.ok(
+      Number(result.stdout.toString()) <= 32 * MIB,
+      `${result.stdout.toString().trim()} bytes fitted into /tmp`,
+    );
     assert.equal((await own.run(["echo", "usable"])).stdout.toString(), "usable\n");
   });
 

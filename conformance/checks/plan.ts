@@ -8,11 +8,47 @@ import { probe } from "./boundary.ts";
 
 /** Linux's numbers, capability.h; a mask says which of them are set. */
 const CAPABILITIES = [
-  "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE",
-  "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT",
-  "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE",
-  "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ",
-  "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+  "CHOWN",
+  "DAC_OVERRIDE",
+  "DAC_READ_SEARCH",
+  "FOWNER",
+  "FSETID",
+  "KILL",
+  "SETGID",
+  "SETUID",
+  "SETPCAP",
+  "LINUX_IMMUTABLE",
+  "NET_BIND_SERVICE",
+  "NET_BROADCAST",
+  "NET_ADMIN",
+  "NET_RAW",
+  "IPC_LOCK",
+  "IPC_OWNER",
+  "SYS_MODULE",
+  "SYS_RAWIO",
+  "SYS_CHROOT",
+  "SYS_PTRACE",
+  "SYS_PACCT",
+  "SYS_ADMIN",
+  "SYS_BOOT",
+  "SYS_NICE",
+  "SYS_RESOURCE",
+  "SYS_TIME",
+  "SYS_TTY_CONFIG",
+  "MKNOD",
+  "LEASE",
+  "AUDIT_WRITE",
+  "AUDIT_CONTROL",
+  "SETFCAP",
+  "MAC_OVERRIDE",
+  "MAC_ADMIN",
+  "SYSLOG",
+  "WAKE_ALARM",
+  "BLOCK_SUSPEND",
+  "AUDIT_READ",
+  "PERFMON",
+  "BPF",
+  "CHECKPOINT_RESTORE",
 ] as const;
 
 function capabilities(mask: string): string[] {
@@ -20,7 +56,8 @@ function capabilities(mask: string): string[] {
   return CAPABILITIES.filter((_, i) => (bits >> BigInt(i)) & 1n).map((name) => `CAP_${name}`);
 }
 
-const full = (names: readonly string[]): string[] => names.map((n) => (n.toUpperCase().startsWith("CAP_") ? n.toUpperCase() : `CAP_${n.toUpperCase()}`)).sort();
+const full = (names: readonly string[]): string[] =>
+  names.map((n) => (n.toUpperCase().startsWith("CAP_") ? n.toUpperCase() : `CAP_${n.toUpperCase()}`)).sort();
 
 async function planned(context: Context): Promise<Plan> {
   const plan = await context.open.plan();
@@ -30,10 +67,16 @@ async function planned(context: Context): Promise<Plan> {
 
 async function status(context: Context, user: string): Promise<Record<string, string>> {
   const text = (await context.box.run(["cat", "/proc/self/status"], { user })).stdout.toString();
-  return Object.fromEntries(text.split("\n").filter(Boolean).map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 1).trim()]));
+  return Object.fromEntries(
+    text
+      .split("\n")
+      .filter(Boolean)
+      .map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 1).trim()]),
+  );
 }
 
-const sharedKernelOnly = (target: Target): string | null => (target.traits.ownKernel ? "its own kernel takes the filter's and the namespaces' place" : null);
+const sharedKernelOnly = (target: Target): string | null =>
+  target.traits.ownKernel ? "its own kernel takes the filter's and the namespaces' place" : null;
 
 export const planChecks = theme("plan", "host", (check) => {
   check("capabilities of the default user are those of the plan", async (context) => {
@@ -52,7 +95,15 @@ export const planChecks = theme("plan", "host", (check) => {
       const more = capabilities(got[set] ?? "0").filter((c) => !allowed.includes(c));
       assert.deepEqual(more, [], `${set} has more than the plan`);
     }
-    for (const needed of ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_NET_BIND_SERVICE"]) {
+    for (const needed of [
+      "CAP_CHOWN",
+      "CAP_DAC_OVERRIDE",
+      "CAP_FOWNER",
+      "CAP_SETUID",
+      "CAP_SETGID",
+      "CAP_KILL",
+      "CAP_NET_BIND_SERVICE",
+    ]) {
       assert.ok(capabilities(got["CapEff"] ?? "0").includes(needed), `root inside lacks ${needed}`);
     }
   });
@@ -67,44 +118,72 @@ export const planChecks = theme("plan", "host", (check) => {
     }
   });
 
-  check("from outside: every process is filtered, in its own namespaces, under ids of its own range", async (context) => {
-    const { boundary } = await planned(context);
-    const processes = await processesInCgroup(context.box.id);
-    assert.ok(processes.length > 0, "no process of the sandbox found in its control group");
-    for (const { pid } of processes) {
-      assert.equal(await statusField(pid, "Seccomp"), "2", `process ${pid}`);
-      const uids = (await statusField(pid, "Uid")).split(/\s+/).map(Number);
-      assert.ok(uids.every((uid) => uid >= 65_536), `process ${pid} has uids ${uids.join(" ")}`);
-      for (const name of boundary.namespaces) {
-        const file = ({ mount: "mnt", network: "net" } as Record<string, string>)[name] ?? name;
-        assert.notEqual(await namespaceOf(pid, file), await namespaceOf("self", file), `${name} namespace is the host's`);
+  check(
+    "from outside: every process is filtered, in its own namespaces, under ids of its own range",
+    async (context) => {
+      const { boundary } = await planned(context);
+      const processes = await processesInCgroup(context.box.id);
+      assert.ok(processes.length > 0, "no process of the sandbox found in its control group");
+      for (const { pid } of processes) {
+        assert.equal(await statusField(pid, "Seccomp"), "2", `process ${pid}`);
+        const uids = (await statusField(pid, "Uid")).split(/\s+/).map(Number);
+        assert.ok(
+          uids.every((uid) => uid >= 65_536),
+          `process ${pid} has uids ${uids.join(" ")}`,
+        );
+        for (const name of boundary.namespaces) {
+          const file = ({ mount: "mnt", network: "net" } as Record<string, string>)[name] ?? name;
+          assert.notEqual(
+            await namespaceOf(pid, file),
+            await namespaceOf("self", file),
+            `${name} namespace is the host's`,
+          );
+        }
       }
-    }
-    for (const wanted of ["pid", "network", "mount", "ipc", "uts", "user", "cgroup"]) {
-      assert.ok(boundary.namespaces.some((n) => n === wanted || (n === "mnt" && wanted === "mount") || (n === "net" && wanted === "network")), `the plan has no ${wanted} namespace`);
-    }
-  }, { notFor: sharedKernelOnly });
+      for (const wanted of ["pid", "network", "mount", "ipc", "uts", "user", "cgroup"]) {
+        assert.ok(
+          boundary.namespaces.some(
+            (n) => n === wanted || (n === "mnt" && wanted === "mount") || (n === "net" && wanted === "network"),
+          ),
+          `the plan has no ${wanted} namespace`,
+        );
+      }
+    },
+    { notFor: sharedKernelOnly },
+  );
 
-  check("from outside: the Sentry is nobody, without capabilities, filtered", async (context) => {
-    const processes = await processesInCgroup(context.box.id);
-    const sentry = processes.filter((p) => /runsc-sandbox|\bboot\b/.test(p.command));
-    assert.ok(sentry.length > 0, `no Sentry among ${processes.map((p) => p.command.slice(0, 60)).join("; ")}`);
-    for (const { pid } of sentry) {
-      const uid = (await statusField(pid, "Uid")).split(/\s+/).map(Number);
-      const map = (await import("node:fs/promises")).readFile(`/proc/${pid}/uid_map`, "latin1");
-      assert.ok(uid.every((u) => u !== 0), `Sentry runs as uid ${uid.join(" ")}, map ${(await map).trim()}`);
-      assert.equal(await statusField(pid, "CapEff"), "0000000000000000");
-      assert.equal(await statusField(pid, "CapPrm"), "0000000000000000");
-      assert.equal(await statusField(pid, "Seccomp"), "2");
-    }
-  }, { notFor: (t) => (t.traits.level === "gvisor" ? null : "there is no Sentry at this level") });
+  check(
+    "from outside: the Sentry is nobody, without capabilities, filtered",
+    async (context) => {
+      const processes = await processesInCgroup(context.box.id);
+      const sentry = processes.filter((p) => /runsc-sandbox|\bboot\b/.test(p.command));
+      assert.ok(sentry.length > 0, `no Sentry among ${processes.map((p) => p.command.slice(0, 60)).join("; ")}`);
+      for (const { pid } of sentry) {
+        const uid = (await statusField(pid, "Uid")).split(/\s+/).map(Number);
+        const map = (await import("node:fs/promises")).readFile(`/proc/${pid}/uid_map`, "latin1");
+        assert.ok(
+          uid.every((u) => u !== 0),
+          `Sentry runs as uid ${uid.join(" ")}, map ${(await map).trim()}`,
+        );
+        assert.equal(await statusField(pid, "CapEff"), "0000000000000000");
+        assert.equal(await statusField(pid, "CapPrm"), "0000000000000000");
+        assert.equal(await statusField(pid, "Seccomp"), "2");
+      }
+    },
+    { notFor: (t) => (t.traits.level === "gvisor" ? null : "there is no Sentry at this level") },
+  );
 
   check("no interface but loopback, and that one works", async ({ box }) => {
-    const names = await probe<string[]>(box, "import socket,json; print(json.dumps([n for _,n in socket.if_nameindex()]))");
+    const names = await probe<string[]>(
+      box,
+      "import socket,json; print(json.dumps([n for _,n in socket.if_nameindex()]))",
+    );
     assert.deepEqual(names, ["lo"]);
-    const code = "import socket,json; s=socket.create_server(('127.0.0.1',0)); socket.create_connection(s.getsockname(),2); print(json.dumps(True))";
+    const code =
+      "import socket,json; s=socket.create_server(('127.0.0.1',0)); socket.create_connection(s.getsockname(),2); print(json.dumps(True))";
     assert.equal(await probe(box, code, "user"), true);
-    const out = "import socket,json\ntry: socket.create_connection(('192.0.2.1',80),2); print(json.dumps('connected'))\nexcept OSError as e: print(json.dumps('refused'))";
+    const out =
+      "import socket,json\ntry: socket.create_connection(('192.0.2.1',80),2); print(json.dumps('connected'))\nexcept OSError as e: print(json.dumps('refused'))";
     assert.equal(await probe(box, out, "user"), "refused");
   });
 
@@ -117,9 +196,11 @@ export const planChecks = theme("plan", "host", (check) => {
     assert.equal((await own.run(["getent", "hosts", "conformance-box"])).code, 0);
   });
 
-  check("masked and read-only paths of the plan are so", async (context) => {
-    const { boundary } = await planned(context);
-    const code = `
+  check(
+    "masked and read-only paths of the plan are so",
+    async (context) => {
+      const { boundary } = await planned(context);
+      const code = `
 import os,json
 bad=[]
 for p in json.loads('${JSON.stringify(boundary.maskedPaths)}'):
@@ -131,8 +212,10 @@ for p in json.loads('${JSON.stringify(boundary.maskedPaths)}'):
 for p in json.loads('${JSON.stringify(boundary.readOnlyPaths)}'):
     if os.path.exists(p) and not os.statvfs(p).f_flag & os.ST_RDONLY: bad.append('writable '+p)
 print(json.dumps(bad))`;
-    assert.deepEqual(await probe(context.box, code), []);
-  }, { notFor: sharedKernelOnly });
+      assert.deepEqual(await probe(context.box, code), []);
+    },
+    { notFor: sharedKernelOnly },
+  );
 
   check("limits asked for are those of the control group", async ({ fresh, open, target }) => {
     const own = await fresh({ cpus: 0.5, memoryBytes: 256 * 1024 * 1024, pids: 77 });
@@ -140,7 +223,9 @@ print(json.dumps(bad))`;
     const quota = await cgroupValue(own.id, ["cpu.cfs_quota_us", "cpu.max"]);
     const period = await cgroupValue(own.id, ["cpu.cfs_period_us"]);
     assert.ok(quota !== null);
-    const share = quota.includes(" ") ? Number(quota.split(" ")[0]) / Number(quota.split(" ")[1]) : Number(quota) / Number(period ?? "100000");
+    const share = quota.includes(" ")
+      ? Number(quota.split(" ")[0]) / Number(quota.split(" ")[1])
+      : Number(quota) / Number(period ?? "100000");
     assert.equal(share, 0.5);
     const memory = Number(await cgroupValue(own.id, ["memory.limit_in_bytes", "memory.max"]));
     const asked = 256 * 1024 * 1024;

@@ -8,7 +8,10 @@ async function commands(box: Box): Promise<string[]> {
 }
 
 async function pidOf(box: Box, marker: string): Promise<number> {
-  return await eventually(`process ${marker}`, async () => (await box.processes()).find((p) => new RegExp(`^sleep.${marker}`).test(p.command))?.pid);
+  return await eventually(
+    `process ${marker}`,
+    async () => (await box.processes()).find((p) => new RegExp(`^sleep.${marker}`).test(p.command))?.pid,
+  );
 }
 
 /** A sleep nobody else starts: its length is its name. */
@@ -60,22 +63,33 @@ export const processChecks = theme("processes", "function", (check) => {
     await fails("PROCESS_NOT_FOUND", () => box.signalProcess(3_999_999, "SIGTERM"));
   });
 
-  check("orphans go to process 1 and are reaped", async ({ box }) => {
-    const length = marker();
-    await box.run(["sh", "-c", `setsid sh -c 'sleep ${length} & exit' > /dev/null 2>&1 < /dev/null &`]);
-    const pid = await pidOf(box, length);
-    await eventually("parent is process 1", async () => (await box.processes()).find((p) => p.pid === pid)?.ppid === 1);
-    await box.signalProcess(pid, "SIGKILL");
-    await eventually("reaped", async () => !(await box.processes()).some((p) => p.pid === pid));
-  }, { notFor: (t) => (t.traits.level === null ? "the agent is not process 1 there" : null) });
+  check(
+    "orphans go to process 1 and are reaped",
+    async ({ box }) => {
+      const length = marker();
+      await box.run(["sh", "-c", `setsid sh -c 'sleep ${length} & exit' > /dev/null 2>&1 < /dev/null &`]);
+      const pid = await pidOf(box, length);
+      await eventually(
+        "parent is process 1",
+        async () => (await box.processes()).find((p) => p.pid === pid)?.ppid === 1,
+      );
+      await box.signalProcess(pid, "SIGKILL");
+      await eventually("reaped", async () => !(await box.processes()).some((p) => p.pid === pid));
+    },
+    { notFor: (t) => (t.traits.level === null ? "the agent is not process 1 there" : null) },
+  );
 
-  check("100 orphans that end leave no zombie", async ({ box }) => {
-    await box.run(["sh", "-c", "i=0; while [ $i -lt 100 ]; do (setsid true &) ; i=$((i+1)); done"]);
-    await eventually("no zombie", async () => {
-      const result = await box.run(["sh", "-c", "cat /proc/[0-9]*/stat 2>/dev/null | awk '$3 == \"Z\"' | wc -l"]);
-      return result.stdout.toString().trim() === "0";
-    });
-  }, { notFor: (t) => (t.traits.level === null ? "the agent is not process 1 there" : null) });
+  check(
+    "100 orphans that end leave no zombie",
+    async ({ box }) => {
+      await box.run(["sh", "-c", "i=0; while [ $i -lt 100 ]; do (setsid true &) ; i=$((i+1)); done"]);
+      await eventually("no zombie", async () => {
+        const result = await box.run(["sh", "-c", "cat /proc/[0-9]*/stat 2>/dev/null | awk '$3 == \"Z\"' | wc -l"]);
+        return result.stdout.toString().trim() === "0";
+      });
+    },
+    { notFor: (t) => (t.traits.level === null ? "the agent is not process 1 there" : null) },
+  );
 
   check("a background process outlives the command that started it", async ({ box }) => {
     const length = marker();
@@ -99,7 +113,9 @@ export const processChecks = theme("processes", "function", (check) => {
 
   check("50 programs at once, each with its own answer", async ({ box }) => {
     const results = await Promise.all(
-      Array.from({ length: 50 }, (_, i) => box.run(["sh", "-c", `cat; echo ${i} >&2; exit ${i}`], { input: `in ${i}` })),
+      Array.from({ length: 50 }, (_, i) =>
+        box.run(["sh", "-c", `cat; echo ${i} >&2; exit ${i}`], { input: `in ${i}` }),
+      ),
     );
     results.forEach((result, i) => {
       assert.deepEqual([result.stdout.toString(), result.stderr.toString(), result.code], [`in ${i}`, `${i}\n`, i]);
@@ -112,27 +128,36 @@ export const processChecks = theme("processes", "function", (check) => {
     await eventually("the table is as before", async () => (await box.processes()).length <= before);
     if (target.traits.level === null) return;
     const fds = await box.run(["sh", "-c", "ls /proc/1/fd | wc -l"], { user: "root" });
-    if (fds.code === 0 && fds.stdout.toString().trim() !== "0") assert.ok(Number(fds.stdout.toString()) < 40, `agent holds ${fds.stdout.toString().trim()} descriptors`);
+    if (fds.code === 0 && fds.stdout.toString().trim() !== "0")
+      assert.ok(Number(fds.stdout.toString()) < 40, `agent holds ${fds.stdout.toString().trim()} descriptors`);
   });
 
-  check("`kill -9 -1` by the user does not harm process 1", async ({ fresh }) => {
-    const own = await fresh();
-    const other = await own.start(["sleep", "60"]);
-    await own.run(["sh", "-c", "kill -9 -1"]);
-    assert.equal((await within("exit", 10_000, other.exit)).signal, "SIGKILL");
-    assert.equal((await own.run(["echo", "alive"])).stdout.toString(), "alive\n");
-  }, { notFor: (t) => (t.traits.level === null ? "would reach the processes of this machine" : null) });
-
-  check("root inside cannot kill or stop process 1", async ({ fresh }) => {
-    const own = await fresh();
-    await own.run(["sh", "-c", "kill -9 1; kill -STOP 1; kill -SEGV 1"], { user: "root" });
-    assert.equal((await own.run(["echo", "alive"])).stdout.toString(), "alive\n");
-  }, {
-    notFor: (t) => {
-      if (t.traits.level === null) return "would reach the processes of this machine";
-      return t.traits.level === "gvisor" ? "its kernel lets root end process 1, which ends the sandbox" : null;
+  check(
+    "`kill -9 -1` by the user does not harm process 1",
+    async ({ fresh }) => {
+      const own = await fresh();
+      const other = await own.start(["sleep", "60"]);
+      await own.run(["sh", "-c", "kill -9 -1"]);
+      assert.equal((await within("exit", 10_000, other.exit)).signal, "SIGKILL");
+      assert.equal((await own.run(["echo", "alive"])).stdout.toString(), "alive\n");
     },
-  });
+    { notFor: (t) => (t.traits.level === null ? "would reach the processes of this machine" : null) },
+  );
+
+  check(
+    "root inside cannot kill or stop process 1",
+    async ({ fresh }) => {
+      const own = await fresh();
+      await own.run(["sh", "-c", "kill -9 1; kill -STOP 1; kill -SEGV 1"], { user: "root" });
+      assert.equal((await own.run(["echo", "alive"])).stdout.toString(), "alive\n");
+    },
+    {
+      notFor: (t) => {
+        if (t.traits.level === null) return "would reach the processes of this machine";
+        return t.traits.level === "gvisor" ? "its kernel lets root end process 1, which ends the sandbox" : null;
+      },
+    },
+  );
 
   check("killing the sandbox during programs ends each with a typed error, at once", async ({ fresh }) => {
     const own = await fresh();
@@ -140,7 +165,9 @@ export const processChecks = theme("processes", "function", (check) => {
     const ends = [
       fails(["SANDBOX_GONE", "CHANNEL_CLOSED"], () => own.run(["sleep", "60"])),
       fails(["SANDBOX_GONE", "CHANNEL_CLOSED"], () => running.exit),
-      fails(["SANDBOX_GONE", "CHANNEL_CLOSED"], () => own.run(["cat"], { input: Buffer.alloc(10_000_000) }).then(() => own.run(["sleep", "60"]))),
+      fails(["SANDBOX_GONE", "CHANNEL_CLOSED"], () =>
+        own.run(["cat"], { input: Buffer.alloc(10_000_000) }).then(() => own.run(["sleep", "60"])),
+      ),
     ];
     await settle();
     await own.kill();
@@ -160,7 +187,9 @@ export const processChecks = theme("processes", "function", (check) => {
   check("aborting ends the wait at once and kills the group", async ({ box }) => {
     const length = marker();
     const controller = new AbortController();
-    const pending = fails("ABORTED", () => box.run(["sh", "-c", `sleep ${length} & wait`], { signal: controller.signal }));
+    const pending = fails("ABORTED", () =>
+      box.run(["sh", "-c", `sleep ${length} & wait`], { signal: controller.signal }),
+    );
     await pidOf(box, length);
     controller.abort();
     await within("the error", 2_000, pending);
@@ -174,7 +203,11 @@ export const processChecks = theme("processes", "function", (check) => {
     await fails("ABORTED", () => box.dialTcp(9, { signal: AbortSignal.abort() }));
     await box.run(["mkfifo", `${scratch}/fifo`]);
     const pending = fails("ABORTED", () => box.files.read(`${scratch}/fifo`, { signal: AbortSignal.timeout(300) }));
-    await within("abort of a read that cannot end", 5_000, pending.catch((error: unknown) => assertTyped(error)));
+    await within(
+      "abort of a read that cannot end",
+      5_000,
+      pending.catch((error: unknown) => assertTyped(error)),
+    );
   });
 
   check("ping 200 times while output floods", async ({ box }) => {

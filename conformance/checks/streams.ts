@@ -16,7 +16,7 @@ function pieces(total: number): { stream: Readable; digest: Promise<string> } {
   let settle: (digest: string) => void;
   const digest = new Promise<string>((resolve) => (settle = resolve));
   function* generate(): Generator<Buffer> {
-    for (let sent = 0; sent < total; ) {
+    for (let sent = 0; sent < total;) {
       const piece = block.subarray(0, Math.min(block.length, total - sent));
       hash.update(piece);
       sent += piece.length;

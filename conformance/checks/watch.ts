@@ -57,7 +57,10 @@ export const watchChecks = theme("watch", "function", (check) => {
     const log = new Log(watching);
     await box.run(["sh", "-c", "echo x > d/deep; echo y > shallow"], { cwd: scratch });
     await log.sees("create", "/shallow");
-    assert.equal(log.events.some((e) => e.path.toString().endsWith("/deep")), false);
+    assert.equal(
+      log.events.some((e) => e.path.toString().endsWith("/deep")),
+      false,
+    );
   });
 
   check("2,000 files at once: all told, or the loss told", async ({ box, scratch }) => {
@@ -78,7 +81,10 @@ export const watchChecks = theme("watch", "function", (check) => {
       for await (const _ of first.events);
     })();
     await first[Symbol.asyncDispose]();
-    await Promise.race([ended.catch(() => undefined), new Promise((_, reject) => setTimeout(() => reject(new Error("events did not end")), 5_000))]);
+    await Promise.race([
+      ended.catch(() => undefined),
+      new Promise((_, reject) => setTimeout(() => reject(new Error("events did not end")), 5_000)),
+    ]);
     await box.files.write(`${scratch}/f`, "x");
     await log.sees("create", "/f");
   });

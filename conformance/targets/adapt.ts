@@ -1,6 +1,18 @@
 import type { Execution, ExecOptions, ExitStatus, Sandbox } from "@bulkhead/engine";
 import type { Readable } from "node:stream";
-import type { Box, Exit, FileEntry, Files, Running, RunResult, StartOptions, Text, WatchEvent, Watching, WriteHow } from "../box.ts";
+import type {
+  Box,
+  Exit,
+  FileEntry,
+  Files,
+  Running,
+  RunResult,
+  StartOptions,
+  Text,
+  WatchEvent,
+  Watching,
+  WriteHow,
+} from "../box.ts";
 
 type EngineEntry = Awaited<ReturnType<Sandbox["files"]["stat"]>>;
 
@@ -9,7 +21,11 @@ export function boxOf(sandbox: Sandbox): Box {
   return {
     id: sandbox.id,
     run: async (argv, { input, maxOutputBytes, ...rest } = {}) => {
-      const options = { ...execOptions(rest), ...(input === undefined ? {} : { stdin: input }), ...(maxOutputBytes === undefined ? {} : { maxOutputBytes }) };
+      const options = {
+        ...execOptions(rest),
+        ...(input === undefined ? {} : { stdin: input }),
+        ...(maxOutputBytes === undefined ? {} : { maxOutputBytes }),
+      };
       const result = await sandbox.exec(argv, options);
       return { ...exitOf(result.status), stdout: result.stdout, stderr: result.stderr } satisfies RunResult;
     },
@@ -27,10 +43,19 @@ export function boxOf(sandbox: Sandbox): Box {
     },
     files: filesOf(sandbox),
     dialTcp: (port, options) => sandbox.dial(port, options),
-    dialUnix: (path, { user, ...options } = {}) => sandbox.dial(user === undefined ? { unix: path } : { unix: path, user }, options),
+    dialUnix: (path, { user, ...options } = {}) =>
+      sandbox.dial(user === undefined ? { unix: path } : { unix: path, user }, options),
     ping: async () => void (await sandbox.ping()),
-    processes: async () => (await sandbox.processes()).map((p) => ({ pid: p.pid, ppid: p.parentPid, uid: p.uid, state: p.state, command: p.command })),
-    signalProcess: (pid, signal, group) => sandbox.signal(pid, signal as "SIGTERM", group === undefined ? {} : { group }),
+    processes: async () =>
+      (await sandbox.processes()).map((p) => ({
+        pid: p.pid,
+        ppid: p.parentPid,
+        uid: p.uid,
+        state: p.state,
+        command: p.command,
+      })),
+    signalProcess: (pid, signal, group) =>
+      sandbox.signal(pid, signal as "SIGTERM", group === undefined ? {} : { group }),
     kill: () => sandbox.kill(),
     gone: sandbox.ended,
     [Symbol.asyncDispose]: () => sandbox.kill(),
@@ -86,7 +111,12 @@ function entryOf(entry: EngineEntry): FileEntry {
   };
 }
 
-const HOW: Readonly<Record<WriteHow, object>> = { truncate: {}, append: { append: true }, exclusive: { exclusive: true }, atomic: { atomic: true } };
+const HOW: Readonly<Record<WriteHow, object>> = {
+  truncate: {},
+  append: { append: true },
+  exclusive: { exclusive: true },
+  atomic: { atomic: true },
+};
 
 function filesOf(sandbox: Sandbox): Files {
   const { files } = sandbox;
@@ -94,7 +124,11 @@ function filesOf(sandbox: Sandbox): Files {
     read: (path, options) => files.read(path, options),
     readStream: (path, options) => files.readStream(path, options),
     write: async (path: Text, data: Text, { how = "truncate", makeParents, ...rest } = {}) =>
-      void (await files.write(path, data, { ...rest, ...HOW[how], ...(makeParents === undefined ? {} : { parents: makeParents }) })),
+      void (await files.write(path, data, {
+        ...rest,
+        ...HOW[how],
+        ...(makeParents === undefined ? {} : { parents: makeParents }),
+      })),
     writeStream: async (path: Text, data: Readable, options) => void (await files.write(path, data, options)),
     stat: async (path, options) => entryOf(await files.stat(path, options)),
     list: async (path, options) => (await files.list(path, options)).map(entryOf),

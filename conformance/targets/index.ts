@@ -11,13 +11,13 @@ async function baseRootfs(): Promise<string> {
 }
 
 const DRIVERS: readonly Target[] = [
-  driver("container/crun", { level: "container", setuidInside: false, ownKernel: false }),
-  driver("container/runc", { level: "container", setuidInside: false, ownKernel: false }),
-  driver("gvisor/runsc", { level: "gvisor", setuidInside: false, ownKernel: true }),
-  driver("microvm/qemu", { level: "microvm", setuidInside: true, ownKernel: true }),
+  driver("container/crun", { level: "container", elevation: "none", ownKernel: false }),
+  driver("container/runc", { level: "container", elevation: "none", ownKernel: false }),
+  driver("gvisor/runsc", { level: "gvisor", elevation: "agent", ownKernel: true }),
+  driver("microvm/qemu", { level: "microvm", elevation: "setuid", ownKernel: true }),
   driver(
     "microvm/qemu",
-    { level: "microvm", setuidInside: true, ownKernel: true },
+    { level: "microvm", elevation: "setuid", ownKernel: true },
     { name: "microvm/qemu cold", templates: false },
   ),
 ];
@@ -27,6 +27,7 @@ export const DRIVER_NAMES: readonly string[] = DRIVERS.map((target) => target.na
 /** @throws Error naming what there is. */
 export function targetNamed(name: string): Target {
   const found = [...DRIVERS, reference(baseRootfs)].find((target) => target.name === name);
-  if (found === undefined) throw new Error(`there is no driver ${name}; there are ${DRIVER_NAMES.join(", ")} and reference`);
+  if (found === undefined)
+    throw new Error(`there is no driver ${name}; there are ${DRIVER_NAMES.join(", ")} and reference`);
   return found;
 }

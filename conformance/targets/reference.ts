@@ -29,12 +29,18 @@ async function start(directory: string, rootfs: string, spec: BoxSpec): Promise<
   const id = `reference-${randomBytes(4).toString("hex")}`;
   const place = join(directory, id);
   await mkdir(place);
-  const child = spawn("unshare", ["--mount", "--uts", "--propagation", "private", "sh", "-c", PREPARE, "sh", place, rootfs, config.agent], {
-    stdio: ["pipe", "pipe", "inherit"],
-    env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
-    detached: true,
-  });
-  const ended = new Promise<SandboxEnd>((resolve) => child.once("exit", (code, signal) => resolve({ code, signal, oomKilled: false })));
+  const child = spawn(
+    "unshare",
+    ["--mount", "--uts", "--propagation", "private", "sh", "-c", PREPARE, "sh", place, rootfs, config.agent],
+    {
+      stdio: ["pipe", "pipe", "inherit"],
+      env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
+      detached: true,
+    },
+  );
+  const ended = new Promise<SandboxEnd>((resolve) =>
+    child.once("exit", (code, signal) => resolve({ code, signal, oomKilled: false })),
+  );
   const release = async (): Promise<void> => {
     child.kill("SIGKILL");
     await ended;
@@ -48,7 +54,14 @@ async function start(directory: string, rootfs: string, spec: BoxSpec): Promise<
     }
   };
   const env = Object.entries(spec.env ?? {}).map(([name, value]) => Buffer.from(`${name}=${value}`));
-  const configure = { hostGone: HostGone.exit, defaultUser: spec.user ?? "user", allowSetuid: true, env, hostname: "" };
+  const configure = {
+    hostGone: HostGone.exit,
+    defaultUser: spec.user ?? "user",
+    allowSetuid: true,
+    env,
+    hostname: "",
+    elevate: false,
+  };
   try {
     const channel = await Channel.attach({ readable: child.stdout, writable: child.stdin, fresh: true, configure });
     const plan = { process: { workdir: spec.workdir ?? null } } as Plan;
@@ -63,8 +76,11 @@ async function start(directory: string, rootfs: string, spec: BoxSpec): Promise<
 export function reference(findRootfs: () => Promise<string>): Target {
   return {
     name: "reference",
-    traits: { level: null, setuidInside: true, ownKernel: false },
-    available: async () => ((await exists(config.agent)) ? { ok: true } : { ok: false, reason: `no agent at ${config.agent}; cargo build --release` }),
+    traits: { level: null, elevation: "setuid", ownKernel: false },
+    available: async () =>
+      (await exists(config.agent))
+        ? { ok: true }
+        : { ok: false, reason: `no agent at ${config.agent}; cargo build --release` },
     open: async (): Promise<OpenTarget> => {
       const directory = await mkdtemp(join(tmpdir(), "conformance-reference-"));
       const rootfs = await findRootfs();

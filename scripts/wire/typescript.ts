@@ -1,4 +1,4 @@
-import { constant, type Field, listItem, type Schema } from "./schema.ts";
+import { constant, type Field, listItem, type Message, type Schema } from "./schema.ts";
 
 const NUMBERS = new Set(["u8", "u16", "u32", "i32"]);
 const BIGS = new Set(["u64", "i64"]);
@@ -51,7 +51,28 @@ function codec(name: string, fields: readonly Field[]): string {
     .join("\n");
 }
 
+function messageCodec(plain: readonly Message[]): string[] {
+  return [
+    "export function writeMessage(w: WireWriter, message: Message): number {",
+    "  switch (message.name) {",
+    ...plain.map((m) => `    case "${m.name}":\n      write${m.name}(w, message.body);\n      return ${m.type};`),
+    "  }",
+    "}",
+    "",
+    "/** @returns null for a type this generation does not know. */",
+    "export function readMessage(type: number, r: WireReader): Message | null {",
+    "  switch (type) {",
+    ...plain.map((m) => `    case ${m.type}:\n      return { name: "${m.name}", body: read${m.name}(r) };`),
+    "    default:",
+    "      return null;",
+    "  }",
+    "}",
+    "",
+  ];
+}
+
 export function renderTypeScript(schema: Schema): string {
+  const plain = schema.messages.filter((m) => m.raw !== true);
   const parts = [
     "// Written by scripts/wire.ts from agent/wire/generation-1.json. Do not edit.",
     'import type { WireReader, WireWriter } from "./codec.ts";',
@@ -63,7 +84,7 @@ export function renderTypeScript(schema: Schema): string {
     ...Object.entries(schema.enums).map(([n, v]) => `export const ${n} = ${JSON.stringify(v)} as const;`),
     "",
     ...Object.entries(schema.structs).map(([n, f]) => codec(n, f)),
-    ...schema.messages.filter((m) => m.raw !== true).map((m) => codec(m.name, m.fields ?? [])),
+    ...plain.map((m) => codec(m.name, m.fields ?? [])),
     `export const TYPE = {\n${schema.messages.map((m) => `  ${m.name}: ${m.type},`).join("\n")}\n} as const;`,
     "",
     "export type Message =",
@@ -91,25 +112,7 @@ export function renderTypeScript(schema: Schema): string {
       .join(", ")},`,
     "]);",
     "",
-    "export function writeMessage(w: WireWriter, message: Message): number {",
-    "  switch (message.name) {",
-    ...schema.messages
-      .filter((m) => m.raw !== true)
-      .map((m) => `    case "${m.name}":\n      write${m.name}(w, message.body);\n      return ${m.type};`),
-    "  }",
-    "}",
-    "",
-    "/** @returns null for a type this generation does not know. */",
-    "export function readMessage(type: number, r: WireReader): Message | null {",
-    "  switch (type) {",
-    ...schema.messages
-      .filter((m) => m.raw !== true)
-      .map((m) => `    case ${m.type}:\n      return { name: "${m.name}", body: read${m.name}(r) };`),
-    "    default:",
-    "      return null;",
-    "  }",
-    "}",
-    "",
+    ...messageCodec(plain),
   ];
   return parts.join("\n");
 }

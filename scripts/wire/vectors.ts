@@ -141,13 +141,20 @@ vector("pong, greatest token", "Pong", { token: U64_MAX }, 0);
 vector(
   "configure",
   "Configure",
-  { hostGone: 1, defaultUser: "user", allowSetuid: true, env: [hex("LANG=C.UTF-8"), hex("TZ=UTC")], hostname: "box-1" },
+  {
+    hostGone: 1,
+    defaultUser: "user",
+    allowSetuid: true,
+    env: [hex("LANG=C.UTF-8"), hex("TZ=UTC")],
+    hostname: "box-1",
+    elevate: true,
+  },
   0,
 );
 vector(
   "configure, empty list",
   "Configure",
-  { hostGone: 0, defaultUser: "", allowSetuid: false, env: [], hostname: "" },
+  { hostGone: 0, defaultUser: "", allowSetuid: false, env: [], hostname: "", elevate: false },
   0,
 );
 vector("shutdown", "Shutdown", { graceMs: 2000 }, 0);

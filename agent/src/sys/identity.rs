@@ -3,7 +3,8 @@
 
 use super::{check, Errno, Result};
 
-fn groups() -> Result<Vec<u32>> {
+/// Supplementary ones, of this process.
+pub fn groups() -> Result<Vec<u32>> {
     // SAFETY: the buffer has the room that is told.
     unsafe {
         let count = check(libc::getgroups(0, std::ptr::null_mut()) as i64)? as usize;

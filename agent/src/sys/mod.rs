@@ -5,6 +5,7 @@ pub mod fd;
 pub mod files;
 pub mod guest;
 pub mod identity;
+pub mod local;
 pub mod poll;
 pub mod process;
 pub mod socket;

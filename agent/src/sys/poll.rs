@@ -37,6 +37,19 @@ impl Epoll {
             .map(drop)
     }
 
+    /// As `add`, but told again for as long as there is something to read: a reader may take a little at a time.
+    pub fn add_level(&self, fd: &impl AsRawFd, token: u64) -> Result<()> {
+        let mut event = libc::epoll_event { events: READABLE, u64: token };
+        // SAFETY: `event` lives through the call.
+        check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &mut event) } as i64)
+            .map(drop)
+    }
+
+    pub fn remove(&self, fd: &impl AsRawFd) {
+        // SAFETY: integers only; one that is not there may go.
+        unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_DEL, fd.as_raw_fd(), std::ptr::null_mut()) };
+    }
+
     /// `timeout_ms` below 0 waits for ever.
     pub fn wait(&self, timeout_ms: i32, out: &mut Vec<Event>) {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_WAIT];

@@ -110,3 +110,38 @@ pub fn ticks_per_second() -> u64 {
     // SAFETY: integers only.
     unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64
 }
+
+pub fn is_ignored(signal: i32) -> bool {
+    // SAFETY: the kernel fills plain data.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Gets `signal` as if nobody here cared for it, and blocks it again afterwards.
+fn take(signal: i32) {
+    // SAFETY: signal sets are plain data, filled before use.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, signal);
+        libc::signal(signal, libc::SIG_DFL);
+        libc::kill(libc::getpid(), signal);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut());
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+    }
+}
+
+/// Stops until somebody continues us; a session without a shell never stops.
+pub fn stop() {
+    take(libc::SIGTSTP);
+}
+
+/// Ends by `signal`, without another core file; returns when it ends nobody.
+pub fn end_by(signal: i32) {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a live structure.
+    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &none) };
+    take(signal);
+}

@@ -35,6 +35,9 @@ pub struct Program {
     pub argv: Vec<CString>,
     pub env: Vec<CString>,
     pub cwd: CString,
+    /// Enters the directory with the agent's own rights: its user has been there already.
+    pub cwd_is_given: bool,
+    pub umask: u32,
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
@@ -131,6 +134,9 @@ fn become_program(plan: &Plan) -> ChildResult {
         reset_oom_score();
     }
     limits(program)?;
+    if program.cwd_is_given {
+        enter(program)?;
+    }
     if !program.allow_setuid {
         drop_bounding_set(program.bounding_set, program.uid == 0).map_err(at(Step::Capabilities))?;
     }
@@ -140,12 +146,17 @@ fn become_program(plan: &Plan) -> ChildResult {
         unsafe { check(libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) }
             .map_err(at(Step::Privileges))?;
     }
-    // SAFETY: a live NUL-terminated string.
-    unsafe {
-        libc::syscall(libc::SYS_umask, 0o022);
-        check(libc::syscall(libc::SYS_chdir, program.cwd.as_ptr())).map_err(at(Step::Directory))?;
+    if !program.cwd_is_given {
+        enter(program)?;
     }
+    // SAFETY: an integer only.
+    unsafe { libc::syscall(libc::SYS_umask, program.umask) };
     execute(plan)
+}
+
+fn enter(program: &Program) -> ChildResult {
+    // SAFETY: a live NUL-terminated string.
+    unsafe { check(libc::syscall(libc::SYS_chdir, program.cwd.as_ptr())) }.map(drop).map_err(at(Step::Directory))
 }
 
 fn streams(program: &Program) -> ChildResult {

@@ -73,6 +73,16 @@ pub fn raise_descriptor_limit() -> (u64, u64) {
     }
 }
 
+/// The mask of this process's new files.
+pub fn umask() -> u32 {
+    // SAFETY: integers only; set back at once, before there is another thread.
+    unsafe {
+        let mask = libc::umask(0o077);
+        libc::umask(mask);
+        mask
+    }
+}
+
 pub fn set_hostname(name: &str) -> Result<()> {
     // SAFETY: pointer and length of a live string.
     check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) } as i64).map(drop)

@@ -67,3 +67,52 @@ pub fn end_of_input(master: &OwnedFd) -> (u8, bool) {
         (if canonical { settings.c_cc[libc::VEOF] } else { DEFAULT }, canonical)
     }
 }
+
+pub fn is_terminal(number: i32) -> bool {
+    // SAFETY: an integer only.
+    unsafe { libc::isatty(number) == 1 }
+}
+
+/// This process may read from its terminal.
+pub fn is_in_front(number: i32) -> bool {
+    // SAFETY: integers only.
+    unsafe { libc::tcgetpgrp(number) == libc::getpgrp() }
+}
+
+/// Rows and columns; 0 where they are not known.
+pub fn size(terminal: &OwnedFd) -> (u16, u16) {
+    // SAFETY: the kernel fills plain data.
+    unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size);
+        (size.ws_row, size.ws_col)
+    }
+}
+
+/// How a terminal treats what goes through it.
+#[derive(Clone, Copy)]
+pub struct Settings(libc::termios);
+
+impl Settings {
+    pub fn of(terminal: &OwnedFd) -> Option<Self> {
+        // SAFETY: the kernel fills plain data.
+        unsafe {
+            let mut settings: libc::termios = std::mem::zeroed();
+            (libc::tcgetattr(terminal.as_raw_fd(), &mut settings) == 0).then_some(Self(settings))
+        }
+    }
+
+    /// Everything goes through as it is.
+    pub fn raw(&self) -> Self {
+        let mut raw = *self;
+        // SAFETY: changes plain data.
+        unsafe { libc::cfmakeraw(&mut raw.0) };
+        raw
+    }
+
+    /// After what was written before has gone out.
+    pub fn apply(&self, terminal: &OwnedFd) {
+        // SAFETY: a live structure.
+        unsafe { libc::tcsetattr(terminal.as_raw_fd(), libc::TCSADRAIN, &self.0) };
+    }
+}

@@ -389,6 +389,7 @@ pub struct Configure {
     pub allow_setuid: bool,
     pub env: Vec<Vec<u8>>,
     pub hostname: String,
+    pub elevate: bool,
 }
 
 impl Configure {
@@ -398,6 +399,7 @@ impl Configure {
         w.bool(*&self.allow_setuid);
         w.list(&self.env, |w, v| w.bytes(v));
         w.str(&self.hostname);
+        w.bool(*&self.elevate);
     }
 
     pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
@@ -407,6 +409,7 @@ impl Configure {
             allow_setuid: r.bool()?,
             env: r.list(|r| r.bytes())?,
             hostname: r.str()?,
+            elevate: r.bool()?,
         })
     }
 
@@ -419,6 +422,7 @@ impl Configure {
         map.insert("allowSetuid".into(), (*(&self.allow_setuid)).into());
         map.insert("env".into(), serde_json::Value::Array((&self.env).iter().map(|v| crate::wire::hex(v).into()).collect()));
         map.insert("hostname".into(), (&self.hostname).clone().into());
+        map.insert("elevate".into(), (*(&self.elevate)).into());
         serde_json::Value::Object(map)
     }
 }

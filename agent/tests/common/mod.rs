@@ -298,11 +298,11 @@ impl Agent {
     }
 
     pub fn start_unattached() -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_bulkhead-agent"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the agent starts");
+        Self::start_command(Command::new(env!("CARGO_BIN_EXE_bulkhead-agent")))
+    }
+
+    pub fn start_command(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the agent starts");
         let to: ChildStdin = child.stdin.take().unwrap();
         let from: ChildStdout = child.stdout.take().unwrap();
         Self { child, input_fd: to.as_raw_fd(), wire: Wire::new(to, from) }

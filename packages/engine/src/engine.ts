@@ -14,6 +14,7 @@ import type { DoctorReport } from "./doctor.ts";
 import { gatherFacts, type HostFacts } from "./host/facts.ts";
 import { configOf, type Directories } from "./host/index.ts";
 import { probe } from "./host/probe.ts";
+import { requirePassable } from "./host/run-dir.ts";
 import { ImageStore } from "./image/store.ts";
 import { resolveSpec } from "./policy/defaults.ts";
 import { checkMounts } from "./policy/mounts.ts";
@@ -96,6 +97,7 @@ export class Engine implements AsyncDisposable {
     if (isAborted(signal)) throw aborted("opening the engine", signal);
     try {
       const host = await gatherFacts(configOf(options), signal);
+      requirePassable(host.paths.run);
       return new Engine(
         host,
         chosen(await loadDrivers(host, { templates: options.templates ?? true }), options.drivers),

@@ -175,6 +175,7 @@ export interface Configure {
   readonly allowSetuid: boolean;
   readonly env: readonly Uint8Array[];
   readonly hostname: string;
+  readonly elevate: boolean;
 }
 export function writeConfigure(w: WireWriter, m: Configure): void {
   w.u8(m.hostGone);
@@ -182,6 +183,7 @@ export function writeConfigure(w: WireWriter, m: Configure): void {
   w.bool(m.allowSetuid);
   w.list(m.env, (v) => w.bytes(v));
   w.str(m.hostname);
+  w.bool(m.elevate);
 }
 export function readConfigure(r: WireReader): Configure {
   return {
@@ -190,6 +192,7 @@ export function readConfigure(r: WireReader): Configure {
     allowSetuid: r.bool(),
     env: r.list(() => r.bytes()),
     hostname: r.str(),
+    elevate: r.bool(),
   };
 }
 export interface Shutdown {

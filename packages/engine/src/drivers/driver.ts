@@ -6,8 +6,11 @@ import type { Keeper, KeeperEnded } from "../system/keeper.ts";
 
 /** What differs between levels is declared here; code outside a driver's folder asks these and never the level. */
 export interface DriverCapabilities {
-  /** A set-user-id program (sudo) can raise privileges inside without weakening the boundary. */
-  readonly setuidInside: boolean;
+  /**
+   * How a user inside becomes root without weakening the boundary: by a set-user-id program (sudo), by asking the agent
+   * where the sandbox's kernel ignores set-user-id bits, or not at all.
+   */
+  readonly elevation: "setuid" | "agent" | "none";
   /** The sandbox's kernel is not the host's. */
   readonly ownKernel: boolean;
   /** Boundary is drawn by the CPU's virtualisation. */
@@ -48,6 +51,8 @@ export interface ImageFiles {
   readonly digest: string;
   /** Unpacked root file system, owned by host uid 0.., never written to. */
   readonly rootfs: string;
+  /** /usr/bin is a directory there, with no symbolic link on the way: a layer above may add to it and hides nothing. */
+  readonly usrBin: boolean;
 }
 
 /** What a driver may use to find out or make what a start needs. */

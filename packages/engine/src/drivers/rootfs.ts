@@ -48,13 +48,15 @@ interface RootOptions {
   readonly host: HostFacts;
   /** File uid 0 of the image appears as the first id of the sandbox's range; otherwise as it is. */
   readonly shiftIds: boolean;
+  /** sudo is the agent's, in place of the image's. */
+  readonly sudo?: boolean;
 }
 
 /**
  * Steps that make the sandbox's root file system at `places().root`: the agent's layer over the image, both read-only,
  * under a writable layer of bounded size that is thrown away, and the user's mounts at `places().mount(n)`.
  */
-export function rootSteps({ plan, instance, image, host, shiftIds }: RootOptions): Step[] {
+export function rootSteps({ plan, instance, image, host, shiftIds, sudo = false }: RootOptions): Step[] {
   const { dir, idBase } = instance;
   const at = places(instance);
   const owner = shiftIds ? { uid: idBase, gid: idBase } : { uid: 0, gid: 0 };
@@ -72,7 +74,13 @@ export function rootSteps({ plan, instance, image, host, shiftIds }: RootOptions
     { op: "fifo", path: at.stdin, mode: 0o600 },
     { op: "fifo", path: at.stdout, mode: 0o600 },
     { op: "fifo", path: at.stderr, mode: 0o600 },
-    { op: "bind", source: host.paths.layer, target: `${dir}/layer`, readOnly: true, ...idmap },
+    {
+      op: "bind",
+      source: sudo ? host.paths.sudoLayer : host.paths.layer,
+      target: `${dir}/layer`,
+      readOnly: true,
+      ...idmap,
+    },
     { op: "bind", source: image.rootfs, target: `${dir}/image`, readOnly: true, ...idmap },
     { op: "dir", path: disk, mode: 0o755 },
     {

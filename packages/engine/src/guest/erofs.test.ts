@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, readFile, readdir, rm, stat, utimes, writeFile } from "
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import type { ImageFiles } from "../drivers/driver.ts";
 import { erofsImage, uuid } from "./erofs.ts";
 
 const DIGEST = `sha256:${"0123456789abcdef".repeat(4)}`;
@@ -32,12 +33,12 @@ describe.skipIf(!hasMkfs())("erofsImage", () => {
   });
   afterEach(() => rm(dir, { recursive: true }));
 
-  async function image(name: string): Promise<{ reference: string; digest: string; rootfs: string }> {
+  async function image(name: string): Promise<ImageFiles> {
     const rootfs = join(dir, name, "rootfs");
     await mkdir(join(rootfs, "etc"), { recursive: true });
     await writeFile(join(rootfs, "etc/file"), "contents");
     for (const path of ["etc/file", "etc", ""]) await utimes(join(rootfs, path), 1_600_000_000, 1_600_000_000);
-    return { reference: name, digest: DIGEST, rootfs };
+    return { reference: name, digest: DIGEST, rootfs, usrBin: false };
   }
 
   test("equal trees give equal bytes, kept beside the tree and nothing else", async () => {

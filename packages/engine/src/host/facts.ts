@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { chmod, copyFile, mkdir, readFile, readdir, rename, stat } from "node:fs/promises";
+import { chmod, copyFile, mkdir, readFile, readdir, rename, stat, symlink } from "node:fs/promises";
 import { availableParallelism, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { BulkheadError } from "@bulkhead/contract";
@@ -48,12 +48,15 @@ export interface HostFacts {
     readonly keeper: string;
     /** A directory that holds only `.bulkhead/agent`: the lowest layer of every sandbox. */
     readonly layer: string;
+    /** As `layer`, with the agent as `/usr/bin/sudo` too. */
+    readonly sudoLayer: string;
   };
 }
 
 const CGROUP_ROOT = "/sys/fs/cgroup";
 /** The agent's path inside, below the layer's root. */
 export const AGENT_INSIDE = "/.bulkhead/agent";
+const SUDO_INSIDE = "/usr/bin/sudo";
 
 /** "Max open files   20000   20000   files" in /proc/self/limits, to OCI's names. */
 const RLIMITS: Readonly<Record<string, string>> = {
@@ -98,9 +101,17 @@ async function rlimitFacts(): Promise<HostFacts["rlimits"]> {
   return found;
 }
 
+async function linkSudo(layer: string): Promise<void> {
+  const link = join(layer, SUDO_INSIDE);
+  await mkdir(dirname(link), { recursive: true, mode: 0o755 });
+  await symlink(AGENT_INSIDE, link).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "EEXIST") throw error;
+  });
+}
+
 /** Puts the agent where a mount can find it alone in a directory; done once for each agent. */
-async function prepareLayer(state: string, agent: string, digest: string): Promise<string> {
-  const layer = join(state, "layers", digest.slice(0, 16) || "no-agent");
+async function prepareLayer(state: string, agent: string, digest: string, sudo: boolean): Promise<string> {
+  const layer = join(state, "layers", `${digest.slice(0, 16) || "no-agent"}${sudo ? "-sudo" : ""}`);
   const place = join(layer, AGENT_INSIDE);
   if (digest === "" || (await exists(place))) return layer;
   const draft = join(state, "layers", `agent.${randomBytes(6).toString("hex")}`);
@@ -108,6 +119,8 @@ async function prepareLayer(state: string, agent: string, digest: string): Promi
     await mkdir(dirname(place), { recursive: true, mode: 0o755 });
     await copyFile(agent, draft);
     await chmod(draft, 0o555);
+    // Before the agent, whose presence says that the layer is whole.
+    if (sudo) await linkSudo(layer);
     // Another process that was faster has put the same content there.
     await rename(draft, place);
   } catch (cause) {
@@ -141,7 +154,11 @@ export async function gatherFacts(config: Config, signal?: AbortSignal): Promise
     digest(config.keeper),
     findRuntimes(config.state, config.searchPath, cache, signal),
   ]);
-  const [layer] = await Promise.all([prepareLayer(config.state, config.agent, agent), cache.save()]);
+  const [layer, sudoLayer] = await Promise.all([
+    prepareLayer(config.state, config.agent, agent, false),
+    prepareLayer(config.state, config.agent, agent, true),
+    cache.save(),
+  ]);
   const lsms = await readLine("/sys/kernel/security/lsm").catch(() => "");
   return {
     kernelRelease: await readLine("/proc/sys/kernel/osrelease"),
@@ -157,6 +174,6 @@ export async function gatherFacts(config: Config, signal?: AbortSignal): Promise
     guestKernel: await currentKernel(config.state),
     runtimes,
     digests: { agent, keeper },
-    paths: { state: config.state, run: config.run, agent: config.agent, keeper: config.keeper, layer },
+    paths: { state: config.state, run: config.run, agent: config.agent, keeper: config.keeper, layer, sudoLayer },
   };
 }

@@ -52,7 +52,7 @@ export async function emptyImage(host: HostFacts): Promise<ImageFiles> {
   const rootfs = join(host.paths.state, "probe", "rootfs");
   // Mount points are made beforehand: a runtime would make them in the writable layer at each start.
   for (const name of ["dev", "proc", "sys", "tmp"]) await mkdir(join(rootfs, name), { recursive: true, mode: 0o755 });
-  return { reference: "probe", digest: "0".repeat(64), rootfs };
+  return { reference: "probe", digest: "0".repeat(64), rootfs, usrBin: false };
 }
 
 async function tryStart({ driver, host, keeper, signal }: ProbeOptions, located: Availability): Promise<Availability> {

@@ -1,5 +1,15 @@
 import { spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
@@ -55,6 +65,22 @@ describe("ImageStore", () => {
     expect(readFileSync(join(image.rootfs, "name"), "utf8")).toBe("team/tools:1.2");
     expect(store.resolve(DIGEST).rootfs).toBe(image.rootfs);
     expect(names().toSorted()).toEqual(["refs", DIGEST.replace(":", "-")]);
+  });
+
+  test("says whether /usr/bin is a directory without a link on the way", async () => {
+    await add("own");
+    const { rootfs } = store.resolve("own");
+    expect(store.resolve("own").usrBin).toBe(false);
+    mkdirSync(join(rootfs, "bin"));
+    mkdirSync(join(rootfs, "usr"));
+    symlinkSync("../bin", join(rootfs, "usr/bin"));
+    expect(store.resolve("own").usrBin).toBe(false);
+    rmSync(join(rootfs, "usr/bin"));
+    mkdirSync(join(rootfs, "usr/bin"));
+    expect(store.resolve("own").usrBin).toBe(true);
+    renameSync(join(rootfs, "usr"), join(rootfs, "sys"));
+    symlinkSync("sys", join(rootfs, "usr"));
+    expect(store.list()[0]?.usrBin).toBe(false);
   });
 
   test("what is not committed is gone, and the next build sweeps what a dead one left", async () => {

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { BulkheadError } from "@bulkhead/contract";
 import type { ImageFiles } from "../drivers/driver.ts";
@@ -61,7 +61,17 @@ export class ImageStore {
   resolve(reference: string): StoredImage {
     const digest = this.#locate(reference);
     const text = readOrNull(join(this.#dir, idOf(digest), "config.json"));
-    return { reference, digest, rootfs: join(this.#dir, idOf(digest), "rootfs"), config: parseConfig(text, digest) };
+    return { ...this.#files(reference, digest), config: parseConfig(text, digest) };
+  }
+
+  #files(reference: string, digest: string): ImageFiles {
+    const rootfs = join(this.#dir, idOf(digest), "rootfs");
+    return {
+      reference,
+      digest,
+      rootfs,
+      usrBin: isDirectory(join(rootfs, "usr")) && isDirectory(join(rootfs, "usr/bin")),
+    };
   }
 
   /** @throws BulkheadError IMAGE_NOT_FOUND, SPEC_INVALID */
@@ -93,8 +103,14 @@ export class ImageStore {
       const digest = id.replace("-", ":");
       if (!DIGEST.test(digest)) return [];
       const own = (names.get(digest) ?? []).map(([name]) => name).toSorted();
-      const files = { reference: own[0] ?? digest, digest, rootfs: join(this.#dir, id, "rootfs") };
-      return [{ ...files, config: this.#configOrNull(digest), names: own, users: this.#holds.users(id) }];
+      return [
+        {
+          ...this.#files(own[0] ?? digest, digest),
+          config: this.#configOrNull(digest),
+          names: own,
+          users: this.#holds.users(id),
+        },
+      ];
     });
     const key = (image: ListedImage): string => image.names[0] ?? `~${image.digest}`;
     return images.toSorted((a, b) => (key(a) < key(b) ? -1 : 1));
@@ -189,6 +205,10 @@ export class ImageStore {
       throw error;
     }
   }
+}
+
+function isDirectory(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 }
 
 function idOf(digest: string): string {

@@ -19,13 +19,14 @@ export interface AttachOptions extends Pick<StartOptions, "plan" | "driver" | "s
   readonly held: AsyncDisposable;
 }
 
-function configureFor(plan: Plan): Configure {
+function configureFor(plan: Plan, driver: Driver): Configure {
   return {
     hostGone: HostGone.exit,
     defaultUser: plan.process.user,
     allowSetuid: !plan.boundary.noNewPrivileges,
     env: environmentBytes(plan.process.env),
     hostname: plan.process.hostname,
+    elevate: driver.capabilities.elevation === "agent",
   };
 }
 
@@ -90,7 +91,7 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
       writable: started.channel.writable,
       fresh: true,
       timeoutMs: ANSWER_TIMEOUT_MS,
-      configure: configureFor(plan),
+      configure: configureFor(plan, driver),
       onBroken: () => void release().catch(() => undefined),
       ...(signal !== undefined && { signal }),
     });

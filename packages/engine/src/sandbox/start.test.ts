@@ -93,7 +93,7 @@ describe.skipIf(why !== null)("starting sandboxes", () => {
     const rootfs = join(base, "rootfs");
     for (const name of ["dev", "proc", "sys", "tmp", "etc"]) await mkdir(join(rootfs, name), { recursive: true });
     await writeFile(join(rootfs, "secret"), "only root\n", { mode: 0o600 });
-    image = { reference: "test", digest: "0".repeat(64), rootfs };
+    image = { reference: "test", digest: "0".repeat(64), rootfs, usrBin: false };
     drivers = await loadDrivers(host);
     keeper = await Keeper.start({ path: config.keeper, runDir: config.run });
   });

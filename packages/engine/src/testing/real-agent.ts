@@ -16,6 +16,7 @@ export const CONFIGURE: Configure = {
   allowSetuid: true,
   env: [],
   hostname: "",
+  elevate: false,
 };
 
 export interface RealAgent extends AsyncDisposable {

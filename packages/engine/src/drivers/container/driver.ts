@@ -165,7 +165,7 @@ export function containerDriver(name: "crun" | "runc", filter: Filter): Driver {
     level: "container",
     name: `container/${name}`,
     capabilities: {
-      setuidInside: false,
+      elevation: "none",
       ownKernel: false,
       hardware: false,
       freeze: true,

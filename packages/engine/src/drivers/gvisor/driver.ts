@@ -62,13 +62,13 @@ function locate(host: HostFacts): Availability {
   return { ok: true, runtime, notes: [] };
 }
 
-/** The Sentry behaves as if no_new_privs were always set: set-user-id bits mean nothing, and sudo refuses to start. */
+/** The Sentry behaves as if no_new_privs were always set: set-user-id bits mean nothing. */
 function refuseSetuid(spec: ResolvedSpec, runtime: Runtime): void {
   if (!spec.allowSetuid) return;
   throw new BulkheadError("LEVEL_UNAVAILABLE", {
     what: "set-user-id programs cannot be had at gvisor",
     why: `runsc ${runtime.version} never lets a program raise its privileges`,
-    next: "run the command as root (--user root), which needs no set-user-id program",
+    next: "leave it out: sudo works at gvisor without it, and --user root needs no set-user-id program",
   });
 }
 
@@ -109,6 +109,9 @@ function plan(spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: Hos
       `runsc ${runtime.version} (systrap) answers the sandbox's system calls; no hardware virtualisation is needed`,
       "the Sentry runs as nobody without capabilities, and opens no file itself (directfs off)",
       `the host allows ${HOST_TASK_OVERHEAD} tasks and ${HOST_MEMORY_OVERHEAD_BYTES / MIB} MiB more than asked, for gVisor itself`,
+      image.usrBin
+        ? "sudo asks the agent, which runs the command as root inside: the Sentry ignores set-user-id bits"
+        : "no sudo: the Sentry ignores set-user-id bits, and the image has no directory /usr/bin for one that asks the agent",
       "/tmp is the Sentry's own, as large as the disk limit and part of the memory limit",
       ...(host.cgroup.swap ? [] : ["swap cannot be limited on this kernel; the memory limit is on memory alone"]),
     ],
@@ -170,7 +173,7 @@ function steps(plan: Plan, instance: Instance, image: ImageFiles, host: HostFact
   const own = [...FLAGS, `--root=${at.state}`];
   return [
     { op: "cgroup", path: instance.cgroup },
-    ...rootSteps({ plan, instance, image, host, shiftIds: true }),
+    ...rootSteps({ plan, instance, image, host, shiftIds: true, sudo: image.usrBin }),
     { op: "file", path: at.config, mode: 0o600, content: JSON.stringify(bundle(plan, instance, host)) },
     { op: "dir", path: at.state, mode: 0o711 },
     {
@@ -199,7 +202,7 @@ export function gvisorDriver(): Driver {
     level: "gvisor",
     name: "gvisor/runsc",
     capabilities: {
-      setuidInside: false,
+      elevation: "agent",
       ownKernel: true,
       hardware: false,
       freeze: true,

@@ -247,7 +247,7 @@ function unsurveyed(hardware: boolean): Driver {
     level: "microvm",
     name: NAME,
     capabilities: {
-      setuidInside: true,
+      elevation: "setuid",
       ownKernel: true,
       hardware,
       freeze: false,
