@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { access, mkdir, mkdtemp, readFile, readdir, rename, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, readdir, rename, stat, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { lockFile } from "../../system/file-lock.ts";
 import { removeTree } from "../../system/remove-tree.ts";
@@ -10,6 +10,8 @@ import type { Boot, Machine } from "./qemu.ts";
 const SCRATCH_PREFIX = ".making-";
 /** Each is some 40 MB on disk; sizes that are asked for once must not pile up. */
 const KEPT = 8;
+/** Another version of Bulkhead may run beside this one; what it used within that time it may be about to use again. */
+const IN_USE_MS = 10 * 60_000;
 
 /** All that a template is bound to. One that differs in anything is another template. */
 export interface TemplateKey {
@@ -54,13 +56,13 @@ export async function ensureTemplate(
   help: Help,
 ): Promise<void> {
   const target = directory(stateDir, key);
-  if (await exists(target)) return;
+  if (await used(target)) return;
   const above = home(stateDir);
   await mkdir(above, { recursive: true, mode: 0o700 });
   const { signal, onProgress } = help;
   const onWait = (): void => onProgress?.("waiting for another process that boots the template");
   await using _lock = await lockFile(join(above, "lock"), { onWait, ...(signal && { signal }) });
-  if (await exists(target)) return;
+  if (await used(target)) return;
   await sweep(above, key);
   onProgress?.("booting the guest that microVMs are cloned from");
   const scratch = await mkdtemp(join(above, SCRATCH_PREFIX));
@@ -74,14 +76,16 @@ export async function ensureTemplate(
   await rename(scratch, target);
 }
 
-/** Only called under the lock. */
+/** Only called under the lock: whoever made what is half there is dead. */
 async function sweep(above: string, key: TemplateKey): Promise<void> {
   const kept: { readonly path: string; readonly at: number }[] = [];
   for (const name of await readdir(above)) {
     const path = join(above, name);
     if (name === "lock") continue;
-    if (name.startsWith(SCRATCH_PREFIX) || !(await matches(join(path, "key.json"), key))) await removeTree(path, above);
-    else kept.push({ path, at: (await stat(path)).mtimeMs });
+    const at = name.startsWith(SCRATCH_PREFIX) ? 0 : (await stat(path)).mtimeMs;
+    if (at > Date.now() - IN_USE_MS || (at > 0 && (await matches(join(path, "key.json"), key))))
+      kept.push({ path, at });
+    else await removeTree(path, above);
   }
   const surplus = kept.toSorted((a, b) => b.at - a.at).slice(KEPT - 1);
   for (const { path } of surplus) await removeTree(path, above);
@@ -97,8 +101,10 @@ async function matches(path: string, key: TemplateKey): Promise<boolean> {
   }
 }
 
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
+/** Whether it is there; if so it is now the one used last. */
+async function used(target: string): Promise<boolean> {
+  const now = new Date();
+  return utimes(target, now, now).then(
     () => true,
     () => false,
   );
