@@ -6,6 +6,7 @@ import { enduranceChecks } from "./endurance.ts";
 import { execChecks } from "./exec.ts";
 import { fileChecks } from "./files.ts";
 import { limitChecks } from "./limits.ts";
+import { microvmChecks } from "./microvm.ts";
 import { planChecks } from "./plan.ts";
 import { processChecks } from "./processes.ts";
 import { ptyChecks } from "./pty.ts";
@@ -25,6 +26,7 @@ export const CHECKS: readonly Check[] = [
   ...dialChecks,
   ...boundaryChecks,
   ...planChecks,
+  ...microvmChecks,
   ...storageChecks,
   ...sudoChecks,
   ...limitChecks,

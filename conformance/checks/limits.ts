@@ -29,7 +29,7 @@ print(json.dumps([why,len(children)]))`;
     },
     {
       timeoutMs: 120_000,
-      notFor: (t) => (t.traits.ownKernel ? "the limit counts host threads there; see the next check" : null),
+      notFor: (t) => (t.traits.level === "gvisor" ? "the limit counts host threads there; see the next check" : null),
     },
   );
 
@@ -66,7 +66,7 @@ print(json.dumps([why,len(children)]))`;
       );
       assert.equal((await own.run(["echo", "usable"])).stdout.toString(), "usable\n");
     },
-    { notFor: (t) => (t.traits.ownKernel ? "the Sentry itself is charged; see the next check" : null) },
+    { notFor: (t) => (t.traits.level === "gvisor" ? "the Sentry itself is charged; see the next check" : null) },
   );
 
   check("beyond the memory limit nothing outside is harmed, and the end is typed", async ({ fresh, box }) => {

@@ -217,7 +217,7 @@ print(json.dumps(bad))`;
     { notFor: sharedKernelOnly },
   );
 
-  check("limits asked for are those of the control group", async ({ fresh, target }) => {
+  check("limits asked for are those of the control group", async ({ fresh, open, target }) => {
     const own = await fresh({ cpus: 0.5, memoryBytes: 256 * 1024 * 1024, pids: 77 });
     await own.ping();
     const quota = await cgroupValue(own.id, ["cpu.cfs_quota_us", "cpu.max"]);
@@ -228,12 +228,22 @@ print(json.dumps(bad))`;
       : Number(quota) / Number(period ?? "100000");
     assert.equal(share, 0.5);
     const memory = Number(await cgroupValue(own.id, ["memory.limit_in_bytes", "memory.max"]));
-    assert.ok(memory >= 256 * 1024 * 1024 && memory <= 512 * 1024 * 1024, `memory limit is ${memory}`);
     // Version 2 limits swap by itself; version 1 together with memory, where it can at all.
     const swap = await cgroupValue(own.id, ["memory.swap.max"]);
     const both = await cgroupValue(own.id, ["memory.memsw.limit_in_bytes"]);
     assert.ok(swap === null || swap === "0", `swap limit is ${swap}`);
     assert.ok(both === null || Number(both) === memory, `limit of memory and swap is ${both}`);
+    const asked = 256 * 1024 * 1024;
+    const monitor = (await open.plan({ cpus: 0.5, memoryBytes: asked, pids: 77 }))?.boundary.monitor;
+    if (monitor !== undefined) {
+      assert.equal(memory, monitor.memoryBytes);
+      const inside = await own.run(["cat", "/sys/fs/cgroup/sandbox/memory.max", "/sys/fs/cgroup/sandbox/pids.max"]);
+      const [bytes, tasks] = inside.stdout.toString().split("\n").map(Number);
+      assert.equal(bytes, asked);
+      assert.ok(tasks !== undefined && tasks >= 77 && tasks <= 77 + 16, `pids limit inside is ${tasks}`);
+      return;
+    }
+    assert.ok(memory >= asked && memory <= 2 * asked, `memory limit is ${memory}`);
     const pids = Number(await cgroupValue(own.id, ["pids.max"]));
     assert.ok(pids >= 77, `pids limit is ${pids}`);
     if (!target.traits.ownKernel) assert.ok(pids <= 77 + 16, `pids limit is ${pids}`);

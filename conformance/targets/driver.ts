@@ -1,5 +1,5 @@
-import { Engine } from "@bulkhead/engine";
-import type { SpecInput } from "@bulkhead/contract";
+import { Engine, type EngineOptions } from "@bulkhead/engine";
+import type { Level, SpecInput } from "@bulkhead/contract";
 import { rm } from "node:fs/promises";
 import { freshDirectory, keeperOf } from "../host.ts";
 import type { BoxSpec, OpenTarget, Target, Traits } from "../target.ts";
@@ -7,11 +7,16 @@ import { boxOf } from "./adapt.ts";
 import { config } from "./config.ts";
 
 /** A driver of the engine, asked for by name: another one of the same level in its place would be tested twice. */
-export function driver(name: string, traits: Traits & { readonly level: "container" | "gvisor" }): Target {
-  const options = { ...(config.state === undefined ? {} : { state: config.state }), drivers: [name] };
+export function driver(
+  name: string,
+  traits: Traits & { readonly level: Level },
+  variant?: { readonly name: string } & Pick<EngineOptions, "templates">,
+): Target {
+  const { name: title = name, ...engineOptions } = variant ?? {};
+  const options = { ...engineOptions, ...(config.state === undefined ? {} : { state: config.state }), drivers: [name] };
   const full = (spec: BoxSpec): SpecInput => ({ ...spec, isolation: traits.level });
   return {
-    name,
+    name: title,
     traits,
     available: async () => {
       await using engine = await Engine.open(options);

@@ -14,6 +14,12 @@ const DRIVERS: readonly Target[] = [
   driver("container/crun", { level: "container", elevation: "none", ownKernel: false }),
   driver("container/runc", { level: "container", elevation: "none", ownKernel: false }),
   driver("gvisor/runsc", { level: "gvisor", elevation: "agent", ownKernel: true }),
+  driver("microvm/qemu", { level: "microvm", elevation: "setuid", ownKernel: true }),
+  driver(
+    "microvm/qemu",
+    { level: "microvm", elevation: "setuid", ownKernel: true },
+    { name: "microvm/qemu cold", templates: false },
+  ),
 ];
 
 export const DRIVER_NAMES: readonly string[] = DRIVERS.map((target) => target.name);

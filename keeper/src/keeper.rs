@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,11 +13,13 @@ use serde_json::{json, Value};
 
 use crate::cgroup::{self, Hierarchies, PREFIX};
 use crate::ids::Ranges;
+use crate::log::Log;
 use crate::proto::{Failure, Sender};
 use crate::reaper::{Ended, Reaper};
 use crate::requests::{Program, Step};
 use crate::run::{self, Streams};
-use crate::steps::{self, Acquired, Scope};
+use crate::sealed::Sealed;
+use crate::steps::{Acquired, Scope};
 use crate::{paths, sys};
 
 /// Waiting for a sandbox's end needs next to no stack; the default would reserve 8 MiB for each.
@@ -53,7 +55,29 @@ pub struct Keeper {
     pub reaper: Reaper,
     pub sender: Sender,
     ranges: Ranges,
+    sealed: Sealed,
     instances: Mutex<HashMap<String, Arc<Instance>>>,
+}
+
+impl Instance {
+    /// Keeps the sandbox's diagnostics flowing, at a rate that costs the host nothing worth having, until it has ended.
+    fn drain_log_until(&self, ended: &OwnedFd) {
+        const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+        let mut log = self.live.lock().unwrap().got.log.as_ref().and_then(|log| log.fd().try_clone_to_owned().ok());
+        loop {
+            match sys::poll_in(&[Some(ended.as_fd()), log.as_ref().map(AsFd::as_fd)], -1).as_deref() {
+                Ok([false, true]) => {
+                    // Without a writer it would be reported as readable for ever.
+                    if !self.live.lock().unwrap().got.log.as_mut().is_some_and(Log::drain) {
+                        log = None;
+                    }
+                    thread::sleep(PAUSE);
+                }
+                Ok([false, false]) => {}
+                _ => return,
+            }
+        }
+    }
 }
 
 impl Keeper {
@@ -66,6 +90,7 @@ impl Keeper {
             reaper: Reaper::default(),
             sender,
             ranges: Ranges::open()?,
+            sealed: Sealed::default(),
             instances: Mutex::default(),
         })
     }
@@ -123,6 +148,7 @@ impl Keeper {
         live.namespace = Some(sys::mount_namespace()?);
         let mut scope = Scope {
             reaper: &self.reaper,
+            sealed: &self.sealed,
             cancelled: &instance.cancelled,
             run_dir: &self.run_dir,
             dir: &instance.dir,
@@ -157,7 +183,11 @@ impl Keeper {
     fn follow(self: &Arc<Self>, instance: &Arc<Instance>, pid: libc::pid_t) -> Result<Option<OwnedFd>, Failure> {
         let (pidfd, ended) = self.reaper.follow(pid);
         let (keeper, instance) = (self.clone(), instance.clone());
+        let watched = pidfd.as_ref().map(OwnedFd::try_clone).transpose()?;
         thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
+            if let Some(pidfd) = watched {
+                instance.drain_log_until(&pidfd);
+            }
             let how = ended.recv().unwrap_or(Ended::UNKNOWN);
             keeper.report_end(&instance, how);
         })?;
@@ -170,7 +200,7 @@ impl Keeper {
             return;
         }
         let oom_killed = self.hierarchies.oom_kills(&instance.cgroup) > 0;
-        let log = instance.live.lock().unwrap().got.log.as_mut().map(steps::read_tail);
+        let log = instance.live.lock().unwrap().got.log.as_mut().map(Log::tail);
         self.sender.send(&json!({
             "event": "ended", "instance": instance.id, "code": how.code, "signal": how.signal,
             "oomKilled": oom_killed, "log": log.unwrap_or_default(),

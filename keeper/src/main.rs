@@ -7,11 +7,13 @@
 mod cgroup;
 mod ids;
 mod keeper;
+mod log;
 mod paths;
 mod proto;
 mod reaper;
 mod requests;
 mod run;
+mod sealed;
 mod steps;
 mod sweep;
 mod sys;
@@ -156,6 +158,7 @@ fn answer(keeper: &Arc<Keeper>, op: &Op) -> Result<Value, Failure> {
         Op::Acquire { instance, steps } => keeper.acquire(instance, steps),
         Op::Settled { instance } => keeper.settled(instance),
         Op::Release { instance } => keeper.release(instance),
+        Op::Counter => Ok(json!({ "khz": sys::counter_khz().ok_or_else(|| Failure::new("no time stamp counter"))? })),
         Op::Run { program, max_output_bytes } => keeper.run(program, *max_output_bytes),
     }
 }

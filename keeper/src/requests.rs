@@ -7,6 +7,10 @@ use serde_json::{Map, Value};
 /// What a one-off program may say and be heard; one answer must stay well under what the engine reads as a line.
 const MAX_OUTPUT_BYTES: u64 = 1024 * 1024;
 
+/// Standard streams come before, and what the keeper opens meanwhile is above.
+const FIRST_INHERITED: i32 = 3;
+pub const LAST_INHERITED: i32 = 31;
+
 pub struct Request {
     pub id: u64,
     pub op: Op,
@@ -30,6 +34,8 @@ pub enum Op {
         program: Program,
         max_output_bytes: usize,
     },
+    /// How fast the processor's time stamp counter runs.
+    Counter,
 }
 
 pub struct Program {
@@ -37,6 +43,29 @@ pub struct Program {
     pub cwd: Option<String>,
     pub env: Option<BTreeMap<String, String>>,
     pub timeout_ms: u64,
+}
+
+/// A descriptor above 2 that a program starts with.
+pub struct Inherited {
+    pub fd: i32,
+    pub from: Source,
+}
+
+pub enum Source {
+    /// A FIFO of the sandbox's own, opened without waiting for its other end; `content` is put into it first.
+    Fifo { path: String, access: Access, content: Option<String> },
+    /// A file of the host, for reading.
+    File(String),
+    /// A copy of a file in memory that nobody can change any more; made once and kept by the keeper.
+    Sealed(String),
+    /// A nameless copy of a file, beside it, for reading and writing; gone with its last holder.
+    Copy { path: String, max_bytes: u64 },
+}
+
+#[derive(Clone, Copy)]
+pub enum Access {
+    Write,
+    Both,
 }
 
 pub struct Idmap {
@@ -62,6 +91,8 @@ pub enum Step {
     Fifo {
         path: String,
         mode: u32,
+        uid: Option<u32>,
+        gid: Option<u32>,
     },
     Tmpfs {
         target: String,
@@ -94,6 +125,7 @@ pub enum Step {
         stdin: Option<String>,
         stdout: Option<String>,
         stderr: Option<String>,
+        fds: Vec<Inherited>,
         pid_file: Option<String>,
     },
 }
@@ -150,6 +182,35 @@ fn idmap(value: &Value) -> Option<Idmap> {
     Some(Idmap { id_base: u32(value.get("idBase")?)?, size: u32(value.get("size")?)? })
 }
 
+fn inherited(value: &Value) -> Option<Vec<Inherited>> {
+    value.as_array()?.iter().map(|one| Inherited::read(one.clone()).ok()).collect()
+}
+
+impl Inherited {
+    fn read(value: Value) -> Result<Inherited, Wrong> {
+        let mut from = Fields::of(value)?;
+        let fd = from.must("fd", u32)?;
+        let source = match from.must("from", text)?.as_str() {
+            "fifo" => Source::Fifo {
+                path: from.must("path", text)?,
+                access: match from.must("access", text)?.as_str() {
+                    "write" => Access::Write,
+                    "both" => Access::Both,
+                    other => return Err(format!("access {other:?} is unknown")),
+                },
+                content: from.maybe("content", text)?,
+            },
+            "file" => Source::File(from.must("path", text)?),
+            "sealed" => Source::Sealed(from.must("path", text)?),
+            "copy" => Source::Copy { path: from.must("path", text)?, max_bytes: from.must("maxBytes", Value::as_u64)? },
+            other => return Err(format!("descriptor from {other:?} is unknown")),
+        };
+        from.end()?;
+        let fd = i32::try_from(fd).ok().filter(|fd| (FIRST_INHERITED..=LAST_INHERITED).contains(fd));
+        Ok(Inherited { fd: fd.ok_or("a descriptor's number is out of range")?, from: source })
+    }
+}
+
 impl Program {
     fn read(from: &mut Fields) -> Result<Program, Wrong> {
         Ok(Program {
@@ -169,6 +230,7 @@ impl Request {
         let op = match from.must("op", text)?.as_str() {
             "hello" => Op::Hello,
             "reserve" => Op::Reserve,
+            "counter" => Op::Counter,
             "settled" => Op::Settled { instance: from.must("instance", text)? },
             "release" => Op::Release { instance: from.must("instance", text)? },
             "acquire" => {
@@ -205,7 +267,12 @@ impl Step {
                 uid: from.maybe("uid", u32)?,
                 gid: from.maybe("gid", u32)?,
             },
-            "fifo" => Step::Fifo { path: from.must("path", text)?, mode: from.must("mode", u32)? },
+            "fifo" => Step::Fifo {
+                path: from.must("path", text)?,
+                mode: from.must("mode", u32)?,
+                uid: from.maybe("uid", u32)?,
+                gid: from.maybe("gid", u32)?,
+            },
             "tmpfs" => Step::Tmpfs {
                 target: from.must("target", text)?,
                 size_bytes: from.must("sizeBytes", Value::as_u64)?,
@@ -233,6 +300,7 @@ impl Step {
                 stdin: from.maybe("stdin", text)?,
                 stdout: from.maybe("stdout", text)?,
                 stderr: from.maybe("stderr", text)?,
+                fds: from.maybe("fds", inherited)?.unwrap_or_default(),
                 pid_file: from.maybe("pidFile", text)?,
             },
             other => return Err(format!("step {other:?} is unknown")),

@@ -33,6 +33,8 @@ pub struct Streams {
     pub stdin: Option<OwnedFd>,
     pub stdout: Option<OwnedFd>,
     pub stderr: Option<OwnedFd>,
+    /// Further descriptors by their number in the program.
+    pub extra: Vec<(i32, OwnedFd)>,
 }
 
 struct Capture {
@@ -109,9 +111,10 @@ pub fn run(
         None => Capture::new(STDERR_TAIL_BYTES).map(|(capture, end)| (err = capture, end).1)?,
     };
     let stdio = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-    let what = sys::Spawn { argv: &argv, env: &env, cwd: cwd.as_deref(), stdio };
+    let extra: Vec<_> = given.extra.iter().map(|(number, fd)| (*number, fd.as_fd())).collect();
+    let what = sys::Spawn { argv: &argv, env: &env, cwd: cwd.as_deref(), stdio, extra: &extra };
     let child = reaper.spawn(&what).map_err(|error| Failure::from(error).at(name))?;
-    drop((stdin, stdout, stderr));
+    drop((stdin, stdout, stderr, given.extra));
 
     let deadline = Instant::now() + Duration::from_millis(program.timeout_ms);
     let mut called_off: Option<Instant> = None;

@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use crate::ids::RANGE;
+use crate::log::Log;
 use crate::paths;
 use crate::proto::Failure;
 use crate::reaper::Reaper;
-use crate::requests::{Idmap, Step};
-use crate::run::{self, Streams, STDERR_TAIL_BYTES};
+use crate::requests::{Access, Idmap, Source, Step, LAST_INHERITED};
+use crate::run::{self, Streams};
+use crate::sealed::{self, Sealed};
 use crate::sys;
 
 /// A process id and a line end.
@@ -23,6 +25,7 @@ const PID_FILE_BYTES: u64 = 64;
 /// What the steps of one sandbox may touch, and what they have acquired so far.
 pub struct Scope<'a> {
     pub reaper: &'a Reaper,
+    pub sealed: &'a Sealed,
     pub cancelled: &'a AtomicBool,
     pub run_dir: &'a Path,
     pub dir: &'a Path,
@@ -39,7 +42,7 @@ pub struct Acquired {
     /// Ends of the channel held open until the engine has opened its own.
     pub helpers: Vec<OwnedFd>,
     /// Reading end of the sandbox's diagnostics.
-    pub log: Option<File>,
+    pub log: Option<Log>,
     pub init: Option<libc::pid_t>,
     userns: Option<OwnedFd>,
 }
@@ -53,9 +56,11 @@ impl Scope<'_> {
                 let fd = self.create(path, *mode, owner)?;
                 File::from(fd).write_all(content.as_bytes())?;
             }
-            Step::Fifo { path, mode } => {
+            Step::Fifo { path, mode, uid, gid } => {
+                let (uid, gid) = self.owner(*uid, *gid)?;
                 let (parent, name) = self.parent(path)?;
                 sys::mkfifoat(parent.as_fd(), &name, *mode)?;
+                sys::chownat(parent.as_fd(), &name, uid, gid)?;
             }
             Step::Tmpfs { target, size_bytes, inodes, mode, uid, gid } => {
                 self.owner(Some(*uid), Some(*gid))?;
@@ -199,7 +204,7 @@ impl Scope<'_> {
     }
 
     fn run(&mut self, step: &Step) -> Result<(), Failure> {
-        let Step::Run { program, stdin, stdout, stderr, pid_file } = step else {
+        let Step::Run { program, stdin, stdout, stderr, fds, pid_file } = step else {
             return Ok(());
         };
         let mut streams = Streams::default();
@@ -213,7 +218,12 @@ impl Scope<'_> {
             // The writer must not be able to stall for want of a reader: what does not fit in the pipe is dropped.
             let reader = self.fifo(path, libc::O_RDONLY | libc::O_NONBLOCK)?;
             streams.stderr = Some(self.fifo(path, libc::O_WRONLY | libc::O_NONBLOCK)?);
-            self.got.log = Some(reader.into());
+            self.got.log = Some(Log::new(reader.into()));
+        }
+        for one in fds {
+            let opened = self.inherited(&one.from)?;
+            // Above all targets, or taking one place could overwrite what is to take another.
+            streams.extra.push((one.fd, sys::duplicate_above(opened.as_fd(), LAST_INHERITED)?));
         }
         let output = run::run(self.reaper, program, streams, 0, self.cancelled).map_err(|mut failure| {
             failure.stderr += &self.log_tail();
@@ -244,6 +254,27 @@ impl Scope<'_> {
         Ok(fd)
     }
 
+    fn inherited(&self, from: &Source) -> Result<OwnedFd, Failure> {
+        match from {
+            Source::Fifo { path, access, content } => {
+                let flags = match access {
+                    Access::Write => libc::O_WRONLY,
+                    Access::Both => libc::O_RDWR,
+                };
+                let fd = self.fifo(path, flags | libc::O_NONBLOCK)?;
+                if let Some(text) = content {
+                    File::from(fd.try_clone()?).write_all(text.as_bytes())?;
+                }
+                Ok(fd)
+            }
+            Source::File(path) => Ok(File::open(path).map_err(|error| Failure::from(error).at(path))?.into()),
+            Source::Sealed(path) => self.sealed.open(path).map_err(|error| Failure::from(error).at(path)),
+            Source::Copy { path, max_bytes } => {
+                sealed::nameless_copy(path, *max_bytes).map_err(|error| Failure::from(error).at(path))
+            }
+        }
+    }
+
     /// Opens a real one-way end for the child. A helper open both ways keeps that from blocking, and keeps the child
     /// from seeing the end of its input before the engine has opened its side.
     fn channel_end(&mut self, path: &str, flags: i32) -> Result<OwnedFd, Failure> {
@@ -253,14 +284,6 @@ impl Scope<'_> {
     }
 
     fn log_tail(&mut self) -> String {
-        self.got.log.as_mut().map(read_tail).unwrap_or_default()
+        self.got.log.as_mut().map(Log::tail).unwrap_or_default()
     }
-}
-
-/// What is waiting in a log FIFO, shortened to its end.
-pub fn read_tail(log: &mut File) -> String {
-    let mut all = Vec::new();
-    // A pipe holds 64 KiB, and reading stops at EAGAIN; what was read until then stays in `all`.
-    let _ = io::Read::read_to_end(&mut io::Read::take(log, 64 * 1024), &mut all);
-    String::from_utf8_lossy(&all[all.len().saturating_sub(STDERR_TAIL_BYTES)..]).into_owned()
 }

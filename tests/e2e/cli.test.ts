@@ -274,7 +274,6 @@ describe.skipIf(missing.length > 0)(`around run${lack}`, { timeout: 60 * SECONDS
     ["an unknown command", ["rnu"], 121, /next: did you mean bulkhead run\?/],
     ["an unknown option", ["run", "--memmory", "1g", "--", "true"], 121, /next: did you mean --memory\?/],
     ["an unknown level", ["run", "--isolation", "gvisr", "--", "true"], 121, /next: did you mean gvisor\?/],
-    ["a level without driver", ["run", "--isolation", "microvm", "--", "true"], 120, /has no microvm driver/],
     [
       "a level below the trust's floor",
       ["run", "--isolation", "container", "--trust", "untrusted", "--", "true"],

@@ -10,8 +10,8 @@ const LOWER: &str = "/lower";
 const UPPER: &str = "/upper";
 const ROOT: &str = "/root.new";
 /// Moved from the first root into the image's as they are.
-const KEPT: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
-/// `/run` and `/dev/shm` may take this share of the guest's memory; it is the kernel's default for the latter.
+const KEPT: [&str; 3] = ["/dev", "/proc", "/sys"];
+/// `/dev/shm` may take this share of the guest's memory; it is the kernel's default.
 const SHARED_MEMORY_SHARE: &str = "50%";
 
 /// Called once on the initial root, which holds this program and an empty `/dev`.
@@ -22,7 +22,6 @@ pub fn kernel_file_systems() -> Result<(), GuestError> {
     mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID | MS_NOEXEC, "mode=0755")?;
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "")?;
     mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "")?;
-    mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=20%")?;
     mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, "")?;
     for path in ["/dev/pts", "/dev/shm", "/dev/mqueue"] {
         make_directory(path)?;

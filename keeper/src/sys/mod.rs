@@ -1,9 +1,11 @@
 //! Every raw system call of the keeper. Each wrapper takes and returns owned or borrowed descriptors, so that the rest
 //! of the program is safe code.
 
+mod files;
 mod mount;
 mod process;
 
+pub use files::*;
 pub use mount::*;
 pub use process::*;
 

@@ -182,6 +182,8 @@ pub struct Spawn<'a> {
     pub env: &'a [CString],
     pub cwd: Option<&'a CStr>,
     pub stdio: [BorrowedFd<'a>; 3],
+    /// Further ones by their number in the child; the sources' own numbers are above all of these.
+    pub extra: &'a [(i32, BorrowedFd<'a>)],
 }
 
 /// posix_spawn: no copy of the keeper's memory, and the child starts in the calling thread's mount namespace.
@@ -206,6 +208,9 @@ pub fn spawn(what: &Spawn<'_>) -> io::Result<libc::pid_t> {
         fail(libc::posix_spawnattr_init(&mut attr))?;
         for (target, fd) in what.stdio.iter().enumerate() {
             libc::posix_spawn_file_actions_adddup2(&mut actions, fd.as_raw_fd(), target as i32);
+        }
+        for (target, fd) in what.extra {
+            libc::posix_spawn_file_actions_adddup2(&mut actions, fd.as_raw_fd(), *target);
         }
         if let Some(cwd) = what.cwd {
             libc::posix_spawn_file_actions_addchdir_np(&mut actions, cwd.as_ptr());

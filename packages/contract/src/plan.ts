@@ -14,8 +14,22 @@ export interface Boundary {
   readonly maskedPaths: readonly string[];
   readonly readOnlyPaths: readonly string[];
   readonly kernel: "shared" | "sentry" | "guest";
+  /** The jail around the program that makes the sandbox's virtual machine; absent where there is none. */
+  readonly monitor?: MonitorJail;
   /** Everything the user asked for that weakens the default, each in words. Empty for a default sandbox. */
   readonly weakened: readonly string[];
+}
+
+export interface MonitorJail {
+  readonly accelerator: "kvm" | "tcg";
+  readonly namespaces: readonly string[];
+  readonly capabilities: readonly string[];
+  /** Its own filter, and how many of the host's system calls that lets through. */
+  readonly seccomp: { readonly name: string; readonly digest: string };
+  readonly reachableCalls: number;
+  /** The guest's memory and what the monitor needs besides. */
+  readonly memoryBytes: number;
+  readonly tasks: number;
 }
 
 export interface Limits {
@@ -44,7 +58,7 @@ export type Step =
       readonly uid?: number;
       readonly gid?: number;
     }
-  | { readonly op: "fifo"; readonly path: string; readonly mode: number }
+  | { readonly op: "fifo"; readonly path: string; readonly mode: number; readonly uid?: number; readonly gid?: number }
   /** A size-bound tmpfs, nodev,nosuid. */
   | {
       readonly op: "tmpfs";
@@ -87,10 +101,28 @@ export type Step =
       readonly stdin?: string;
       readonly stdout?: string;
       readonly stderr?: string;
+      /** What the program inherits besides, by numbers from 3. */
+      readonly fds?: readonly InheritedFd[];
       readonly timeoutMs: number;
       /** After success, the pid in this file is followed: its end is reported as the sandbox's end. */
       readonly pidFile?: string;
     };
+
+export type InheritedFd =
+  /** A FIFO of the sandbox's own, opened without waiting for its other end; `content` is put into it first. */
+  | {
+      readonly fd: number;
+      readonly from: "fifo";
+      readonly path: string;
+      readonly access: "write" | "both";
+      readonly content?: string;
+    }
+  /** A file of the host, for reading. */
+  | { readonly fd: number; readonly from: "file"; readonly path: string }
+  /** A copy of a file in memory that nobody can change any more, made once and kept by the keeper until its end. */
+  | { readonly fd: number; readonly from: "sealed"; readonly path: string }
+  /** A nameless copy of a file, beside it, for reading and writing; gone with its last holder. */
+  | { readonly fd: number; readonly from: "copy"; readonly path: string; readonly maxBytes: number };
 
 export interface Plan {
   readonly version: 1;

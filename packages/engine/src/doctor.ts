@@ -1,8 +1,7 @@
-import { mkdir } from "node:fs/promises";
-import { join } from "node:path";
 import { BulkheadError, ERRORS, LEVELS, parseSpec, type Level } from "@bulkhead/contract";
 import type { Driver, ImageFiles, Runtime } from "./drivers/driver.ts";
 import type { HostFacts } from "./host/facts.ts";
+import { emptyImage } from "./host/probe.ts";
 import { resolveSpec } from "./policy/defaults.ts";
 import type { Candidate } from "./policy/resolve.ts";
 import { openSandbox } from "./sandbox/open.ts";
@@ -56,20 +55,18 @@ export interface Examination {
   readonly signal?: AbortSignal;
 }
 
-/** The agent is static and brings itself, so an empty directory is image enough, and no image need be built first. */
-async function emptyImage(host: HostFacts): Promise<ImageFiles> {
-  const rootfs = join(host.paths.state, "layers", "empty");
-  await mkdir(rootfs, { recursive: true, mode: 0o755 });
-  return { reference: "empty", digest: "none", rootfs, usrBin: false };
-}
-
 /** Starts a sandbox, lets its agent answer and ends it. */
 async function probe(driver: Driver, runtime: Runtime, image: ImageFiles, from: Examination): Promise<number> {
   const { host, keeper } = from;
   const timeout = AbortSignal.timeout(PROBE_TIMEOUT_MS);
   const signal = from.signal === undefined ? timeout : AbortSignal.any([from.signal, timeout]);
   const choice = { level: driver.level, reasons: ["doctor tries every driver"] };
-  const plan = driver.plan(resolveSpec(parseSpec({}), choice, host, {}), runtime, image, host);
+  const plan = driver.plan(
+    resolveSpec(parseSpec({}), choice, host, {}, driver.defaultMemoryBytes),
+    runtime,
+    image,
+    host,
+  );
   const started = performance.now();
   const held = { [Symbol.asyncDispose]: async () => {} };
   await using box = await openSandbox({ keeper, driver, plan, image, host, signal, held });
@@ -106,6 +103,7 @@ async function report(candidate: Candidate<Driver>, image: ImageFiles, from: Exa
 /** One driver after the other, so that the times mean something. */
 export async function examine(from: Examination): Promise<DoctorReport> {
   const { host } = from;
+  // The agent is static and brings itself, so an empty directory is image enough, and no image need be built first.
   const image = await emptyImage(host);
   const levels: LevelReport[] = [];
   for (const level of LEVELS) {

@@ -26,12 +26,16 @@ import { Keeper } from "./system/keeper.ts";
 export interface EngineOptions extends Directories {
   /** Only these drivers, by name (`container/runc`): for a test of one, or a host that must not use another. Default: all. */
   readonly drivers?: readonly string[];
+  /** False boots each guest at the microvm level instead of waking a clone of one that was booted before. Default: true. */
+  readonly templates?: boolean;
   /** Aborts the opening. */
   readonly signal?: AbortSignal;
 }
 
 export interface CallOptions {
   readonly signal?: AbortSignal;
+  /** Told what takes long at a first use, one line each, for people. */
+  readonly onProgress?: (text: string) => void;
 }
 
 export interface Explanation {
@@ -75,7 +79,8 @@ function refuseWithoutRoot(): void {
 export class Engine implements AsyncDisposable {
   readonly images: ImageStore;
   readonly host: HostFacts;
-  readonly #drivers: readonly Driver[];
+  #drivers: readonly Driver[];
+  readonly #surveys = new Map<Driver, Promise<Driver>>();
   readonly #boxes = new Set<Sandbox>();
   #keeper: Promise<Keeper> | undefined;
 
@@ -93,7 +98,10 @@ export class Engine implements AsyncDisposable {
     try {
       const host = await gatherFacts(configOf(options), signal);
       requirePassable(host.paths.run);
-      return new Engine(host, chosen(await loadDrivers(host), options.drivers));
+      return new Engine(
+        host,
+        chosen(await loadDrivers(host, { templates: options.templates ?? true }), options.drivers),
+      );
     } catch (error) {
       // What was thrown may be the signal's own reason, of whatever class.
       throw isAborted(signal) ? aborted("opening the engine", signal) : error;
@@ -132,11 +140,18 @@ export class Engine implements AsyncDisposable {
    * A driver is chosen by what it found, and then has to have shown once since boot that it can start something here; if
    * it cannot, the choice is made again without it.
    */
-  async #choose(spec: Spec, signal?: AbortSignal): Promise<Choice<Driver>> {
+  async #choose(spec: Spec, options: CallOptions): Promise<Choice<Driver>> {
+    const { signal } = options;
     let candidates = this.candidates;
     for (;;) {
       const choice = resolveLevel(spec, candidates);
       const { driver } = choice;
+      const settled = await this.#settle(driver, options);
+      if (settled !== driver) {
+        const availability = settled.locate(this.host);
+        candidates = candidates.map((one) => (one.driver === driver ? { driver: settled, availability } : one));
+        continue;
+      }
       const keeper = (): Promise<Keeper> => this.#keep();
       const availability = await probe({ driver, host: this.host, keeper, ...(signal !== undefined && { signal }) });
       if (availability.ok) return choice;
@@ -144,14 +159,30 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  async #prepare(spec: Spec, signal?: AbortSignal): Promise<Prepared> {
+  /** A driver that has found out what only trying tells; asked once. */
+  async #settle(driver: Driver, options: CallOptions): Promise<Driver> {
+    if (driver.survey === undefined) return driver;
+    const help = { host: this.host, keeper: () => this.#keep(), ...options };
+    const asked = this.#surveys.get(driver) ?? driver.survey(help);
+    this.#surveys.set(driver, asked);
+    try {
+      const settled = await asked;
+      this.#drivers = this.#drivers.map((one) => (one === driver ? settled : one));
+      return settled;
+    } catch (error) {
+      this.#surveys.delete(driver);
+      throw error;
+    }
+  }
+
+  async #prepare(spec: Spec, options: CallOptions): Promise<Prepared> {
     // Whatever is wrong with the request is said before anything is started, a probe included.
     resolveLevel(spec, this.candidates);
     const image = this.images.resolve(spec.image);
     const { state, run } = this.host.paths;
     const mounts = await checkMounts(spec.mounts, [state, run]);
-    const { driver, runtime, ...choice } = await this.#choose(spec, signal);
-    const resolved = resolveSpec({ ...spec, mounts }, choice, this.host, image.config);
+    const { driver, runtime, ...choice } = await this.#choose(spec, options);
+    const resolved = resolveSpec({ ...spec, mounts }, choice, this.host, image.config, driver.defaultMemoryBytes);
     return { driver, plan: driver.plan(resolved, runtime, image, this.host), image };
   }
 
@@ -161,7 +192,7 @@ export class Engine implements AsyncDisposable {
    * @throws as `create` does before it starts anything.
    */
   async explain(input: SpecInput): Promise<Explanation> {
-    const { driver, plan, image } = await this.#prepare(parseSpec(input));
+    const { driver, plan, image } = await this.#prepare(parseSpec(input), {});
     const id = "SANDBOX";
     const instance = { id, dir: `${this.host.paths.run}/ENGINE/${id}`, idBase: 0, cgroup: `bulkhead/ENGINE/${id}` };
     return { plan, steps: driver.steps(plan, instance, image, this.host), digest: await planDigest(plan) };
@@ -177,7 +208,7 @@ export class Engine implements AsyncDisposable {
     const spec = parseSpec(input);
     if (isAborted(signal)) throw aborted("the sandbox's start", signal);
     this.#requireBinaries();
-    const { driver, plan, image } = await this.#prepare(spec, signal);
+    const { driver, plan, image } = await this.#prepare(spec, options);
     const keeper = await this.#keep();
     // The keeper outlives this process for as long as it still has mounts of the image.
     const held = this.images.use(image.digest, keeper.hello.pid);
@@ -188,6 +219,7 @@ export class Engine implements AsyncDisposable {
       image,
       host: this.host,
       held,
+      ...(options.onProgress && { onProgress: options.onProgress }),
       ...(signal !== undefined && { signal }),
     });
     this.#watch(box);
@@ -212,6 +244,7 @@ export class Engine implements AsyncDisposable {
     this.#requireBinaries();
     const { examine } = await import("./doctor.ts");
     const keeper = await this.#keep();
+    for (const { driver, availability } of this.candidates) if (availability.ok) await this.#settle(driver, options);
     return examine({ host: this.host, candidates: this.candidates, keeper, ...options });
   }
 

@@ -32,6 +32,18 @@ function boundaryRows({ boundary }: Plan): string[][] {
     ],
     ["hidden paths", list(boundary.maskedPaths)],
     ["read-only paths", list(boundary.readOnlyPaths)],
+    ...monitorRows(boundary),
+  ];
+}
+
+function monitorRows({ monitor }: Plan["boundary"]): string[][] {
+  if (monitor === undefined) return [];
+  const how = monitor.accelerator === "kvm" ? "the processor (KVM)" : "emulation (TCG)";
+  return [
+    ["drawn by", how],
+    ["the monitor's jail", `namespaces ${list(monitor.namespaces)}; capabilities ${list(monitor.capabilities)}`],
+    ["calls it can reach", `${monitor.reachableCalls} of the host's kernel (${monitor.seccomp.name})`],
+    ["its limits", `${formatBytes(monitor.memoryBytes)}, ${monitor.tasks} tasks`],
   ];
 }
 

@@ -1,6 +1,7 @@
 import { Engine } from "@bulkhead/engine";
 import type { CliConfig } from "../config.ts";
 import { engineOptions } from "../engine-options.ts";
+import { firstUseNotes } from "../progress-notes.ts";
 import { parseOptions, refuseRest } from "../options.ts";
 import { print, printJson } from "../print.ts";
 import { SignalForwarder, exitCodeOfSignal } from "../run/signals.ts";
@@ -16,7 +17,7 @@ export async function doctor(words: readonly string[], config: CliConfig): Promi
   using signals = new SignalForwarder();
   try {
     await using engine = await Engine.open(engineOptions(config, signals.starting));
-    const report = await engine.doctor({ signal: signals.starting });
+    const report = await engine.doctor({ signal: signals.starting, ...firstUseNotes() });
     if (parsed.values.has("json")) {
       await printJson(report);
     } else {

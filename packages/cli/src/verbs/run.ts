@@ -3,6 +3,7 @@ import { Engine, type Sandbox } from "@bulkhead/engine";
 import type { Spec } from "@bulkhead/contract";
 import type { CliConfig } from "../config.ts";
 import { engineOptions } from "../engine-options.ts";
+import { firstUseNotes } from "../progress-notes.ts";
 import { parseOptions, usageError, type Parsed } from "../options.ts";
 import { asBulkheadError } from "../render/errors.ts";
 import { OutputClosed } from "../run/output.ts";
@@ -61,7 +62,7 @@ async function inside(box: Sandbox, job: Job, signals: SignalForwarder): Promise
 
 async function sandboxed(spec: Spec, job: Job, config: CliConfig, signals: SignalForwarder): Promise<number> {
   await using engine = await Engine.open(engineOptions(config, signals.starting));
-  await using box = await engine.create(spec, { signal: signals.starting });
+  await using box = await engine.create(spec, { signal: signals.starting, ...firstUseNotes() });
   return await inside(box, job, signals);
 }
 

@@ -1,6 +1,8 @@
 import type { Level, Plan, Step } from "@bulkhead/contract";
 import type { ResolvedSpec } from "../policy/resolve.ts";
 import type { HostFacts } from "../host/facts.ts";
+import type { Inside } from "../sandbox/calls.ts";
+import type { Keeper, KeeperEnded } from "../system/keeper.ts";
 
 /** What differs between levels is declared here; code outside a driver's folder asks these and never the level. */
 export interface DriverCapabilities {
@@ -53,6 +55,25 @@ export interface ImageFiles {
   readonly usrBin: boolean;
 }
 
+/** What a driver may use to find out or make what a start needs. */
+export interface Help {
+  readonly host: HostFacts;
+  readonly keeper: () => Promise<Keeper>;
+  readonly signal?: AbortSignal;
+  /** Told what takes long, one line each, for people. */
+  readonly onProgress?: (text: string) => void;
+}
+
+/** Why a sandbox ended, where the end of its first process alone does not say so. */
+export interface EndReason {
+  readonly cause: "guest-panic" | "monitor-out-of-memory" | "guest-off" | "monitor-failed";
+  /** One line, for people; may hold what the guest said, which is untrusted. */
+  readonly why: string;
+  readonly next?: string;
+  /** The last lines of the guest's console. Untrusted. */
+  readonly console: readonly string[];
+}
+
 /**
  * One isolation level made by one runtime. A driver is pure: it turns a validated request into a plan, and a plan into
  * steps. The keeper carries the steps out and undoes them; nothing else in the engine knows about runtimes.
@@ -62,12 +83,24 @@ export interface Driver {
   /** Unique: `container/crun`, `container/runc`, `gvisor/runsc`. */
   readonly name: string;
   readonly capabilities: DriverCapabilities;
+  /** Memory of a sandbox whose spec names none; without it the engine's own default holds. */
+  readonly defaultMemoryBytes?: number;
   /** Finds the runtime without running it. */
   locate(host: HostFacts): Availability;
+  /**
+   * Finds out what only trying tells; remembered until the next boot. The driver it returns knows it and is the one that
+   * makes plans; it has no `survey`, and its capabilities are what was found.
+   */
+  survey?(help: Help): Promise<Driver>;
   plan(spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: HostFacts): Plan;
   /**
    * Steps that end with a running agent whose channel is the FIFOs `<dir>/in` (host writes) and `<dir>/out` (host
    * reads); the agent's own diagnostics go to `<dir>/log`.
    */
   steps(plan: Plan, instance: Instance, image: ImageFiles, host: HostFacts): readonly Step[];
+  /** Makes what the steps name and is not there yet. */
+  provide?(plan: Plan, image: ImageFiles, help: Help): Promise<void>;
+  /** What has to be said to the agent before anything else. */
+  afterAttach?(plan: Plan, inside: Inside, signal?: AbortSignal): Promise<void>;
+  explainEnd?(ended: KeeperEnded): EndReason | null;
 }

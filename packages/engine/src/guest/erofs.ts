@@ -19,6 +19,13 @@ export interface ErofsOptions {
   readonly signal?: AbortSignal;
   /** Called when somebody else builds the same image. */
   readonly onWait?: () => void;
+  /** Called when it is not there and is made. */
+  readonly onBuild?: () => void;
+}
+
+/** Where the file is or will be. */
+export function erofsPath(image: ImageFiles): string {
+  return join(dirname(image.rootfs), NAME);
 }
 
 /**
@@ -31,10 +38,11 @@ export interface ErofsOptions {
  */
 export async function erofsImage(image: ImageFiles, options: ErofsOptions = {}): Promise<string> {
   const dir = dirname(image.rootfs);
-  const path = join(dir, NAME);
+  const path = erofsPath(image);
   if (await exists(path)) return path;
   await using _lock = await lockFile(join(dir, `${NAME}.lock`), options);
   if (await exists(path)) return path;
+  options.onBuild?.();
   const part = join(dir, `${NAME}.part`);
   await using cleanup = new AsyncDisposableStack();
   cleanup.defer(() => removeTree(part, dir));

@@ -13,6 +13,8 @@ export interface GuestIdentity {
   /** Null: what is written stays in the guest's memory, at most `bytes` and `inodes`. */
   readonly upper: { readonly device: string } | { readonly bytes: number; readonly inodes: number };
   readonly pids: number;
+  /** Limit on what runs inside, all together; the guest's kernel has memory besides. */
+  readonly memoryBytes: number;
 }
 
 /**
@@ -34,7 +36,7 @@ export async function prepareGuest(inside: Inside, guest: GuestIdentity, options
     seed: randomBytes(SEED_BYTES),
     realtimeNs: BigInt(Date.now()) * NS_PER_MS,
     pids: BigInt(guest.pids),
-    memoryBytes: 0n,
+    memoryBytes: BigInt(guest.memoryBytes),
   };
   await call(inside, { name: "PrepareGuest", body }, "the guest", options);
 }

@@ -73,7 +73,7 @@ export class FileCache {
 }
 
 /** Readers see the old content or the new, never a part. */
-export async function writeAtomically(path: string, content: string): Promise<void> {
+export async function writeAtomically(path: string, content: string | Uint8Array): Promise<void> {
   await mkdir(dirname(path), { recursive: true, mode: 0o755 });
   const draft = `${path}.${randomBytes(6).toString("hex")}`;
   await writeFile(draft, content, { mode: 0o644, flag: "wx" });

@@ -34,7 +34,7 @@ function probeSpec(driver: Driver): ResolvedSpec {
     allowSetuid: false,
     hostname: "probe",
     cpus: 1,
-    memoryBytes: 64 * MIB,
+    memoryBytes: driver.defaultMemoryBytes ?? 64 * MIB,
     pids: 16,
     diskBytes: MIB,
   };
@@ -47,8 +47,9 @@ function verdictPath(driver: Driver, runtimeDigest: string, host: HostFacts): st
   return join(host.paths.state, "cache", `probe-${driver.name.replace("/", "-")}-${key}.json`);
 }
 
-async function emptyImage(host: HostFacts): Promise<ImageFiles> {
-  const rootfs = join(host.paths.state, "probe-rootfs");
+/** A directory of its own holds it: what a driver makes of an image lies beside it. */
+export async function emptyImage(host: HostFacts): Promise<ImageFiles> {
+  const rootfs = join(host.paths.state, "probe", "rootfs");
   // Mount points are made beforehand: a runtime would make them in the writable layer at each start.
   for (const name of ["dev", "proc", "sys", "tmp"]) await mkdir(join(rootfs, name), { recursive: true, mode: 0o755 });
   return { reference: "probe", digest: "0".repeat(64), rootfs, usrBin: false };

@@ -9,13 +9,15 @@ const RUNTIMES = [
   { name: "crun", own: [] },
   { name: "runc", own: [] },
   { name: "runsc", own: ["runtimes/runsc/usr/bin/runsc"] },
+  { name: "qemu-system-x86_64", own: [] },
 ] as const;
 
 /** A loaded machine takes a second to start a binary of 30 MB for the first time. */
 const VERSION_TIMEOUT_MS = 10_000;
 const VERSION_MAX_BYTES = 64 * 1024;
 
-/** `crun version 1.8.1`, `runc version 1.1.5+ds1`, `runsc version 0.0~20240729.0`, `runsc version release-20240729.0`. */
+/** `crun version 1.8.1`, `runc version 1.1.5+ds1`, `runsc version 0.0~20240729.0`, `runsc version release-20240729.0`,
+ * `QEMU emulator version 7.2.22`. */
 const VERSION = /version\s+(?:release-)?(\S+)/;
 
 async function findExecutable(candidates: readonly string[]): Promise<string | null> {

@@ -24,7 +24,7 @@ function said(text: string | undefined): string | undefined {
 }
 
 /**
- * Makes a spec definite: memory is 2 GiB or half of the host's, whichever is less; 512 processes; 1 GiB of writable
+ * Makes a spec definite: memory is the driver's default (2 GiB where it has none) or half of the host's, whichever is less; 512 processes; 1 GiB of writable
  * layer. CPUs stay unlimited when not given. User, working directory and environment are the image's where the spec says
  * nothing; an image that names no user means root.
  */
@@ -33,6 +33,7 @@ export function resolveSpec(
   choice: Pick<Choice<unknown>, "level" | "reasons">,
   host: { readonly memoryBytes: number },
   image: ImageDefaults,
+  defaultMemoryBytes: number = DEFAULT_MEMORY_BYTES,
 ): ResolvedSpec {
   const workdir = spec.workdir ?? said(image.workdir);
   return {
@@ -42,7 +43,7 @@ export function resolveSpec(
     level: choice.level,
     levelReason: choice.reasons.join("; "),
     user: spec.user ?? said(image.user) ?? "root",
-    memoryBytes: spec.memoryBytes ?? Math.min(DEFAULT_MEMORY_BYTES, Math.floor(host.memoryBytes / 2)),
+    memoryBytes: spec.memoryBytes ?? Math.min(defaultMemoryBytes, Math.floor(host.memoryBytes / 2)),
     pids: spec.pids ?? DEFAULT_PIDS,
     diskBytes: spec.diskBytes ?? DEFAULT_DISK_BYTES,
     hostname: spec.hostname ?? DEFAULT_HOSTNAME,

@@ -150,7 +150,9 @@ export function resolveLevel<
     for (const { driver, availability } of candidates) {
       if (driver.level !== level || !availability.ok) continue;
       if (wanted.hardware && !driver.capabilities.hardware) {
-        tried.push({ level, reason: `${driver.name} has no hardware virtualisation here`, remedy: "" });
+        const [note] = availability.notes;
+        const reason = `${driver.name} has no hardware virtualisation here`;
+        tried.push({ level, reason: note === undefined ? reason : `${reason}: ${note}`, remedy: "" });
         continue;
       }
       const skipped = tried.map((t) => `${t.level} would be faster but is not available: ${t.reason}`);
@@ -158,7 +160,9 @@ export function resolveLevel<
       const reasons = [...wanted.reasons, ...skipped, ...chosen];
       return { driver, runtime: availability.runtime, level, reasons };
     }
-    tried.push(missing(level, candidates));
+    if (!candidates.some(({ driver, availability }) => driver.level === level && availability.ok)) {
+      tried.push(missing(level, candidates));
+    }
   }
   return refuseUnavailable(wanted, tried, candidates);
 }

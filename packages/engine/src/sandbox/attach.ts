@@ -10,6 +10,8 @@ import type { StartedSandbox, StartOptions } from "./start.ts";
 
 /** The keeper's news and the channel's end of file come by different ways; after this long neither waits for the other. */
 const LAST_WORDS_MS = 500;
+/** An agent answers in milliseconds, one whose kernel boots first under emulation on a host with ten times its load in 10 s. */
+const ANSWER_TIMEOUT_MS = 60_000;
 const SHOWN_LOG_CHARS = 300;
 
 export interface AttachOptions extends Pick<StartOptions, "plan" | "driver" | "signal"> {
@@ -28,9 +30,10 @@ function configureFor(plan: Plan, driver: Driver): Configure {
   };
 }
 
-function endOf(ended: KeeperEnded): SandboxEnd {
+function endOf(ended: KeeperEnded, driver: Driver): SandboxEnd {
   const { code, signal, oomKilled } = ended;
-  return { code, signal: signal === null ? null : signalName(signal), oomKilled };
+  const end = { code, signal: signal === null ? null : signalName(signal), oomKilled };
+  return { ...end, reason: driver.explainEnd?.(ended) ?? null };
 }
 
 function within<T>(promise: Promise<T>, ms: number): Promise<T | undefined> {
@@ -87,15 +90,18 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
       readable: started.channel.readable,
       writable: started.channel.writable,
       fresh: true,
+      timeoutMs: ANSWER_TIMEOUT_MS,
       configure: configureFor(plan, driver),
       onBroken: () => void release().catch(() => undefined),
       ...(signal !== undefined && { signal }),
     });
+    // Nobody else holds the sandbox yet: its end is told by explainAttach.
+    await driver.afterAttach?.(plan, { channel, explain: async (error) => error }, signal);
   } catch (error) {
     throw await explainAttach(error, started, driver.name);
   }
-  const byItself = started.ended.then(endOf);
-  const byUs = released.then((): SandboxEnd => ({ code: null, signal: "SIGKILL", oomKilled: false }));
+  const byItself = started.ended.then((ended) => endOf(ended, driver));
+  const byUs = released.then((): SandboxEnd => ({ code: null, signal: "SIGKILL", oomKilled: false, reason: null }));
   // What is under way fails by the channel's own end of file, which carries the reason, before the rest is undone.
   void byItself
     .then(() => within(channel.closed, LAST_WORDS_MS))

@@ -1,6 +1,7 @@
 import { BulkheadError, type Plan } from "@bulkhead/contract";
 import type { Duplex } from "node:stream";
 import type { Channel, PingOptions } from "../channel/channel.ts";
+import type { EndReason } from "../drivers/driver.ts";
 import type { Hello } from "../channel/wire.gen.ts";
 import type { CallOptions, Inside } from "./calls.ts";
 import { dial, type DialTarget } from "./dial.ts";
@@ -18,6 +19,8 @@ export interface SandboxEnd {
   readonly signal: string | null;
   /** The kernel killed for want of memory inside the sandbox's limit. */
   readonly oomKilled: boolean;
+  /** Where more is known than how the process ended: a guest kernel's panic, with its console's last lines. */
+  readonly reason?: EndReason | null;
 }
 
 export interface SandboxParts {
@@ -148,15 +151,19 @@ export class Sandbox implements AsyncDisposable {
     if (error.code !== "SANDBOX_GONE" || this.#ending) return error;
     const end = await within(this.ended, EXPLAIN_WITHIN_MS);
     if (end === null) return error;
-    const why = end.oomKilled
-      ? "it used more memory than its limit"
-      : end.signal === null
-        ? `its first process exited with ${end.code}`
-        : `its first process was ended by ${end.signal}`;
+    const reason = end.reason ?? null;
+    const why =
+      reason !== null
+        ? reason.why
+        : end.oomKilled
+          ? "it used more memory than its limit"
+          : end.signal === null
+            ? `its first process exited with ${end.code}`
+            : `its first process was ended by ${end.signal}`;
     return new BulkheadError("SANDBOX_GONE", {
       what: `sandbox ${this.id} is gone`,
       why,
-      ...(end.oomKilled ? { next: "give it more memory" } : {}),
+      ...(reason?.next !== undefined ? { next: reason.next } : end.oomKilled ? { next: "give it more memory" } : {}),
       details: { ...end },
       cause: error,
     });

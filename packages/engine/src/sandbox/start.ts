@@ -16,6 +16,8 @@ export interface StartOptions {
   readonly image: ImageFiles;
   readonly host: HostFacts;
   readonly signal?: AbortSignal;
+  /** Told what takes long, one line each, for people. */
+  readonly onProgress?: (text: string) => void;
   /** Called once the keeper is at work: what is done then costs no time of its own. */
   readonly whileStarting?: () => void;
 }
@@ -69,6 +71,10 @@ function stopped(signal: AbortSignal, caller: AbortSignal | undefined, driver: D
  */
 export async function startSandbox(options: StartOptions): Promise<StartedSandbox> {
   const { driver, plan, keeper, image, host } = options;
+  const { onProgress } = options;
+  const help = { host, keeper: async () => keeper, ...(onProgress && { onProgress }) };
+  // Has limits of its own: what is made at first use may take long.
+  await driver.provide?.(plan, image, options.signal === undefined ? help : { ...help, signal: options.signal });
   const timeout = AbortSignal.timeout(START_TIMEOUT_MS);
   const signal = options.signal === undefined ? timeout : AbortSignal.any([options.signal, timeout]);
   if (signal.aborted) throw stopped(signal, options.signal, driver);

@@ -8,7 +8,7 @@ export interface KeeperEnded {
   readonly signal: number | null;
   /** The kernel's out-of-memory killer struck in the sandbox at least once. */
   readonly oomKilled: boolean;
-  /** The end of what the sandbox wrote to its diagnostics, at most 4 KiB. */
+  /** The end of what the sandbox wrote to its diagnostics, at most 16 KiB. */
   readonly log: string;
 }
 
@@ -93,6 +93,10 @@ export function readInstance(value: unknown): Instance {
     idBase: number(from, "idBase"),
     cgroup: string(from, "cgroup"),
   };
+}
+
+export function readKhz(value: unknown): number {
+  return number(fields(value), "khz");
 }
 
 export function readOutput(value: unknown): {

@@ -7,6 +7,7 @@ import {
   readEnded,
   readHello,
   readInstance,
+  readKhz,
   readLine,
   readOutput,
   readTimes,
@@ -171,6 +172,11 @@ export class Keeper implements AsyncDisposable {
   /** Runs one program to its end, with the keeper's view of the host. */
   async run(program: ProgramRequest): Promise<KeeperOutput> {
     return readOutput(await this.#request({ op: "run", ...program }));
+  }
+
+  /** How fast the processor's time stamp counter runs, in kHz, to some 10 parts in a million. Takes 100 ms. */
+  async counterKhz(): Promise<number> {
+    return readKhz(await this.#request({ op: "counter" }));
   }
 
   /** Calls back once, when the sandbox's first process ends by itself or the keeper does. */

@@ -6,7 +6,7 @@ import { runChecked } from "../../system/process.ts";
 import { removeTree } from "../../system/remove-tree.ts";
 
 /** Raised when the layout changes. */
-const LAYOUT = 1;
+const LAYOUT = 2;
 const SCRATCH_PREFIX = ".making-";
 const LDD_TIMEOUT_MS = 30_000;
 const FIRMWARE = "/usr/share/qemu/qboot.rom";
@@ -16,13 +16,12 @@ const TCG_MODULE = "/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so";
 export const JAIL = {
   binary: "/usr/bin/qemu",
   root: "/vm/root.erofs",
-  upper: "/vm/upper.ext4",
   control: "/vm/control",
   kernel: "/vm/kernel",
   initramfs: "/vm/initramfs",
 } as const;
 const EMPTY_DIRECTORIES = ["dev", "proc", "vm/control"];
-const EMPTY_FILES = [JAIL.root, JAIL.upper, JAIL.kernel, JAIL.initramfs];
+const EMPTY_FILES = [JAIL.root, JAIL.kernel, JAIL.initramfs];
 
 /**
  * The read-only root that every jailed QEMU has: the program, its libraries, its firmware, and nothing that could be

@@ -17,6 +17,7 @@ const request: JailRequest = {
   cpus: 2,
   cpuLimit: 1.5,
   guestMemoryBytes: GUEST_BYTES,
+  diskBytes: 4096,
   binds: [{ source: "/img", inside: "/vm/root.erofs", readOnly: true }],
 };
 const host = { cgroup: { mode: "v2", controllers: [], swap: true } } as const;

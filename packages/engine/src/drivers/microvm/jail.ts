@@ -7,6 +7,7 @@ import { TRANSLATED_MIB } from "./qemu.ts";
 
 /** Host ids of the jail's user and of its root, which owns nothing and runs nothing. */
 const ID_RANGE = 65_536;
+export const JAIL_NAMESPACES = ["pid", "mount", "network", "ipc", "uts", "cgroup", "user"] as const;
 /** QEMU's own user inside the jail. */
 export const JAIL_USER = 1000;
 const MIB = 1024 * 1024;
@@ -32,7 +33,9 @@ export interface JailRequest {
   /** Share of the host's processors, null for no limit. */
   readonly cpuLimit: number | null;
   readonly guestMemoryBytes: number;
-  /** Host paths: the image, the writable layer's file, the directory with the control FIFOs. */
+  /** Size of the writable layer's file. */
+  readonly diskBytes: number;
+  /** Host paths: the image, the directory with the control FIFOs. */
   readonly binds: readonly { readonly source: string; readonly inside: string; readonly readOnly: boolean }[];
 }
 
@@ -48,6 +51,10 @@ export function vmmFilter(arch: Architecture, kvm: boolean): Filter {
  */
 export function memoryLimit(guestMemoryBytes: number): number {
   return 2 * guestMemoryBytes + VMM_OVERHEAD_BYTES;
+}
+
+export function taskLimit(cpus: number): number {
+  return TASKS_BESIDES_CPUS + cpus;
 }
 
 /**
@@ -72,6 +79,8 @@ export function jailBundle(request: JailRequest, filter: Filter, host: Pick<Host
       rlimits: [
         { type: "RLIMIT_NOFILE", soft: OPEN_FILES, hard: OPEN_FILES },
         { type: "RLIMIT_CORE", soft: 0, hard: 0 },
+        // The writable layer does not grow, whoever writes to it.
+        { type: "RLIMIT_FSIZE", soft: request.diskBytes, hard: request.diskBytes },
       ],
     },
     mounts: [
@@ -91,7 +100,7 @@ export function jailBundle(request: JailRequest, filter: Filter, host: Pick<Host
     ],
     annotations: { "run.oci.seccomp_bpf_data": filter.program },
     linux: {
-      namespaces: ["pid", "mount", "network", "ipc", "uts", "cgroup", "user"].map((type) => ({ type })),
+      namespaces: JAIL_NAMESPACES.map((type) => ({ type })),
       uidMappings: ids,
       gidMappings: ids,
       cgroupsPath: request.cgroup,
@@ -105,7 +114,7 @@ export function jailBundle(request: JailRequest, filter: Filter, host: Pick<Host
         ...(request.cpuLimit === null
           ? {}
           : { cpu: { quota: Math.round(request.cpuLimit * CPU_PERIOD_US), period: CPU_PERIOD_US } }),
-        pids: { limit: TASKS_BESIDES_CPUS + request.cpus },
+        pids: { limit: taskLimit(request.cpus) },
       },
       // Without the annotation's program nothing would be allowed: a runtime that does not know it fails.
       seccomp: { defaultAction: "SCMP_ACT_ERRNO" },

@@ -10,7 +10,7 @@ const machine: Machine = {
 };
 const boot = { kernel: "/k", initramfs: "/i" };
 const starts: Readonly<Record<Start["kind"], Start>> = {
-  cold: { kind: "cold", boot, disks: { root: "/r", upper: "/u" } },
+  cold: { kind: "cold", boot, disks: { root: "/r", upper: 4 } },
   template: { kind: "template", boot, memory: "/m", qmp: "/q" },
   clone: { kind: "clone", disks: { root: "/r", upper: null }, memory: "/proc/self/fd/4", control: "/c/qmp" },
 };

@@ -9,6 +9,7 @@ const AGENT_PORT = "bulkhead.agent";
 const AGENT_PORT_NUMBER = 1;
 const SERIAL_PORTS = 2;
 const CONSOLE_FD_SET = 1;
+const UPPER_FD_SET = 2;
 /**
  * What a guest is told of a disk that is not there yet. It learns a disk's size when it boots and keeps it in all clones;
  * a file system knows its own size, and QEMU refuses what lies behind the end of the real file.
@@ -55,8 +56,8 @@ export interface Boot {
 export interface Disks {
   /** EROFS image, `/dev/vda` in the guest. */
   readonly root: string;
-  /** An empty ext4, `/dev/vdb`; null gives a device without contents. */
-  readonly upper: string | null;
+  /** Inherited descriptor of an empty ext4, open both ways, `/dev/vdb`; null gives a device without contents. */
+  readonly upper: number | null;
 }
 
 export type Start =
@@ -193,7 +194,9 @@ function memory({ memoryMib }: Machine, file: { readonly path: string; readonly 
 }
 
 function disks({ root, upper }: Disks): string[] {
-  return [...disk(0, root, true), ...(upper === null ? placeholder(1, false) : disk(1, upper, false))];
+  if (upper === null) return [...disk(0, root, true), ...placeholder(1, false)];
+  const set = ["-add-fd", `fd=${upper},set=${UPPER_FD_SET}`];
+  return [...disk(0, root, true), ...set, ...disk(1, `/dev/fdset/${UPPER_FD_SET}`, false)];
 }
 
 function disk(index: number, path: string, readOnly: boolean): string[] {
@@ -210,7 +213,9 @@ function placeholder(index: number, readOnly: boolean): string[] {
 }
 
 function blockDevice(index: number): string[] {
-  return ["-device", `virtio-blk-device,drive=disk${index},serial=disk${index}`];
+  // A full disk of the host's is an error that the guest is told of; QEMU would stop the guest without a word.
+  const errors = "werror=report,rerror=report";
+  return ["-device", `virtio-blk-device,drive=disk${index},serial=disk${index},${errors}`];
 }
 
 /** In QEMU's options a comma ends a value; doubled it stands for itself. */

@@ -1,0 +1,274 @@
+import { existsSync } from "node:fs";
+import { BulkheadError, type Plan, type Step } from "@bulkhead/contract";
+import type { HostFacts } from "../../host/facts.ts";
+import type { ResolvedSpec } from "../../policy/resolve.ts";
+import { HOST_TASK_OVERHEAD } from "../container/hardening.ts";
+import type { Inside } from "../../sandbox/calls.ts";
+import type { Filter } from "../container/seccomp/compile.ts";
+import type { Architecture } from "../container/seccomp/syscalls.ts";
+import type { Availability, Driver, Help, ImageFiles, Instance, Runtime } from "../driver.ts";
+import { diskInodes } from "../rootfs.ts";
+import { GUEST_CAPABILITIES } from "./capabilities.ts";
+import { explainEnd } from "./end.ts";
+import { reachableCalls, vmmProfile } from "./filter.ts";
+import { JAIL_NAMESPACES, memoryLimit, taskLimit, vmmFilter, VMM_OVERHEAD_BYTES } from "./jail.ts";
+import { ensureScratch, scratchSize, type ScratchSize } from "./scratch.ts";
+import { microvmSteps } from "./steps.ts";
+import { argvGeneration, KVM, survey, type Survey } from "./survey.ts";
+import { ensureTemplate, templateFiles, type TemplateKey } from "./templates.ts";
+
+const NAME = "microvm/qemu";
+const MIB = 1024 * 1024;
+/** What a guest's kernel takes for itself, measured 30 MiB, and of each page a 64th for its bookkeeping. */
+const KERNEL_OWN_BYTES = 40 * MIB;
+const BOOKKEEPING = 1 / 64;
+const MEMORY_STEP_MIB = 2;
+/** Every byte of it may become the host's, and a template of it is booted once: enough for a compiler, not for a data set. */
+const DEFAULT_MEMORY_BYTES = 512 * MIB;
+/** A second processor costs emulation a third of its start, and every guest's idle time. */
+const DEFAULT_CPUS = 1;
+const CPUS_MAX = 32;
+const INSTALL =
+  "run ./x setup, or apt-get install qemu-system-x86 erofs-utils crun and node guest/build.ts STATE_DIRECTORY";
+
+export interface MicrovmOptions {
+  /** False boots every guest. */
+  readonly templates: boolean;
+}
+
+/** Guest memory, so that what was asked for is there for what runs inside. */
+function memoryMib(askedBytes: number): number {
+  const bytes = askedBytes * (1 + BOOKKEEPING) + KERNEL_OWN_BYTES;
+  return Math.ceil(bytes / (MEMORY_STEP_MIB * MIB)) * MEMORY_STEP_MIB;
+}
+
+interface Size {
+  readonly memoryMib: number;
+  readonly cpus: number;
+  readonly scratch: ScratchSize;
+}
+
+function sizeOf({ limits }: Plan): Size {
+  return {
+    memoryMib: memoryMib(limits.memoryBytes ?? DEFAULT_MEMORY_BYTES),
+    cpus: Math.ceil(limits.cpus ?? DEFAULT_CPUS),
+    scratch: scratchSize(limits.diskBytes, limits.diskInodes),
+  };
+}
+
+function locate(host: HostFacts): Availability {
+  const no = (reason: string, remedy = INSTALL): Availability => ({ ok: false, reason, remedy });
+  if (host.arch !== "x64") return no(`no guest kernel is built for ${host.arch}`, "use an x86-64 machine");
+  const qemu = host.runtimes["qemu-system-x86_64"] ?? { kind: "absent" };
+  if (qemu.kind === "absent") return no("qemu-system-x86_64 is not installed");
+  if (qemu.kind === "broken") return no(`${qemu.path} does not run: ${qemu.why}`);
+  if (host.runtimes["crun"]?.kind !== "found") return no("crun, which makes QEMU's jail, is not installed");
+  if (host.guestKernel === null) return no("no guest kernel is built");
+  return { ok: true, runtime: qemu.runtime, notes: [] };
+}
+
+/** What doctor says of it. */
+function noted(found: Availability, host: HostFacts, { accelerator, why }: Survey): Availability {
+  if (!found.ok) return found;
+  const kvm = accelerator.kind === "kvm";
+  const notes = [
+    kvm ? "accelerator KVM" : `accelerator TCG (${why})`,
+    `guest kernel ${host.guestKernel?.digest.slice(0, 12)}`,
+    `${reachableCalls(vmmProfile(kvm))} host system calls reachable from QEMU's jail`,
+  ];
+  return { ...found, notes };
+}
+
+function refuse(what: string, why: string, next: string): never {
+  throw new BulkheadError("LEVEL_UNAVAILABLE", { what, why, next });
+}
+
+function boundary(
+  kvm: boolean,
+  filter: { readonly name: string; readonly digest: string },
+  size: Size,
+): Plan["boundary"] {
+  return {
+    namespaces: [],
+    userNamespace: false,
+    noNewPrivileges: false,
+    capabilitiesRoot: GUEST_CAPABILITIES,
+    capabilitiesUser: [],
+    seccomp: null,
+    maskedPaths: [],
+    readOnlyPaths: [],
+    kernel: "guest",
+    monitor: {
+      accelerator: kvm ? "kvm" : "tcg",
+      namespaces: JAIL_NAMESPACES,
+      capabilities: [],
+      seccomp: { name: filter.name, digest: filter.digest },
+      reachableCalls: reachableCalls(vmmProfile(kvm)),
+      memoryBytes: memoryLimit(size.memoryMib * MIB),
+      tasks: taskLimit(size.cpus),
+    },
+    weakened: [],
+  };
+}
+
+function reasons(
+  spec: ResolvedSpec,
+  runtime: Runtime,
+  host: HostFacts,
+  known: Survey,
+  { templates }: MicrovmOptions,
+): string[] {
+  const { accelerator, why } = known;
+  return [
+    spec.levelReason,
+    accelerator.kind === "kvm"
+      ? `QEMU ${runtime.version} with KVM: the processor draws the boundary`
+      : `QEMU ${runtime.version} emulates the processor (TCG): ${why}`,
+    "QEMU runs in a jail: ids of its own, no capabilities, no network, a read-only root that holds QEMU alone, its own filter",
+    `the guest's kernel is ours, ${host.guestKernel?.digest.slice(0, 12)}`,
+    templates
+      ? "the guest is a copy-on-write clone of one that was booted before, with fresh random numbers, ids and time"
+      : "the guest is booted: templates are off",
+    `a guest has the memory asked for and its kernel's own; the jail's limit is that twice and ${VMM_OVERHEAD_BYTES / MIB} MiB`,
+    ...(spec.cpus === undefined ? [`without a number of processors a guest has ${DEFAULT_CPUS}`] : []),
+    ...(host.cgroup.swap ? [] : ["swap cannot be limited on this kernel; the memory limit is on memory alone"]),
+  ];
+}
+
+/** What a driver knows once the machine is surveyed. */
+interface Known {
+  readonly options: MicrovmOptions;
+  readonly survey: Survey;
+  readonly kvm: boolean;
+  readonly filter: Filter;
+}
+
+function plan(known: Known, spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: HostFacts): Plan {
+  if (spec.mounts.length > 0) {
+    refuse(
+      "host directories cannot be mounted at microvm",
+      "a guest has a kernel of its own, which sees none of the host's files",
+      "copy the files in, or use gvisor or container",
+    );
+  }
+  const cpus = spec.cpus ?? DEFAULT_CPUS;
+  if (cpus > CPUS_MAX) {
+    refuse(`${cpus} processors cannot be had at microvm`, `a guest has at most ${CPUS_MAX}`, "ask for fewer");
+  }
+  const scratch = scratchSize(spec.diskBytes, diskInodes(spec.diskBytes));
+  const limits: Plan["limits"] = {
+    cpus,
+    memoryBytes: spec.memoryBytes,
+    pids: spec.pids,
+    diskBytes: scratch.bytes,
+    diskInodes: scratch.inodes,
+    timeoutMs: spec.timeoutMs ?? null,
+  };
+  const size = { memoryMib: memoryMib(spec.memoryBytes), cpus: Math.ceil(cpus), scratch };
+  return {
+    version: 1,
+    level: "microvm",
+    driver: NAME,
+    runtime,
+    image: { reference: image.reference, digest: image.digest },
+    boundary: boundary(known.kvm, known.filter, size),
+    limits,
+    mounts: [],
+    network: "none",
+    process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
+    reasons: reasons(spec, runtime, host, known.survey, known.options),
+  };
+}
+
+function steps(known: Known, made: Plan, instance: Instance, image: ImageFiles, host: HostFacts): readonly Step[] {
+  const crun = host.runtimes["crun"];
+  if (crun?.kind !== "found") throw new BulkheadError("INTERNAL", { what: "there is no crun" });
+  const { survey, filter, options } = known;
+  const template = options.templates ? templateFiles(host.paths.state, keyOf(made, host, survey)) : null;
+  const parts = { plan: made, instance, image, host, survey, filter, crun: crun.runtime.path, template };
+  return microvmSteps({ ...parts, ...sizeOf(made) });
+}
+
+async function provide({ survey, options }: Known, made: Plan, image: ImageFiles, help: Help): Promise<void> {
+  const { state } = help.host.paths;
+  const { ensureErofs } = await import("./provide.ts");
+  await ensureErofs(image, help);
+  await ensureScratch(state, sizeOf(made).scratch, help.signal);
+  if (!options.templates) return;
+  await ensureTemplate(state, keyOf(made, help.host, survey), made.runtime.path, survey.boot, help);
+}
+
+async function prepare({ limits, process }: Plan, inside: Inside, signal?: AbortSignal): Promise<void> {
+  const { prepareGuest } = await import("../../guest/prepare.ts");
+  const identity = {
+    hostname: process.hostname,
+    rootDevice: "/dev/vda",
+    upper: { device: "/dev/vdb" },
+    pids: limits.pids + HOST_TASK_OVERHEAD,
+    memoryBytes: limits.memoryBytes ?? DEFAULT_MEMORY_BYTES,
+  };
+  await prepareGuest(inside, identity, { signal });
+}
+
+function keyOf(made: Plan, host: HostFacts, { cpuModel, accelerator }: Survey): TemplateKey {
+  const { memoryMib: memory, cpus } = sizeOf(made);
+  return {
+    bootId: host.bootId,
+    qemu: made.runtime.digest,
+    kernel: host.guestKernel?.digest ?? "",
+    agent: host.digests.agent,
+    cpuModel,
+    accelerator,
+    argv: argvGeneration(),
+    memoryMib: memory,
+    cpus,
+  };
+}
+
+function surveyed(options: MicrovmOptions, found: Survey, arch: Architecture): Driver {
+  const kvm = found.accelerator.kind === "kvm";
+  const known: Known = { options, survey: found, kvm, filter: vmmFilter(arch, kvm) };
+  return {
+    ...unsurveyed(kvm),
+    locate: (host) => noted(locate(host), host, found),
+    plan: (spec, runtime, image, host) => plan(known, spec, runtime, image, host),
+    steps: (made, instance, image, host) => steps(known, made, instance, image, host),
+    provide: (made, image, help) => provide(known, made, image, help),
+    afterAttach: prepare,
+    explainEnd,
+  };
+}
+
+function unsurveyed(hardware: boolean): Driver {
+  const unknown = (): never => {
+    throw new BulkheadError("INTERNAL", { what: `${NAME} was not surveyed` });
+  };
+  return {
+    level: "microvm",
+    name: NAME,
+    capabilities: {
+      elevation: "setuid",
+      ownKernel: true,
+      hardware,
+      freeze: false,
+      checkpoint: false,
+      hostTaskOverhead: HOST_TASK_OVERHEAD,
+    },
+    defaultMemoryBytes: DEFAULT_MEMORY_BYTES,
+    locate,
+    plan: unknown,
+    steps: unknown,
+  };
+}
+
+/** A kernel of its own in a virtual machine made by QEMU, which runs in a jail. */
+export function microvmDriver(options: MicrovmOptions, arch: string): Driver {
+  return {
+    ...unsurveyed(existsSync(KVM)),
+    async survey(help) {
+      const found = locate(help.host);
+      if (!found.ok) refuse("microvm cannot be had", found.reason, found.remedy);
+      return surveyed(options, await survey(help, found.runtime), arch as Architecture);
+    },
+  };
+}

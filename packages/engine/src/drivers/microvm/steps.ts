@@ -1,0 +1,156 @@
+import type { InheritedFd, Plan, Step } from "@bulkhead/contract";
+import type { HostFacts } from "../../host/facts.ts";
+import type { Filter } from "../container/seccomp/compile.ts";
+import type { ImageFiles, Instance } from "../driver.ts";
+import { places } from "../rootfs.ts";
+import { erofsPath } from "../../guest/erofs.ts";
+import { JAIL } from "./jail-root.ts";
+import { JAIL_USER, jailBundle, type JailRequest } from "./jail.ts";
+import { cloneCommands, qemuArgv, type Machine, type Start } from "./qemu.ts";
+import { scratchPath, type ScratchSize } from "./scratch.ts";
+import type { Survey } from "./survey.ts";
+import type { TemplateFiles } from "./templates.ts";
+
+/** A start takes 60 to 500 ms; a host that needs this long is not able to run anything. */
+const START_TIMEOUT_MS = 30_000;
+/** Numbers of what QEMU inherits; the last four are a clone's alone. */
+const FDS = { console: 3, upper: 4, state: 5, memory: 6, controlIn: 7, controlOut: 8 } as const;
+const COLD_FDS = 2;
+const CLONE_FDS = 6;
+
+export interface StepsRequest {
+  readonly plan: Plan;
+  readonly instance: Instance;
+  readonly image: ImageFiles;
+  readonly host: HostFacts;
+  readonly survey: Survey;
+  readonly filter: Filter;
+  readonly crun: string;
+  readonly memoryMib: number;
+  readonly cpus: number;
+  readonly scratch: ScratchSize;
+  /** Null boots a kernel. */
+  readonly template: TemplateFiles | null;
+}
+
+interface Way {
+  readonly start: Start;
+  readonly binds: JailRequest["binds"];
+  readonly steps: readonly Step[];
+  readonly fds: readonly InheritedFd[];
+}
+
+/** From a boot: the kernel and the agent are shown to QEMU. */
+function cold({ instance, survey }: StepsRequest): Way {
+  const [kernel, initramfs] = [`${instance.dir}/kernel`, `${instance.dir}/initramfs`];
+  return {
+    start: {
+      kind: "cold",
+      boot: { kernel: JAIL.kernel, initramfs: JAIL.initramfs },
+      disks: { root: JAIL.root, upper: FDS.upper },
+    },
+    binds: [
+      { source: kernel, inside: JAIL.kernel, readOnly: true },
+      { source: initramfs, inside: JAIL.initramfs, readOnly: true },
+    ],
+    steps: [
+      { op: "bind", source: survey.boot.kernel, target: kernel, readOnly: true },
+      { op: "bind", source: survey.boot.initramfs, target: initramfs, readOnly: true },
+    ],
+    fds: [],
+  };
+}
+
+/** From a template: its memory and state are inherited, and the order to wake lies ready in a FIFO. */
+function clone({ instance }: StepsRequest, template: TemplateFiles): Way {
+  const control = `${instance.dir}/control`;
+  const user = instance.idBase + JAIL_USER;
+  const fifo = (name: string): Step => ({ op: "fifo", path: `${control}/${name}`, mode: 0o600, uid: user, gid: user });
+  return {
+    start: {
+      kind: "clone",
+      disks: { root: JAIL.root, upper: FDS.upper },
+      memory: `/proc/self/fd/${FDS.memory}`,
+      control: `${JAIL.control}/qmp`,
+    },
+    binds: [{ source: control, inside: JAIL.control, readOnly: true }],
+    steps: [{ op: "dir", path: control, mode: 0o755 }, fifo("qmp.in"), fifo("qmp.out")],
+    fds: [
+      { fd: FDS.state, from: "file", path: template.state },
+      { fd: FDS.memory, from: "sealed", path: template.memory },
+      // Held open so that what is in it is there when QEMU opens it.
+      {
+        fd: FDS.controlIn,
+        from: "fifo",
+        path: `${control}/qmp.in`,
+        access: "both",
+        content: cloneCommands(FDS.state),
+      },
+      { fd: FDS.controlOut, from: "fifo", path: `${control}/qmp.out`, access: "both" },
+    ],
+  };
+}
+
+function bundle(request: StepsRequest, way: Way, machine: Machine): unknown {
+  const { plan, instance, host, filter, scratch, memoryMib, cpus } = request;
+  const jail: JailRequest = {
+    argv: qemuArgv(machine, way.start),
+    root: `${instance.dir}/root`,
+    idBase: instance.idBase,
+    cgroup: instance.cgroup,
+    kvm: machine.accelerator.kind === "kvm",
+    cpus,
+    cpuLimit: plan.limits.cpus,
+    guestMemoryBytes: memoryMib * 1024 * 1024,
+    diskBytes: scratch.bytes,
+    binds: [{ source: `${instance.dir}/image`, inside: JAIL.root, readOnly: true }, ...way.binds],
+  };
+  return jailBundle(jail, filter, host);
+}
+
+/** Steps that end with a guest whose agent answers on the FIFOs. Bound mounts carry what lies in root's own directories. */
+export function microvmSteps(request: StepsRequest): Step[] {
+  const { instance, image, host, survey, scratch, template } = request;
+  const at = places(instance);
+  const way = template === null ? cold(request) : clone(request, template);
+  const { accelerator } = survey;
+  const { memoryMib, cpus } = request;
+  const machine = { binary: JAIL.binary, accelerator, memoryMib, cpus, consoleFd: FDS.console };
+  return [
+    { op: "cgroup", path: instance.cgroup },
+    ...[at.stdin, at.stdout, at.stderr].map((path): Step => ({ op: "fifo", path, mode: 0o600 })),
+    { op: "dir", path: at.root, mode: 0o755 },
+    { op: "bind", source: survey.jail, target: at.root, readOnly: true },
+    { op: "bind", source: erofsPath(image), target: `${instance.dir}/image`, readOnly: true },
+    ...way.steps,
+    { op: "file", path: at.config, mode: 0o600, content: JSON.stringify(bundle(request, way, machine)) },
+    { op: "dir", path: at.state, mode: 0o700 },
+    {
+      op: "run",
+      argv: [
+        request.crun,
+        "--root",
+        at.state,
+        "run",
+        "--detach",
+        "--preserve-fds",
+        String(template === null ? COLD_FDS : CLONE_FDS),
+        "--pid-file",
+        at.pidFile,
+        "--bundle",
+        instance.dir,
+        instance.id,
+      ],
+      stdin: at.stdin,
+      stdout: at.stdout,
+      stderr: at.stderr,
+      fds: [
+        { fd: FDS.console, from: "fifo", path: at.stderr, access: "write" },
+        { fd: FDS.upper, from: "copy", path: scratchPath(host.paths.state, scratch), maxBytes: scratch.bytes },
+        ...way.fds,
+      ],
+      timeoutMs: START_TIMEOUT_MS,
+      pidFile: at.pidFile,
+    },
+  ];
+}

@@ -1,0 +1,125 @@
+import { createHash } from "node:crypto";
+import { access, constants, mkdtemp, open, readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { BulkheadError } from "@bulkhead/contract";
+import { agentInitramfs } from "../../guest/initramfs.ts";
+import type { HostFacts } from "../../host/facts.ts";
+import { writeAtomically } from "../../host/file-cache.ts";
+import { removeTree } from "../../system/remove-tree.ts";
+import type { Help, Runtime } from "../driver.ts";
+import { BareGuest } from "./boot.ts";
+import { jailRoot } from "./jail-root.ts";
+import { kernelCommandLine, qemuArgv, type Accelerator, type Boot } from "./qemu.ts";
+
+/** What the machine turned out to be, true until the next boot. */
+export interface Machinery {
+  readonly accelerator: Accelerator;
+  /** Why it is not KVM, or empty. */
+  readonly why: string;
+  /** As the processor names itself; a template is bound to it. */
+  readonly cpuModel: string;
+}
+
+export interface Survey extends Machinery {
+  readonly boot: Boot;
+  /** What a jailed QEMU has as its root. */
+  readonly jail: string;
+}
+
+export const KVM = "/dev/kvm";
+const TRIAL_MEMORY_MIB = 128;
+const CPUINFO_BYTES = 4096;
+
+/** @throws BulkheadError HOST_UNSUPPORTED, RUNTIME_FAILED, KEEPER_FAILED, ABORTED */
+export async function survey(help: Help, runtime: Runtime): Promise<Survey> {
+  const { host, signal } = help;
+  const [boot, jail] = await Promise.all([bootFiles(host), jailRoot(host.paths.state, runtime.path, signal)]);
+  const key = createHash("sha256")
+    .update(
+      JSON.stringify([
+        host.bootId,
+        runtime.digest,
+        host.digests.agent,
+        boot.kernel,
+        kernelCommandLine({ kind: "kvm" }),
+      ]),
+    )
+    .digest("hex");
+  const path = join(host.paths.state, "cache", `machinery-${key.slice(0, 16)}.json`);
+  const known = await remembered(path);
+  if (known !== null) return { ...known, boot, jail };
+  const found = await tried(help, runtime, boot);
+  await writeAtomically(path, JSON.stringify(found)).catch(() => undefined);
+  return { ...found, boot, jail };
+}
+
+async function remembered(path: string): Promise<Machinery | null> {
+  try {
+    return JSON.parse(await readFile(path, "utf8")) as Machinery;
+  } catch {
+    return null;
+  }
+}
+
+async function bootFiles({ guestKernel, digests, paths }: HostFacts): Promise<Boot> {
+  if (guestKernel === null) throw new BulkheadError("INTERNAL", { what: "there is no guest kernel to start" });
+  const initramfs = join(paths.state, "guest", `initramfs-${digests.agent.slice(0, 16)}`);
+  const there = await access(initramfs).then(
+    () => true,
+    () => false,
+  );
+  if (!there) await writeAtomically(initramfs, agentInitramfs(await readFile(paths.agent)));
+  return { kernel: guestKernel.path, initramfs };
+}
+
+async function tried(help: Help, runtime: Runtime, boot: Boot): Promise<Machinery> {
+  const cpuModel = await processor();
+  const why = await whyNotKvm(help, runtime, boot);
+  if (why === null) return { accelerator: { kind: "kvm" }, why: "", cpuModel };
+  const keeper = await help.keeper();
+  return { accelerator: { kind: "tcg", tscKhz: await keeper.counterKhz() }, why, cpuModel };
+}
+
+/** A device that opens proves nothing: under some hypervisors it opens and no guest ever runs. */
+async function whyNotKvm({ onProgress, signal }: Help, runtime: Runtime, boot: Boot): Promise<string | null> {
+  try {
+    await using device = await open(KVM, constants.O_RDWR);
+    void device;
+  } catch (error) {
+    return `${KVM} cannot be opened (${(error as NodeJS.ErrnoException).code ?? "error"})`;
+  }
+  onProgress?.("trying whether a guest runs with KVM");
+  const dir = await mkdtemp(join(tmpdir(), "bulkhead-kvm-"));
+  await using stack = new AsyncDisposableStack();
+  stack.defer(() => removeTree(dir, tmpdir()));
+  const machine = {
+    binary: runtime.path,
+    accelerator: { kind: "kvm" },
+    memoryMib: TRIAL_MEMORY_MIB,
+    cpus: 1,
+    consoleFd: null,
+  } as const;
+  try {
+    await using _guest = await BareGuest.boot(machine, boot, join(dir, "mem"), signal);
+    return null;
+  } catch (error) {
+    if (!(error instanceof BulkheadError) || error.code === "ABORTED") throw error;
+    return `${KVM} opens, but no guest runs with it: ${error.code === "TIMEOUT" ? error.message : error.why}`;
+  }
+}
+
+async function processor(): Promise<string> {
+  await using file = await open("/proc/cpuinfo");
+  const { buffer, bytesRead } = await file.read(Buffer.alloc(CPUINFO_BYTES), 0, CPUINFO_BYTES, 0);
+  const lines = buffer.subarray(0, bytesRead).toString().split("\n");
+  const telling = /^(?:vendor_id|cpu family|model|model name|stepping|microcode|flags)\s*:/;
+  return lines.filter((line) => telling.test(line)).join("\n");
+}
+
+/** Changes when QEMU's command line does: what was saved by one is read by none other. */
+export function argvGeneration(): string {
+  const machine = { binary: "", accelerator: { kind: "kvm" }, memoryMib: 1, cpus: 1, consoleFd: null } as const;
+  const start = { kind: "clone", disks: { root: "", upper: null }, memory: "", control: "" } as const;
+  return JSON.stringify(qemuArgv(machine, start));
+}
