@@ -7,7 +7,7 @@ import type { Runtime } from "../drivers/driver.ts";
 import type { Config } from "./config.ts";
 import { FileCache } from "./file-cache.ts";
 import { findRuntimes } from "./runtimes.ts";
-import { currentKernel, type LocatedKernel } from "../guest/current.ts";
+import { preferredKernel, type KernelRecord } from "../guest/kernel-index.ts";
 
 export type FoundRuntime =
   | { readonly kind: "found"; readonly runtime: Runtime }
@@ -33,8 +33,8 @@ export interface HostFacts {
   readonly namespaces: readonly string[];
   /** Hard limits of this process, by OCI name; a sandbox's rlimits cannot exceed them without CAP_SYS_RESOURCE. */
   readonly rlimits: Readonly<Record<string, { readonly soft: number; readonly hard: number }>>;
-  /** The kernel that was built for guests last; null when none was. */
-  readonly guestKernel: LocatedKernel | null;
+  /** The kernel that guests start; null when none is set up. */
+  readonly guestKernel: KernelRecord | null;
   /** By name: crun, runc, runsc, qemu-system-x86_64. */
   readonly runtimes: Readonly<Record<string, FoundRuntime>>;
   /** sha256 of our own binaries, hex; empty when the file is not there. */
@@ -171,7 +171,7 @@ export async function gatherFacts(config: Config, signal?: AbortSignal): Promise
     lsms: lsms.split(",").filter((name) => name !== ""),
     namespaces: (await readdir("/proc/self/ns")).filter((name) => !name.endsWith("_for_children")),
     rlimits: await rlimitFacts(),
-    guestKernel: await currentKernel(config.state),
+    guestKernel: await preferredKernel(config.state),
     runtimes,
     digests: { agent, keeper },
     paths: { state: config.state, run: config.run, agent: config.agent, keeper: config.keeper, layer, sudoLayer },

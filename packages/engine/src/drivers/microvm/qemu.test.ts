@@ -4,11 +4,12 @@ import { cloneCommands, kernelCommandLine, qemuArgv, templateCommands, type Mach
 const machine: Machine = {
   binary: "/usr/bin/qemu",
   accelerator: { kind: "tcg", tscKhz: 2_596_148 },
+  kernel: "own",
   memoryMib: 256,
   cpus: 1,
   consoleFd: 7,
 };
-const boot = { kernel: "/k", initramfs: "/i" };
+const boot = { kind: "own", kernel: "/k", initramfs: "/i" } as const;
 const starts: Readonly<Record<Start["kind"], Start>> = {
   cold: { kind: "cold", boot, disks: { root: "/r", upper: 4 } },
   template: { kind: "template", boot, memory: "/m", qmp: "/q" },
@@ -67,17 +68,24 @@ test("a console that leads nowhere is the same device", () => {
 
 describe("the kernel's command line", () => {
   test("under emulation tells the clock's rate: without it guests hang while they measure", () => {
-    expect(kernelCommandLine(machine.accelerator)).toContain("tsc_early_khz=2596148");
-    expect(kernelCommandLine(machine.accelerator)).toContain("mitigations=off");
+    expect(kernelCommandLine(machine.accelerator, "own")).toContain("tsc_early_khz=2596148");
+    expect(kernelCommandLine(machine.accelerator, "own")).toContain("mitigations=off");
+  });
+
+  test("differs with the kernel, and so does the machine", () => {
+    const stock = qemuArgv({ ...machine, kernel: "stock" }, starts.clone).join(" ");
+    expect(stock).toContain("microvm,acpi=on,");
+    expect(qemuArgv(machine, starts.clone).join(" ")).toContain("microvm,acpi=off,");
+    expect(kernelCommandLine(machine.accelerator, "stock")).toContain("cryptomgr.notests");
   });
 
   test("under KVM leaves the kernel's guards on", () => {
-    expect(kernelCommandLine({ kind: "kvm" })).not.toMatch(/mitigations|tsc/);
+    expect(kernelCommandLine({ kind: "kvm" }, "own")).not.toMatch(/mitigations|tsc/);
   });
 
   test("hands --guest to init without a separator, behind which QEMU's device list would be lost", () => {
-    expect(kernelCommandLine({ kind: "kvm" })).toMatch(/ --guest$/);
-    expect(kernelCommandLine({ kind: "kvm" })).not.toContain(" -- ");
+    expect(kernelCommandLine({ kind: "kvm" }, "own")).toMatch(/ --guest$/);
+    expect(kernelCommandLine({ kind: "kvm" }, "own")).not.toContain(" -- ");
   });
 });
 

@@ -1,3 +1,6 @@
+import { kernelFlavour } from "../../guest/flavour.ts";
+import type { KernelKind } from "../../guest/kernel-index.ts";
+
 /**
  * QEMU's command line for its `microvm` machine, as pure functions. A clone's machine must be the template's to the letter,
  * so all three kinds of start are made of the same parts.
@@ -37,6 +40,8 @@ export type Accelerator =
 export interface Machine {
   readonly binary: string;
   readonly accelerator: Accelerator;
+  /** What QEMU's machine must have differs with it. */
+  readonly kernel: KernelKind;
   readonly memoryMib: number;
   readonly cpus: number;
   /**
@@ -47,6 +52,7 @@ export interface Machine {
 }
 
 export interface Boot {
+  readonly kind: KernelKind;
   /** An ELF file that starts by PVH, and a cpio archive that holds the agent as `/init`. */
   readonly kernel: string;
   readonly initramfs: string;
@@ -105,8 +111,9 @@ export function templateCommands(statePath: string): readonly object[] {
   ];
 }
 
-export function kernelCommandLine(accelerator: Accelerator): string {
+export function kernelCommandLine(accelerator: Accelerator, kernel: KernelKind): string {
   const always = [
+    ...kernelFlavour(kernel).commandLine,
     // A guest that is broken ends at once, which ends QEMU (-no-reboot). Without ACPI the way to end is a triple fault.
     ...["panic=-1", "reboot=t"],
     // Of the console only what is an emergency: each line costs an exit.
@@ -127,10 +134,11 @@ export function kernelCommandLine(accelerator: Accelerator): string {
   return [...emulated, ...always].join(" ");
 }
 
-function machineArguments({ accelerator, memoryMib, cpus }: Machine): string[] {
+function machineArguments({ accelerator, kernel, memoryMib, cpus }: Machine): string[] {
   const kvm = accelerator.kind === "kvm";
   return [
-    ...["-M", "microvm,acpi=off,pit=on,pic=on,rtc=on,memory-backend=mem"],
+    ...["-M", `microvm,${kernelFlavour(kernel).machine},memory-backend=mem`],
+    ...kernelFlavour(kernel).arguments,
     ...["-accel", kvm ? "kvm" : `tcg,thread=${cpus > 1 ? "multi" : "single"},tb-size=${TRANSLATED_MIB}`],
     ...["-cpu", kvm ? "host" : "max"],
     ...["-m", `${memoryMib}`, "-smp", `${cpus}`],
@@ -183,8 +191,8 @@ function startArguments(machine: Machine, start: Start): string[] {
   }
 }
 
-function boot({ accelerator }: Machine, { kernel, initramfs }: Boot): string[] {
-  return ["-kernel", kernel, "-initrd", initramfs, "-append", kernelCommandLine(accelerator)];
+function boot({ accelerator, kernel: kind }: Machine, { kernel, initramfs }: Boot): string[] {
+  return ["-kernel", kernel, "-initrd", initramfs, "-append", kernelCommandLine(accelerator, kind)];
 }
 
 function memory({ memoryMib }: Machine, file: { readonly path: string; readonly shared: boolean } | null): string[] {

@@ -46,7 +46,7 @@ function cold({ instance, survey }: StepsRequest): Way {
   return {
     start: {
       kind: "cold",
-      boot: { kernel: JAIL.kernel, initramfs: JAIL.initramfs },
+      boot: { kind: survey.boot.kind, kernel: JAIL.kernel, initramfs: JAIL.initramfs },
       disks: { root: JAIL.root, upper: FDS.upper },
     },
     binds: [
@@ -115,7 +115,14 @@ export function microvmSteps(request: StepsRequest): Step[] {
   const way = template === null ? cold(request) : clone(request, template);
   const { accelerator } = survey;
   const { memoryMib, cpus } = request;
-  const machine = { binary: JAIL.binary, accelerator, memoryMib, cpus, consoleFd: FDS.console };
+  const machine = {
+    binary: JAIL.binary,
+    accelerator,
+    kernel: survey.boot.kind,
+    memoryMib,
+    cpus,
+    consoleFd: FDS.console,
+  };
   return [
     { op: "cgroup", path: instance.cgroup },
     ...[at.stdin, at.stdout, at.stderr].map((path): Step => ({ op: "fifo", path, mode: 0o600 })),

@@ -10,6 +10,8 @@ import { removeTree } from "../../system/remove-tree.ts";
 import type { Help, Runtime } from "../driver.ts";
 import { BareGuest } from "./boot.ts";
 import { jailRoot } from "./jail-root.ts";
+import type { KernelKind } from "../../guest/kernel-index.ts";
+import { readModules } from "../../guest/modules.ts";
 import { kernelCommandLine, qemuArgv, type Accelerator, type Boot } from "./qemu.ts";
 
 /** What the machine turned out to be, true until the next boot. */
@@ -42,7 +44,7 @@ export async function survey(help: Help, runtime: Runtime): Promise<Survey> {
         runtime.digest,
         host.digests.agent,
         boot.kernel,
-        kernelCommandLine({ kind: "kvm" }),
+        kernelCommandLine({ kind: "kvm" }, boot.kind),
       ]),
     )
     .digest("hex");
@@ -64,13 +66,19 @@ async function remembered(path: string): Promise<Machinery | null> {
 
 async function bootFiles({ guestKernel, digests, paths }: HostFacts): Promise<Boot> {
   if (guestKernel === null) throw new BulkheadError("INTERNAL", { what: "there is no guest kernel to start" });
-  const initramfs = join(paths.state, "guest", `initramfs-${digests.agent.slice(0, 16)}`);
+  const { modules, hash } = guestKernel;
+  const named = [digests.agent, ...(modules === null ? [] : [hash])].map((digest) => digest.slice(0, 16)).join("-");
+  const initramfs = join(paths.state, "guest", `initramfs-${named}`);
   const there = await access(initramfs).then(
     () => true,
     () => false,
   );
-  if (!there) await writeAtomically(initramfs, agentInitramfs(await readFile(paths.agent)));
-  return { kernel: guestKernel.path, initramfs };
+  if (!there)
+    await writeAtomically(
+      initramfs,
+      agentInitramfs(await readFile(paths.agent), modules === null ? [] : await readModules(modules)),
+    );
+  return { kind: guestKernel.kind, kernel: guestKernel.vmlinux, initramfs };
 }
 
 async function tried(help: Help, runtime: Runtime, boot: Boot): Promise<Machinery> {
@@ -95,6 +103,7 @@ async function whyNotKvm({ onProgress, signal }: Help, runtime: Runtime, boot: B
   stack.defer(() => removeTree(dir, tmpdir()));
   const machine = {
     binary: runtime.path,
+    kernel: boot.kind,
     accelerator: { kind: "kvm" },
     memoryMib: TRIAL_MEMORY_MIB,
     cpus: 1,
@@ -118,8 +127,8 @@ async function processor(): Promise<string> {
 }
 
 /** Changes when QEMU's command line does: what was saved by one is read by none other. */
-export function argvGeneration(): string {
-  const machine = { binary: "", accelerator: { kind: "kvm" }, memoryMib: 1, cpus: 1, consoleFd: null } as const;
+export function argvGeneration(kernel: KernelKind): string {
+  const machine = { binary: "", accelerator: { kind: "kvm" }, kernel, memoryMib: 1, cpus: 1, consoleFd: null } as const;
   const start = { kind: "clone", disks: { root: "", upper: null }, memory: "", control: "" } as const;
   return JSON.stringify(qemuArgv(machine, start));
 }

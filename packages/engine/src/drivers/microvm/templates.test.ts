@@ -34,7 +34,7 @@ async function put(dir: string, one: TemplateKey, at?: Date): Promise<string> {
 
 /** No guest boots: it is not there. */
 const ensure = (dir: string, one: TemplateKey): Promise<void> =>
-  ensureTemplate(dir, one, "/no/such/qemu", { kernel: "/k", initramfs: "/i" }, {} as Help);
+  ensureTemplate(dir, one, "/no/such/qemu", { kind: "own", kernel: "/k", initramfs: "/i" }, {} as Help);
 
 test("everything it is bound to is part of its name", async () => {
   const changes: Partial<TemplateKey>[] = Object.keys(key).map((name) => ({ [name]: "other" }));

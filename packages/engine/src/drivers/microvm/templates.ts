@@ -69,7 +69,7 @@ export async function ensureTemplate(
   await using cleanup = new AsyncDisposableStack();
   cleanup.defer(() => removeTree(scratch, above));
   const { accelerator, memoryMib, cpus } = key;
-  const machine = { binary, accelerator, memoryMib, cpus, consoleFd: null };
+  const machine = { binary, accelerator, kernel: boot.kind, memoryMib, cpus, consoleFd: null };
   await using guest = await BareGuest.boot(machine, boot, join(scratch, "mem"), signal);
   await guest.save(join(scratch, "state"));
   await writeFile(join(scratch, "key.json"), JSON.stringify(key), { mode: 0o600 });
