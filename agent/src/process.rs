@@ -34,6 +34,8 @@ pub struct Process {
     /// out, err
     pub sources: [Source; 2],
     pub exit: Option<Exit>,
+    /// The present listener knows of the exit.
+    pub exit_told: bool,
     pub listener: Option<u32>,
 }
 
@@ -55,8 +57,22 @@ impl Process {
             input,
             sources: [source(Some(out)), source(err.map(Arc::new))],
             exit: None,
+            exit_told: false,
             listener,
         }
+    }
+
+    /// What it had written when it ended may still lie in its pipes: the next look says.
+    pub fn end(&mut self, exit: Exit) {
+        self.exit = Some(exit);
+        for source in &mut self.sources {
+            source.readable = source.fd.is_some();
+        }
+    }
+
+    /// It has ended, and all it wrote itself is on its way; only others that hold its pipes can add to that.
+    pub fn is_told_out(&self) -> bool {
+        self.exit.is_some() && self.sources.iter().all(|source| source.fd.is_none() || !source.readable)
     }
 
     /// Nothing more will come of it.

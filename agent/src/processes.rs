@@ -34,7 +34,9 @@ impl Agent {
     pub(crate) fn add_process(&mut self, mut process: Process) -> u32 {
         let serial = self.next_serial;
         self.next_serial = self.next_serial.wrapping_add(1).max(1);
-        process.exit = self.early.remove(&process.pid);
+        if let Some(exit) = self.early.remove(&process.pid) {
+            process.end(exit);
+        }
         let bits = if process.pty { poll::READABLE | poll::WRITABLE } else { poll::READABLE };
         for (index, source) in process.sources.iter_mut().enumerate() {
             let Some(fd) = &source.fd else { continue };
@@ -55,6 +57,8 @@ impl Agent {
         if ended {
             self.remember_end(serial);
         }
+        self.wake_source(serial, 0);
+        self.wake_source(serial, 1);
         serial
     }
 
@@ -146,9 +150,11 @@ impl Agent {
             _ => {
                 source.fd = None;
                 self.output.push(id, lane, &Message::End(End {}));
+                self.report_exit(serial);
                 return self.finish_process(serial);
             }
         }
+        self.report_exit(serial);
         self.wake_source(serial, index);
     }
 
@@ -173,8 +179,10 @@ impl Agent {
             serial.and_then(|serial| self.processes.get_mut(&serial)).filter(|process| process.exit.is_none());
         match (serial, running) {
             (Some(serial), Some(process)) => {
-                process.exit = Some(exit);
+                process.end(exit);
                 self.remember_end(serial);
+                self.wake_source(serial, 0);
+                self.wake_source(serial, 1);
                 self.report_exit(serial);
                 self.finish_process(serial);
             }
@@ -207,9 +215,15 @@ impl Agent {
         }
     }
 
+    /// Once for a listener, after what the process itself wrote: whoever hears of the exit has all of it, however slow the
+    /// machine is.
     pub(crate) fn report_exit(&mut self, serial: u32) {
-        let Some(process) = self.processes.get(&serial) else { return };
+        let Some(process) = self.processes.get_mut(&serial) else { return };
         let (Some(exit), Some(id)) = (process.exit, process.listener) else { return };
+        if process.exit_told || !process.is_told_out() {
+            return;
+        }
+        process.exit_told = true;
         let message = Exited {
             code: exit.code,
             signal: exit.signal,
@@ -247,6 +261,7 @@ impl Agent {
             return self.fail(id, &Failure::new(kind::LIMIT, text));
         }
         process.listener = Some(id);
+        process.exit_told = false;
         let [out, err] = &process.sources;
         let started = Started { pid, stdout_offset: out.offset, stderr_offset: err.offset };
         let lanes = if process.pty { 1 } else { 2 };
