@@ -62,16 +62,18 @@ pub struct Keeper {
 impl Instance {
     /// Keeps the sandbox's diagnostics flowing, at a rate that costs the host nothing worth having, until it has ended.
     fn drain_log_until(&self, ended: &OwnedFd) {
-        const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+        const PAUSE_MS: i32 = 50;
         let mut log = self.live.lock().unwrap().got.log.as_ref().and_then(|log| log.fd().try_clone_to_owned().ok());
         loop {
             match sys::poll_in(&[Some(ended.as_fd()), log.as_ref().map(AsFd::as_fd)], -1).as_deref() {
-                Ok([false, true]) => {
+                // A release takes what is left itself.
+                Ok([false, true]) if !self.cancelled.load(Ordering::Relaxed) => {
                     // Without a writer it would be reported as readable for ever.
                     if !self.live.lock().unwrap().got.log.as_mut().is_some_and(Log::drain) {
                         log = None;
                     }
-                    thread::sleep(PAUSE);
+                    // An end is noticed at once all the same.
+                    let _ = sys::poll_in(&[Some(ended.as_fd())], PAUSE_MS);
                 }
                 Ok([false, false]) => {}
                 _ => return,

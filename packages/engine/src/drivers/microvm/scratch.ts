@@ -5,7 +5,9 @@ import { runChecked } from "../../system/process.ts";
 import { removeTree } from "../../system/remove-tree.ts";
 
 /** Raised when the options of mkfs change. */
-const LAYOUT = 1;
+const LAYOUT = 2;
+/** What the guest makes an overlay of; made here it costs a start nothing (15 ms under emulation). */
+const DIRECTORIES = ["data", "work"];
 const TIMEOUT_MS = 60_000;
 /** An inode's own size on the disk and as much again: more of them would leave a small disk without room for contents. */
 const MIN_BYTES_PER_INODE = 8192;
@@ -42,12 +44,13 @@ export async function ensureScratch(stateDir: string, size: ScratchSize, signal?
   const stop = signal === undefined ? {} : { signal };
   await using _lock = await lockFile(join(dir, "lock"), stop);
   if (await exists(path)) return;
-  const part = join(dir, "part");
+  const [part, contents] = [join(dir, "part"), join(dir, "contents")];
   await removeTree(part, dir);
+  for (const name of DIRECTORIES) await mkdir(join(contents, name), { recursive: true, mode: 0o755 });
   const features = "^has_journal,^resize_inode";
   const extended = "lazy_itable_init=1,nodiscard,root_owner=0:0";
   const blocks = ["-b", String(BLOCK_BYTES), "-N", String(size.inodes)];
-  const options = ["-q", "-F", "-m", "0", "-O", features, "-E", extended, ...blocks];
+  const options = ["-q", "-F", "-m", "0", "-O", features, "-E", extended, ...blocks, "-d", contents];
   await runChecked(["mkfs.ext4", ...options, part, String(size.bytes / BLOCK_BYTES)], {
     failure: "RUNTIME_FAILED",
     next: "apt-get install e2fsprogs",
