@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { BulkheadError } from "@bulkhead/contract";
 import { config } from "./config.ts";
-import { testEnd, testFacts } from "./selftest.ts";
+import { testDelegation, testEnd, testFacts } from "./selftest.ts";
 import { SOURCE_INSIDE, startTestHost, type TestHost } from "./test-host.ts";
 
 const USAGE = `usage: ./x testhost [--cold] -- COMMAND [ARGUMENT]...
@@ -54,6 +54,7 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<numbe
   say(`up after ${Math.round(performance.now() - begun)} ms`);
   if (words[0] === "selftest" || words[0] === "quick") {
     await testFacts(host, say);
+    await testDelegation(host, say);
     await testEnd("SIGINT", say);
     await testEnd("SIGKILL", say);
   }
