@@ -72,7 +72,7 @@ export async function testDelegation(host: TestHost, say: (line: string) => void
   const script = await readFile(join(import.meta.dirname, "guest/delegation.sh"), "utf8");
   const { stdout, stderr } = await host.inside.exec(["/bin/sh", "-c", script], { timeoutMs: DELEGATION_TIMEOUT_MS });
   for (const { name, says } of DELEGATION) {
-    assert.match(stdout.toString(), says, `${name}: ${stderr.toString()}`);
+    assert.match(stdout.toString(), says, `${name}: ${stdout.toString()}${stderr.toString()}`);
     say(`ok  ${name}`);
   }
 }
