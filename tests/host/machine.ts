@@ -47,7 +47,7 @@ export function machineArgv(boot: Boot, start: Start, tscKhz: number): readonly 
   return [
     QEMU,
     ...["-M", "microvm,acpi=on,pit=off,pic=off,rtc=on,memory-backend=mem"],
-    ...["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "EPYC-Milan,+svm,+npt,-pcid"],
+    ...["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "EPYC-Milan,+svm,+npt,-pcid,-pku"],
     ...["-m", `${MEMORY_MIB}`, "-smp", `${CPUS}`, "-object", memoryBackend(start)],
     ...["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-monitor", "none"],
     ...["-global", "virtio-mmio.force-legacy=false"],

@@ -45,6 +45,8 @@ const FACTS: readonly { readonly name: string; readonly command: string; readonl
   { name: "the clock is this machine's", command: "date +%s", says: /^\d+\n$/ },
 ];
 const CLOCK_TOLERANCE_S = 30;
+/** Three starts of the engine, each with a first look at every runtime. */
+const DELEGATION_TIMEOUT_MS = 300_000;
 const GONE_WITHIN_MS = 10_000;
 
 /** @throws AssertionError when the host inside is not what it should be */
@@ -56,6 +58,23 @@ export async function testFacts(host: TestHost, say: (line: string) => void): Pr
   }
   const inside = Number((await host.inside.exec("date +%s")).stdout.toString());
   assert.ok(Math.abs(inside - Date.now() / 1000) < CLOCK_TOLERANCE_S, `the clock inside is ${inside}`);
+}
+
+/** What each line of `delegation.sh` has to say. */
+const DELEGATION: readonly { readonly name: string; readonly says: RegExp }[] = [
+  { name: "without a memory controller nothing is started", says: /^few: bulkhead: (?!.*started$)[^]*memory\.max/m },
+  { name: "a busy root group is refused with what to do", says: /^busy: bulkhead: [^]*?move them into a group/m },
+  { name: "below a root group made free sandboxes start", says: /^cleared: started$/m },
+];
+
+/** Control groups that a container around Bulkhead would have: refused in words, or working. */
+export async function testDelegation(host: TestHost, say: (line: string) => void): Promise<void> {
+  const script = await readFile(join(import.meta.dirname, "guest/delegation.sh"), "utf8");
+  const { stdout, stderr } = await host.inside.exec(["/bin/sh", "-c", script], { timeoutMs: DELEGATION_TIMEOUT_MS });
+  for (const { name, says } of DELEGATION) {
+    assert.match(stdout.toString(), says, `${name}: ${stdout.toString()}${stderr.toString()}`);
+    say(`ok  ${name}`);
+  }
 }
 
 /** Test hosts of other runs are told apart by their runner, which is their parent. */
