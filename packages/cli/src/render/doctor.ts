@@ -5,10 +5,7 @@ import { columns, printable, type Style } from "./style.ts";
 function detail(report: DriverReport): string {
   switch (report.state) {
     case "works":
-      return [
-        `${report.runtime.name} ${report.runtime.version}, started a sandbox in ${formatDuration(report.startMs)}`,
-        ...report.notes,
-      ].join("; ");
+      return `${report.runtime.name} ${report.runtime.version}, started a sandbox in ${formatDuration(report.startMs)}`;
     case "unavailable":
     case "failed":
       return report.reason;
