@@ -57,8 +57,6 @@ impl Agent {
         if ended {
             self.remember_end(serial);
         }
-        self.wake_source(serial, 0);
-        self.wake_source(serial, 1);
         serial
     }
 

@@ -101,7 +101,9 @@ impl Agent {
                 if cancelled && started.kill_on_cancel {
                     let _ = process::kill(-pid, libc::SIGKILL);
                 }
-                self.add_process(Process::new(*started, None));
+                let serial = self.add_process(Process::new(*started, None));
+                self.wake_source(serial, 0);
+                self.wake_source(serial, 1);
             }
             Ok(Output { next: Next::Done, .. }) | Err(_) => {}
             Ok(_) => self.workers.cancel(task),
@@ -181,6 +183,9 @@ impl Agent {
         for message in task.before_start {
             self.request(id, 0, message);
         }
+        // One that has ended already may have left something to read.
+        self.wake_source(serial, 0);
+        self.wake_source(serial, 1);
         self.report_exit(serial);
         self.finish_process(serial);
     }

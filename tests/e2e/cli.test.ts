@@ -106,6 +106,14 @@ describe.each(levels)("run at %s", { timeout: 60 * SECONDS }, (level) => {
     mkdirSync(shared);
     chmodSync(shared, 0o777);
     writeFileSync(join(shared, "a"), "from the host\n");
+    if (level === "microvm") {
+      const refused = await shell("true", "--mount", `${shared}:/data:ro`);
+      expect(refused).toMatchObject({
+        code: 120,
+        stderr: expect.stringContaining("cannot be mounted at microvm") as string,
+      });
+      return;
+    }
     const readOnly = await shell("cat /data/a; echo x > /data/b", "--mount", `${shared}:/data:ro`);
     expect(readOnly).toMatchObject({ stdout: "from the host\n" });
     expect(readOnly.code).not.toBe(0);
@@ -341,7 +349,7 @@ describe.skipIf(missing.length > 0)(`around run${lack}`, { timeout: 60 * SECONDS
     expect(stderr).toBe("");
   });
 
-  test("every level that has a driver was tested", () => expect(levels).toEqual(["container", "gvisor"]));
+  test("every level that has a driver was tested", () => expect(levels).toEqual(["container", "gvisor", "microvm"]));
 
   test("after all this nothing is left", async () => {
     noteEngines();
