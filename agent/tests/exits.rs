@@ -4,7 +4,7 @@ use bulkhead_agent::wire::generated::*;
 use common::*;
 use std::time::{Duration, Instant};
 
-/// Also when it ends before its start was told, which a busy machine makes likely, and others hold its pipes.
+/// Others may hold its pipes for long after.
 #[test]
 fn an_exit_is_told_after_all_that_the_process_wrote() {
     let mut agent = Agent::start();
