@@ -45,6 +45,8 @@ export interface MountPlan {
   readonly source: string;
   readonly target: string;
   readonly readOnly: boolean;
+  /** Whose the source is outside. */
+  readonly owner: { readonly uid: number; readonly gid: number };
 }
 
 /** One thing the keeper acquires. Undone in reverse order at teardown, also after a crash. Paths are host paths. */

@@ -18,6 +18,8 @@ const request: JailRequest = {
   cpuLimit: 1.5,
   guestMemoryBytes: GUEST_BYTES,
   diskBytes: 4096,
+  sharing: "none",
+  user: JAIL_USER,
   binds: [{ source: "/img", inside: "/vm/root.erofs", readOnly: true }],
 };
 const host = { cgroup: { mode: "v2", controllers: [], swap: true } } as const;
@@ -96,7 +98,7 @@ describe("the jail", () => {
     expect(process).toMatchObject({
       capabilities: {},
       noNewPrivileges: true,
-      user: { uid: JAIL_USER, gid: JAIL_USER },
+      user: JAIL_USER,
     });
     expect(linux.uidMappings).toEqual([{ containerID: 0, hostID: 1_000_000, size: 65_536 }]);
     expect(linux.namespaces.map(({ type }) => type).sort()).toEqual([
