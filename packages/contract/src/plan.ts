@@ -49,6 +49,18 @@ export interface MountPlan {
   readonly owner: { readonly uid: number; readonly gid: number };
 }
 
+export interface IdMap {
+  readonly idBase: number;
+  readonly size: number;
+  readonly uid?: IdExchange;
+  readonly gid?: IdExchange;
+}
+
+export interface IdExchange {
+  readonly file: number;
+  readonly seen: number;
+}
+
 /** One thing the keeper acquires. Undone in reverse order at teardown, also after a crash. Paths are host paths. */
 export type Step =
   | { readonly op: "dir"; readonly path: string; readonly mode: number; readonly uid?: number; readonly gid?: number }
@@ -71,13 +83,16 @@ export type Step =
       readonly uid: number;
       readonly gid: number;
     }
-  /** A read-only or read-write bind of `source`, ids shifted so that file uid 0 appears as `idBase` when it is given. */
+  /**
+   * A read-only or read-write bind of `source`, ids shifted so that file uid 0 appears as `idBase` when it is given. A
+   * pair of ids trades places: `file` appears as `idBase + seen`.
+   */
   | {
       readonly op: "bind";
       readonly source: string;
       readonly target: string;
       readonly readOnly: boolean;
-      readonly idmap?: { readonly idBase: number; readonly size: number };
+      readonly idmap?: IdMap;
     }
   | {
       readonly op: "overlay";

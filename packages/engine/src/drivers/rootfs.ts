@@ -1,4 +1,4 @@
-import type { Plan, Step } from "@bulkhead/contract";
+import type { IdMap, MountPlan, Plan, Step } from "@bulkhead/contract";
 import type { HostFacts } from "../host/facts.ts";
 import type { ImageFiles, Instance } from "./driver.ts";
 
@@ -55,22 +55,19 @@ interface RootOptions {
   readonly sudo?: boolean;
 }
 
-/** What makes file uid 0 appear as the first id of the sandbox's range. */
-export interface Shift {
-  readonly idmap?: { readonly idBase: number; readonly size: number };
-}
-
-/** Steps that show the user's mounts at `places().mount(n)`, all in one directory; none where there are none. */
-export function mountSteps({ mounts }: Plan, instance: Instance, shift: Shift): Step[] {
+/** Steps that show the user's mounts at `places().mount(n)`; `idmap` is undefined where ids stay as they are. */
+export function mountSteps(
+  { mounts }: Plan,
+  instance: Instance,
+  idmap: (mount: MountPlan) => IdMap | undefined,
+): Step[] {
   if (mounts.length === 0) return [];
   const at = places(instance);
-  const binds = mounts.map(({ source, readOnly }, index): Step => ({
-    op: "bind",
-    source,
-    target: at.mount(index),
-    readOnly,
-    ...shift,
-  }));
+  const binds = mounts.map((mount, index): Step => {
+    const { source, readOnly } = mount;
+    const map = idmap(mount);
+    return { op: "bind", source, target: at.mount(index), readOnly, ...(map && { idmap: map }) };
+  });
   return [{ op: "dir", path: at.mounts, mode: 0o755 }, ...binds];
 }
 
@@ -82,7 +79,7 @@ export function rootSteps({ plan, instance, image, host, shiftIds, sudo = false 
   const { dir, idBase } = instance;
   const at = places(instance);
   const owner = shiftIds ? { uid: idBase, gid: idBase } : { uid: 0, gid: 0 };
-  const idmap: Shift = shiftIds ? { idmap: { idBase, size: ID_RANGE } } : {};
+  const idmap: { readonly idmap?: IdMap } = shiftIds ? { idmap: { idBase, size: ID_RANGE } } : {};
   const disk = `${dir}/disk`;
   const etc = `${disk}/upper/etc`;
   const file = (name: string, content: string): Step => ({
@@ -128,6 +125,6 @@ export function rootSteps({ plan, instance, image, host, shiftIds, sudo = false 
       upper: `${disk}/upper`,
       work: `${disk}/work`,
     },
-    ...mountSteps(plan, instance, idmap),
+    ...mountSteps(plan, instance, () => idmap.idmap),
   ];
 }

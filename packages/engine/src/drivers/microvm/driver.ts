@@ -9,12 +9,11 @@ import type { Filter } from "../container/seccomp/compile.ts";
 import type { Architecture } from "../container/seccomp/syscalls.ts";
 import type { Availability, Driver, Help, ImageFiles, Instance, Runtime } from "../driver.ts";
 import { diskInodes } from "../rootfs.ts";
-import { kernelFlavour } from "../../guest/flavour.ts";
 import { GUEST_CAPABILITIES } from "./capabilities.ts";
 import { explainEnd } from "./end.ts";
 import { reachableCalls, vmmProfile, type Sharing } from "./filter.ts";
 import { JAIL_NAMESPACES, memoryLimit, taskLimit, vmmFilter, VMM_OVERHEAD_BYTES } from "./jail.ts";
-import { jailUser, sharingOf } from "./sharing.ts";
+import { mountReasons, refuseMounts, sharingOf } from "./sharing.ts";
 import { ensureScratch, scratchSize, type ScratchSize } from "./scratch.ts";
 import { SHARED_TAG } from "./qemu.ts";
 import { microvmSteps } from "./steps.ts";
@@ -132,17 +131,9 @@ function reasons(
       ? "the guest is a copy-on-write clone of one that was booted before, with fresh random numbers, ids and time"
       : "the guest is booted: templates are off",
     `a guest has the memory asked for and its kernel's own; the jail's limit is that twice and ${VMM_OVERHEAD_BYTES / MIB} MiB`,
-    ...mountReasons(spec),
+    ...mountReasons(spec.mounts),
     ...(spec.cpus === undefined ? [`without a number of processors a guest has ${DEFAULT_CPUS}`] : []),
     ...(host.cgroup.swap ? [] : ["swap cannot be limited on this kernel; the memory limit is on memory alone"]),
-  ];
-}
-
-function mountReasons({ mounts }: ResolvedSpec): string[] {
-  if (mounts.length === 0) return [];
-  const { uid, gid } = jailUser(mounts);
-  return [
-    `QEMU serves the mounts from its jail as user ${uid} and group ${gid} of the host, without their set-user-id bits and devices`,
   ];
 }
 
@@ -161,19 +152,8 @@ interface Known {
   readonly filter: (sharing: Sharing) => Filter;
 }
 
-function refuseMounts({ mounts }: ResolvedSpec, { guestKernel }: HostFacts): void {
-  if (mounts.length === 0) return;
-  if (!kernelFlavour(guestKernel?.kind ?? "own").sharesDirectories) {
-    refuse(
-      "host directories cannot be mounted at microvm with Debian's kernel",
-      `the guest's kernel ${guestKernel?.release ?? ""} has no 9p`,
-      "run bulkhead setup microvm, which builds one that has, or use gvisor or container",
-    );
-  }
-}
-
 function plan(known: Known, spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: HostFacts): Plan {
-  refuseMounts(spec, host);
+  refuseMounts(spec.mounts, host);
   const cpus = spec.cpus ?? DEFAULT_CPUS;
   if (cpus > CPUS_MAX) {
     refuse(`${cpus} processors cannot be had at microvm`, `a guest has at most ${CPUS_MAX}`, "ask for fewer");

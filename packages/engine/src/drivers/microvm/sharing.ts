@@ -1,4 +1,6 @@
-import type { MountPlan } from "@bulkhead/contract";
+import { BulkheadError, type IdExchange, type IdMap, type MountPlan } from "@bulkhead/contract";
+import { kernelFlavour } from "../../guest/flavour.ts";
+import type { HostFacts } from "../../host/facts.ts";
 import { ID_RANGE } from "../rootfs.ts";
 import type { Sharing } from "./filter.ts";
 import { JAIL_USER, type JailUser } from "./jail.ts";
@@ -10,10 +12,41 @@ export function sharingOf(mounts: readonly MountPlan[]): Sharing {
 }
 
 /**
- * Who QEMU is: outside it acts in the mounts as their owner, so that a guest can do there what the owner can and what it
- * makes is the owner's. Ids are shifted one to one, so an owner beyond the range cannot be had.
+ * Who QEMU is in its jail. In each mount it acts as the mount's owner: a guest can do there what the owner can, and what it
+ * makes is the owner's. A guest sees ids as they are outside where all owners are one, as is usual; where they differ it
+ * sees the first writable mount's, and that one's in place of the others' own.
  */
 export function jailUser(mounts: readonly MountPlan[]): JailUser {
-  const owner = (mounts.find((mount) => !mount.readOnly) ?? mounts[0])?.owner;
-  return owner !== undefined && owner.uid < ID_RANGE && owner.gid < ID_RANGE ? owner : JAIL_USER;
+  const { uid, gid } = (mounts.find((mount) => !mount.readOnly) ?? mounts[0])?.owner ?? JAIL_USER;
+  return { uid: uid < ID_RANGE ? uid : JAIL_USER.uid, gid: gid < ID_RANGE ? gid : JAIL_USER.gid };
+}
+
+/** Ids of files as QEMU sees them: its own in place of the mount's owner's, all others as outside. */
+export function mapped(mounts: readonly MountPlan[], idBase: number): (mount: MountPlan) => IdMap {
+  const user = jailUser(mounts);
+  const pair = (file: number, seen: number): IdExchange | undefined => (file === seen ? undefined : { file, seen });
+  return ({ owner }) => {
+    const [uid, gid] = [pair(owner.uid, user.uid), pair(owner.gid, user.gid)];
+    return { idBase, size: ID_RANGE, ...(uid && { uid }), ...(gid && { gid }) };
+  };
+}
+
+/** @throws BulkheadError LEVEL_UNAVAILABLE when there are mounts and the guest's kernel has no file system for them. */
+export function refuseMounts(mounts: readonly MountPlan[], { guestKernel }: Pick<HostFacts, "guestKernel">): void {
+  if (mounts.length === 0 || kernelFlavour(guestKernel?.kind ?? "own").sharesDirectories) return;
+  throw new BulkheadError("LEVEL_UNAVAILABLE", {
+    what: "host directories cannot be mounted at microvm with Debian's kernel",
+    why: `the guest's kernel ${guestKernel?.release ?? ""} has no 9p`,
+    next: "run bulkhead setup microvm, which builds a kernel that has it, or use gvisor or container",
+  });
+}
+
+/** What to tell the user of it, none where nothing is mounted. */
+export function mountReasons(mounts: readonly MountPlan[]): readonly string[] {
+  if (mounts.length === 0) return [];
+  const { uid, gid } = jailUser(mounts);
+  return [
+    `QEMU serves the mounts from its jail: in each it acts as the source's owner, whom the guest sees as ${uid}:${gid}`,
+    "a mount has no devices, no set-user-id and set-group-id bits, no owners but one, and no file locks between inside and outside",
+  ];
 }

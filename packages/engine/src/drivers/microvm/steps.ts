@@ -2,12 +2,12 @@ import type { InheritedFd, Plan, Step } from "@bulkhead/contract";
 import type { HostFacts } from "../../host/facts.ts";
 import type { Filter } from "../container/seccomp/compile.ts";
 import type { ImageFiles, Instance } from "../driver.ts";
-import { ID_RANGE, mountSteps, places } from "../rootfs.ts";
+import { mountSteps, places } from "../rootfs.ts";
 import { erofsPath } from "../../guest/erofs.ts";
 import { JAIL } from "./jail-root.ts";
 import { jailBundle, type JailRequest } from "./jail.ts";
 import { cloneCommands, qemuArgv, type Machine, type Shared, type Start } from "./qemu.ts";
-import { jailUser, sharingOf } from "./sharing.ts";
+import { jailUser, mapped, sharingOf } from "./sharing.ts";
 import { scratchPath, type ScratchSize } from "./scratch.ts";
 import type { Survey } from "./survey.ts";
 import type { TemplateFiles } from "./templates.ts";
@@ -152,7 +152,7 @@ export function microvmSteps(request: StepsRequest): Step[] {
     { op: "bind", source: survey.jail, target: at.root, readOnly: true },
     { op: "bind", source: erofsPath(image), target: `${instance.dir}/image`, readOnly: true },
     ...way.steps,
-    ...mountSteps(request.plan, instance, { idmap: { idBase: instance.idBase, size: ID_RANGE } }),
+    ...mountSteps(request.plan, instance, mapped(request.plan.mounts, instance.idBase)),
     { op: "file", path: at.config, mode: 0o600, content: JSON.stringify(bundle(request, way, machine)) },
     { op: "dir", path: at.state, mode: 0o700 },
     {
