@@ -109,6 +109,7 @@ pub enum Step {
         source: String,
         target: String,
         read_only: bool,
+        inert: bool,
         idmap: Option<Idmap>,
     },
     Userns {
@@ -293,6 +294,7 @@ impl Step {
                 source: from.must("source", text)?,
                 target: from.must("target", text)?,
                 read_only: from.must("readOnly", Value::as_bool)?,
+                inert: from.maybe("inert", Value::as_bool)?.unwrap_or(false),
                 idmap: from.maybe("idmap", idmap)?,
             },
             "userns" => Step::Userns { target: from.must("target", text)? },

@@ -69,8 +69,10 @@ impl Scope<'_> {
                 let target = self.open(target, libc::O_PATH | libc::O_DIRECTORY)?;
                 self.mount(c"tmpfs", &target, &data)?;
             }
-            Step::Bind { source, target, read_only, idmap } => {
-                self.bind(Path::new(source), target, *read_only, idmap.as_ref())?;
+            Step::Bind { source, target, read_only, inert, idmap } => {
+                let read_only = if *read_only { sys::MOUNT_ATTR_RDONLY } else { 0 };
+                let inert = if *inert { sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NOEXEC } else { 0 };
+                self.bind(Path::new(source), target, sys::MOUNT_ATTR_NODEV | read_only | inert, idmap.as_ref())?;
             }
             Step::Userns { target } => self.show_userns(target)?,
             Step::Overlay { target, lower, upper, work } => self.overlay(target, lower, upper, work)?,
@@ -128,7 +130,7 @@ impl Scope<'_> {
         sys::mount(c"bulkhead", &target, kind, flags, Some(&sys::cstr(data)?))
     }
 
-    fn bind(&mut self, source: &Path, target: &str, read_only: bool, idmap: Option<&Idmap>) -> Result<(), Failure> {
+    fn bind(&mut self, source: &Path, target: &str, set: u64, idmap: Option<&Idmap>) -> Result<(), Failure> {
         if !source.is_absolute() {
             return Err(Failure::new(format!("bind source {source:?} is not absolute")));
         }
@@ -142,7 +144,6 @@ impl Scope<'_> {
             }
             None => None,
         };
-        let set = sys::MOUNT_ATTR_NODEV | if read_only { sys::MOUNT_ATTR_RDONLY } else { 0 };
         sys::set_mount(tree.as_fd(), set, userns).map_err(|error| {
             let text = format!("{} cannot be mounted with shifted ids", source.display());
             Failure::from(error).at(if idmap.is_some() { &text } else { "mount attributes" })

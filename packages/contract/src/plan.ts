@@ -92,6 +92,8 @@ export type Step =
       readonly source: string;
       readonly target: string;
       readonly readOnly: boolean;
+      /** Nothing in it is ever started: noexec,nosuid. */
+      readonly inert?: boolean;
       readonly idmap?: IdMap;
     }
   | {

@@ -1,4 +1,4 @@
-import type { IdMap, MountPlan, Plan, Step } from "@bulkhead/contract";
+import type { MountPlan, Plan, Step } from "@bulkhead/contract";
 import type { HostFacts } from "../host/facts.ts";
 import type { ImageFiles, Instance } from "./driver.ts";
 
@@ -55,18 +55,16 @@ interface RootOptions {
   readonly sudo?: boolean;
 }
 
-/** Steps that show the user's mounts at `places().mount(n)`; `idmap` is undefined where ids stay as they are. */
-export function mountSteps(
-  { mounts }: Plan,
-  instance: Instance,
-  idmap: (mount: MountPlan) => IdMap | undefined,
-): Step[] {
+/** How a mount is shown, besides being read-only or not. */
+export type Shown = Pick<Extract<Step, { readonly op: "bind" }>, "idmap" | "inert">;
+
+/** Steps that show the user's mounts at `places().mount(n)`. */
+export function mountSteps({ mounts }: Plan, instance: Instance, shown: (mount: MountPlan) => Shown): Step[] {
   if (mounts.length === 0) return [];
   const at = places(instance);
   const binds = mounts.map((mount, index): Step => {
     const { source, readOnly } = mount;
-    const map = idmap(mount);
-    return { op: "bind", source, target: at.mount(index), readOnly, ...(map && { idmap: map }) };
+    return { op: "bind", source, target: at.mount(index), readOnly, ...shown(mount) };
   });
   return [{ op: "dir", path: at.mounts, mode: 0o755 }, ...binds];
 }
@@ -79,7 +77,7 @@ export function rootSteps({ plan, instance, image, host, shiftIds, sudo = false 
   const { dir, idBase } = instance;
   const at = places(instance);
   const owner = shiftIds ? { uid: idBase, gid: idBase } : { uid: 0, gid: 0 };
-  const idmap: { readonly idmap?: IdMap } = shiftIds ? { idmap: { idBase, size: ID_RANGE } } : {};
+  const idmap: Shown = shiftIds ? { idmap: { idBase, size: ID_RANGE } } : {};
   const disk = `${dir}/disk`;
   const etc = `${disk}/upper/etc`;
   const file = (name: string, content: string): Step => ({
@@ -125,6 +123,6 @@ export function rootSteps({ plan, instance, image, host, shiftIds, sudo = false 
       upper: `${disk}/upper`,
       work: `${disk}/work`,
     },
-    ...mountSteps(plan, instance, () => idmap.idmap),
+    ...mountSteps(plan, instance, () => idmap),
   ];
 }

@@ -1,7 +1,7 @@
-import { BulkheadError, type IdExchange, type IdMap, type MountPlan } from "@bulkhead/contract";
+import { BulkheadError, type IdExchange, type MountPlan } from "@bulkhead/contract";
 import { kernelFlavour } from "../../guest/flavour.ts";
 import type { HostFacts } from "../../host/facts.ts";
-import { ID_RANGE } from "../rootfs.ts";
+import { ID_RANGE, type Shown } from "../rootfs.ts";
 import type { Sharing } from "./filter.ts";
 import { JAIL_USER, type JailUser } from "./jail.ts";
 
@@ -21,13 +21,13 @@ export function jailUser(mounts: readonly MountPlan[]): JailUser {
   return { uid: uid < ID_RANGE ? uid : JAIL_USER.uid, gid: gid < ID_RANGE ? gid : JAIL_USER.gid };
 }
 
-/** Ids of files as QEMU sees them: its own in place of the mount's owner's, all others as outside. */
-export function mapped(mounts: readonly MountPlan[], idBase: number): (mount: MountPlan) => IdMap {
+/** How QEMU is shown the mounts: its own ids in place of their owners', all others as outside. */
+export function shownToQemu(mounts: readonly MountPlan[], idBase: number): (mount: MountPlan) => Shown {
   const user = jailUser(mounts);
   const pair = (file: number, seen: number): IdExchange | undefined => (file === seen ? undefined : { file, seen });
   return ({ owner }) => {
     const [uid, gid] = [pair(owner.uid, user.uid), pair(owner.gid, user.gid)];
-    return { idBase, size: ID_RANGE, ...(uid && { uid }), ...(gid && { gid }) };
+    return { inert: true, idmap: { idBase, size: ID_RANGE, ...(uid && { uid }), ...(gid && { gid }) } };
   };
 }
 

@@ -7,7 +7,7 @@ import { erofsPath } from "../../guest/erofs.ts";
 import { JAIL } from "./jail-root.ts";
 import { jailBundle, type JailRequest } from "./jail.ts";
 import { cloneCommands, qemuArgv, type Machine, type Shared, type Start } from "./qemu.ts";
-import { jailUser, mapped, sharingOf } from "./sharing.ts";
+import { jailUser, sharingOf, shownToQemu } from "./sharing.ts";
 import { scratchPath, type ScratchSize } from "./scratch.ts";
 import type { Survey } from "./survey.ts";
 import type { TemplateFiles } from "./templates.ts";
@@ -152,7 +152,7 @@ export function microvmSteps(request: StepsRequest): Step[] {
     { op: "bind", source: survey.jail, target: at.root, readOnly: true },
     { op: "bind", source: erofsPath(image), target: `${instance.dir}/image`, readOnly: true },
     ...way.steps,
-    ...mountSteps(request.plan, instance, mapped(request.plan.mounts, instance.idBase)),
+    ...mountSteps(request.plan, instance, shownToQemu(request.plan.mounts, instance.idBase)),
     { op: "file", path: at.config, mode: 0o600, content: JSON.stringify(bundle(request, way, machine)) },
     { op: "dir", path: at.state, mode: 0o700 },
     {
