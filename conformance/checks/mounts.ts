@@ -69,7 +69,7 @@ async function shared(context: Context): Promise<Shared> {
 
 /** Runs a script in the mount and gives what it wrote; fails with its errors. */
 async function inside(box: Box, argv: readonly string[], user = "user"): Promise<string> {
-  const result = await box.run(argv, { cwd: INSIDE, user, timeoutMs: 120_000 });
+  const result = await box.run(argv, { cwd: INSIDE, user });
   assert.equal(result.code, 0, result.stderr.toString());
   return result.stdout.toString();
 }

@@ -30,28 +30,20 @@ const KVM_ALLOWED = ["getpid", "ioctl", "uname"];
 export type Sharing = "none" | "read" | "write";
 
 /**
- * QEMU's server of host directories works on names below open directories and follows no link. What it is not let do:
- * another user's files (chown needs a capability that it does not have), attributes of files, devices, set-user-id bits.
+ * QEMU's server of host directories works on names below open directories and follows no link. It makes files, directories
+ * and links: no devices, and no FIFOs and sockets, which it would not open either. Owners that need a capability it has not.
  */
 const SHARING_READ = "getdents64 fstatfs readlinkat lgetxattr llistxattr";
 const SHARING_WRITE = "mkdirat symlinkat linkat renameat unlinkat fchownat utimensat ftruncate fsync";
-/** From linux/stat.h. */
+/** S_ISUID and S_ISGID, from linux/stat.h. */
 const SET_IDS = 0o6000;
-const KINDS = 0o170000;
-const REGULAR = 0o100000;
-const FIFO = 0o010000;
-const SOCKET = 0o140000;
 /**
- * A file that the guest makes executable on the host never runs there as its owner or group: that is refused where modes are
- * given, whatever QEMU has become. A mode that is none of a new file's is 0.
+ * What a guest makes never runs on the host as its owner or group: these bits are refused where modes are given, whatever
+ * QEMU has become. Where no file is made the mode is 0.
  */
 const SHARING_CONDITIONS: readonly ConditionalCall[] = [
   { name: "openat", alternatives: [[{ index: 3, mask: SET_IDS, value: 0 }]] },
   { name: "chmod", alternatives: [[{ index: 1, mask: SET_IDS, value: 0 }]] },
-  {
-    name: "mknodat",
-    alternatives: [REGULAR, FIFO, SOCKET].map((value) => [{ index: 2, mask: KINDS | SET_IDS, value }]),
-  },
 ];
 
 /** Threads only: all of what pthread_create asks for, none of what makes a process or a namespace. */
