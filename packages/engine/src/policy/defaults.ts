@@ -29,7 +29,7 @@ function said(text: string | undefined): string | undefined {
  * nothing; an image that names no user means root.
  */
 export function resolveSpec(
-  { mounts: _, ...spec }: Spec,
+  spec: Omit<Spec, "mounts">,
   choice: Pick<Choice<unknown>, "level" | "reasons">,
   host: { readonly memoryBytes: number },
   image: ImageDefaults,
