@@ -7,6 +7,7 @@ import { execChecks } from "./exec.ts";
 import { fileChecks } from "./files.ts";
 import { limitChecks } from "./limits.ts";
 import { microvmChecks } from "./microvm.ts";
+import { microvmMountChecks } from "./microvm-mounts.ts";
 import { mountChecks } from "./mounts.ts";
 import { planChecks } from "./plan.ts";
 import { processChecks } from "./processes.ts";
@@ -30,6 +31,7 @@ export const CHECKS: readonly Check[] = [
   ...microvmChecks,
   ...storageChecks,
   ...mountChecks,
+  ...microvmMountChecks,
   ...sudoChecks,
   ...limitChecks,
   ...crashChecks,

@@ -4,7 +4,6 @@ import {
   appendFile,
   chmod,
   chown,
-  lstat,
   mkdir,
   readdir,
   readFile,
@@ -19,8 +18,7 @@ import { crc32 } from "node:zlib";
 import type { Box } from "../box.ts";
 import type { Context } from "../check.ts";
 import { eventually, theme } from "../check.ts";
-import { freshDirectory, processesInCgroup, statusField, weightOf } from "../host.ts";
-import type { Target } from "../target.ts";
+import { freshDirectory } from "../host.ts";
 
 const MIB = 1024 * 1024;
 const BIG_MIB = 100;
@@ -29,45 +27,29 @@ const GIVEN = 200;
 const WRITERS = 8;
 const LINES = 100;
 /** The image's `user`. */
-const USER = 1000;
-/** What a monitor that was taken over may ask of the host's kernel at most. */
-const MOST_CALLS = 67;
-/** A monitor's limit on open files. */
-const MOST_DESCRIPTORS = 1_024;
-const INSIDE = "/mnt/shared";
+export const USER = 1000;
+export const INSIDE = "/mnt/shared";
 
 /** A directory of the host's, the sandbox user's own. */
-async function directory({ defer }: Context, prefix = "conformance-mount-"): Promise<string> {
+export async function directory({ defer }: Context, prefix = "conformance-mount-"): Promise<string> {
   const path = await freshDirectory(prefix);
   defer(() => rm(path, { recursive: true }));
   await chown(path, USER, USER);
   return path;
 }
 
-const ownKernelOnly = (target: Target): string | null =>
-  target.traits.level === "microvm" ? null : "nobody stands between the sandbox and the mount at this level";
-
-/** The one process of a sandbox that is a virtual machine. */
-async function monitorOf(id: string): Promise<number> {
-  const [pid, ...rest] = (await processesInCgroup(id)).map((found) => found.pid);
-  assert.ok(pid !== undefined && rest.length === 0, "a virtual machine is one process");
-  return pid;
-}
-
-const isDevice = (mode: number): boolean => [0o020000, 0o060000].includes(mode & 0o170000);
-
-interface Shared {
+export interface Shared {
   readonly outside: string;
   readonly box: Box;
 }
 
-async function shared(context: Context): Promise<Shared> {
+export async function shared(context: Context): Promise<Shared> {
   const outside = await directory(context);
   return { outside, box: await context.fresh({ mounts: [{ source: outside, target: INSIDE }] }) };
 }
 
 /** Runs a script in the mount and gives what it wrote; fails with its errors. */
-async function inside(box: Box, argv: readonly string[], user = "user"): Promise<string> {
+export async function inside(box: Box, argv: readonly string[], user = "user"): Promise<string> {
   const result = await box.run(argv, { cwd: INSIDE, user });
   assert.equal(result.code, 0, result.stderr.toString());
   return result.stdout.toString();
@@ -143,36 +125,6 @@ name='n'*255; open(name,'w').close(); expect('long name',name in os.listdir('.')
 odd=b'odd \\xff\\n'; open(odd,'w').close(); expect('odd name',odd in os.listdir(b'.'))
 print(','.join(bad))`;
 
-/** As root of a kernel of its own; every failure is fine, and so is what leaves nothing bad outside. */
-const HOSTILE = `
-import os,stat
-def attempt(act):
-    try: act()
-    except OSError: pass
-open('plain','w').close(); os.mkdir('dir')
-for mode in (0o4755,0o2755,0o6777):
-    attempt(lambda: os.close(os.open('opened%o'%mode,os.O_CREAT|os.O_WRONLY,mode)))
-    attempt(lambda: os.chmod('plain',mode)); attempt(lambda: os.chmod('dir',mode))
-    attempt(lambda: os.mkdir('dir%o'%mode,mode)); attempt(lambda: os.chmod('dir%o'%mode,mode))
-    attempt(lambda: os.mknod('node%o'%mode,stat.S_IFREG|mode))
-for kind,name in ((stat.S_IFCHR,'char'),(stat.S_IFBLK,'block'),(stat.S_IFCHR|0o4777,'char2')):
-    attempt(lambda: os.mknod(name,kind|0o666,os.makedev(1,5)))
-attempt(lambda: os.mkfifo('fifo'))
-for owner in ((0,0),(0,-1),(-1,0),(1234,1234)):
-    attempt(lambda: os.chown('plain',*owner)); attempt(lambda: os.lchown('dir',*owner))
-for name in ('user.x','trusted.x','security.capability'):
-    attempt(lambda: os.setxattr('plain',name,b'\\1\\0\\0\\2'+bytes(16)))
-os.setgid(33); os.setuid(33); attempt(lambda: open('as-another','w').close())`;
-
-const DESCRIPTORS = `
-import os,resource
-resource.setrlimit(resource.RLIMIT_NOFILE,(4096,4096))
-files=[open(f'{i}','w+') for i in range(1500)]
-for i,f in enumerate(files): f.write(str(i)); f.flush()
-ok=True
-for i,f in enumerate(files): f.seek(0); ok=ok and f.read()==str(i)
-print(ok)`;
-
 export const mountChecks = theme("mounts", "host", (check) => {
   check("a link or .. in a mount leads to what is inside, never to the host's files", async (context) => {
     const { outside, box } = await shared(context);
@@ -230,7 +182,7 @@ export const mountChecks = theme("mounts", "host", (check) => {
       const made = await readFile(join(outside, "made"));
       assert.deepEqual([made.length, crc32(made)], [BIG_MIB * MIB, wrote]);
     },
-    { timeoutMs: 180_000 },
+    { timeoutMs: 300_000 },
   );
 
   check(
@@ -249,7 +201,7 @@ export const mountChecks = theme("mounts", "host", (check) => {
       const total = texts.reduce((all, text) => all + Number(text.toString()), 0);
       assert.deepEqual([texts.length, total], [FILES, (FILES * (FILES - 1)) / 2]);
     },
-    { timeoutMs: 180_000 },
+    { timeoutMs: 300_000 },
   );
 
   check("writers at once lose nothing", async (context) => {
@@ -297,77 +249,5 @@ export const mountChecks = theme("mounts", "host", (check) => {
       assert.equal(await readFile(file, "utf8"), "changed\n");
       assert.ok((await stat(join(first, "below/deep"))).isDirectory());
     },
-  );
-
-  check(
-    "what is made on a mount is its owner's and has no set-user-id bit, whoever made it; no device can be made",
-    async (context) => {
-      const { outside, box } = await shared(context);
-      await inside(box, ["python3", "-c", HOSTILE], "root");
-      for (const entry of await readdir(outside, { recursive: true })) {
-        const { mode, uid, gid } = await lstat(join(outside, entry));
-        assert.deepEqual([uid, gid, mode & 0o6000], [USER, USER, 0], entry);
-        assert.ok(!isDevice(mode), `${entry} is a device`);
-      }
-      assert.ok((await readdir(outside)).length > 2, "nothing could be made at all");
-    },
-    { notFor: ownKernelOnly },
-  );
-
-  check(
-    "owners that differ from mount to mount are each acted as, also where root cannot be mapped",
-    async (context) => {
-      const owners = [0, USER, 70_000] as const;
-      const places = await Promise.all(owners.map(() => directory(context)));
-      for (const [i, place] of places.entries()) {
-        await writeFile(join(place, "private"), `${i}`, { mode: 0o600 });
-        for (const path of [place, join(place, "private")]) await chown(path, owners[i] ?? 0, owners[i] ?? 0);
-      }
-      const own = await context.fresh({
-        mounts: places.map((source, i) => ({ source, target: `/mnt/${i}`, readOnly: false })),
-      });
-      const script = "cat /mnt/*/private; for i in 0 1 2; do echo made > /mnt/$i/made; done";
-      assert.equal((await own.run(["sh", "-c", script], { user: "root" })).stdout.toString(), "012");
-      for (const [i, place] of places.entries()) assert.equal((await stat(join(place, "made"))).uid, owners[i]);
-    },
-    { notFor: ownKernelOnly },
-  );
-
-  check(
-    "from outside: the monitor has the mounts and nothing more, and as few calls as they need",
-    async (context) => {
-      const [read, write] = [await directory(context), await directory(context)];
-      await chown(read, 0, 0);
-      const mounts = [
-        { source: read, target: "/mnt/read", readOnly: true },
-        { source: write, target: "/mnt/write", readOnly: false },
-      ];
-      const own = await context.fresh({ mounts });
-      const pid = await monitorOf(own.id);
-      for (const set of ["CapPrm", "CapEff", "CapBnd"]) assert.match(await statusField(pid, set), /^0+$/, set);
-      const found = (await readFile(`/proc/${pid}/mountinfo`, "latin1")).split("\n").map((line) => line.split(" "));
-      const options = (place: string): string => found.find((fields) => fields[4] === place)?.[5] ?? "";
-      assert.match(options("/vm/shared"), /^ro,nosuid,nodev,noexec/);
-      assert.match(options("/vm/shared/0"), /^ro,nosuid,nodev,noexec/);
-      assert.match(options("/vm/shared/1"), /^rw,nosuid,nodev,noexec/);
-      const calls = async (from: typeof mounts): Promise<number> =>
-        (await context.open.plan({ mounts: from }))?.boundary.monitor?.reachableCalls ?? 0;
-      const counts = [await calls([]), await calls(mounts.slice(0, 1)), await calls(mounts)] as const;
-      assert.ok(counts[0] < counts[1] && counts[1] < counts[2] && counts[2] <= MOST_CALLS, counts.join());
-    },
-    { notFor: ownKernelOnly },
-  );
-
-  check(
-    "a guest that opens more files than its monitor may have open goes on, within the monitor's limits",
-    async (context) => {
-      const { box } = await shared(context);
-      const pid = await monitorOf(box.id);
-      assert.equal(await inside(box, ["python3", "-c", DESCRIPTORS], "root"), "True\n");
-      const { descriptors } = await weightOf(pid);
-      assert.ok(descriptors < MOST_DESCRIPTORS, `${descriptors} descriptors`);
-      assert.equal(await inside(box, ["sh", "-c", "echo works > after; cat after"]), "works\n");
-    },
-    { notFor: ownKernelOnly, timeoutMs: 180_000 },
   );
 });
