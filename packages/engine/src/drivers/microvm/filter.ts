@@ -31,7 +31,8 @@ export type Sharing = "none" | "read" | "write";
 
 /**
  * QEMU's server of host directories works on names below open directories and follows no link. It makes files, directories
- * and links: no devices, and no FIFOs and sockets, which it would not open either. Owners that need a capability it has not.
+ * and links: no devices, and no FIFOs and sockets, which it would not open either. To give a file to another owner it would
+ * need a capability.
  */
 const SHARING_READ = "getdents64 fstatfs readlinkat lgetxattr llistxattr";
 const SHARING_WRITE = "mkdirat symlinkat linkat renameat unlinkat fchownat utimensat ftruncate fsync";
