@@ -37,6 +37,8 @@ export interface StartOptions extends Waiting {
 export interface RunOptions extends Omit<StartOptions, "stdin"> {
   readonly input?: Uint8Array | string;
   readonly maxOutputBytes?: number;
+  /** How long output is waited for that others than the program itself still write when it has ended. */
+  readonly drainGraceMs?: number;
 }
 
 export interface Exit {

@@ -1,6 +1,7 @@
 import type { BulkheadError, ErrorCode } from "@bulkhead/contract";
 import assert from "node:assert/strict";
 import type { Box } from "./box.ts";
+import { PATIENCE } from "./patience.ts";
 import type { BoxSpec, OpenTarget, Target } from "./target.ts";
 
 /**
@@ -84,11 +85,11 @@ export async function eventually<T>(
   probe: () => Promise<T | null | false | undefined> | T | null | false | undefined,
   timeoutMs = 10_000,
 ): Promise<T> {
-  const deadline = performance.now() + timeoutMs;
+  const deadline = performance.now() + timeoutMs * PATIENCE;
   for (;;) {
     const value = await probe();
     if (value !== null && value !== false && value !== undefined) return value;
-    if (performance.now() > deadline) assert.fail(`${what}: not within ${timeoutMs} ms`);
+    if (performance.now() > deadline) assert.fail(`${what}: not within ${timeoutMs * PATIENCE} ms`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
@@ -97,7 +98,8 @@ export async function eventually<T>(
 export async function within<T>(what: string, timeoutMs: number, promise: Promise<T>): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`${what}: not within ${timeoutMs} ms`)), timeoutMs);
+    const limitMs = timeoutMs * PATIENCE;
+    timer = setTimeout(() => reject(new Error(`${what}: not within ${limitMs} ms`)), limitMs);
   });
   try {
     return await Promise.race([promise, late]);

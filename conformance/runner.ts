@@ -21,8 +21,6 @@ export interface Outcome {
 
 export interface RunOptions {
   readonly only: RegExp | null;
-  /** Every check gets this many times its time. */
-  readonly patience: number;
   readonly verbose: boolean;
   readonly print: (line: string) => void;
 }
@@ -43,7 +41,7 @@ export async function runChecks(
     const title = `${check.theme}: ${check.name}`;
     if (options.only !== null && !options.only.test(title)) continue;
     const started = performance.now();
-    const once = async () => judge(check, target, await attempt(check, target, open, shared, options.patience));
+    const once = async () => judge(check, target, await attempt(check, target, open, shared));
     const verdict = await steadied(check, shared, once);
     const outcome = { check, verdict, ms: performance.now() - started };
     outcomes.push(outcome);
@@ -101,13 +99,7 @@ async function alive(box: Box): Promise<boolean> {
   }
 }
 
-async function attempt(
-  check: Check,
-  target: Target,
-  open: OpenTarget,
-  shared: SharedBox,
-  patience: number,
-): Promise<Verdict> {
+async function attempt(check: Check, target: Target, open: OpenTarget, shared: SharedBox): Promise<Verdict> {
   const reason =
     target.traits.level === null && check.concern === "host" ? "says nothing without an engine" : check.notFor(target);
   if (reason !== null) return { kind: "skipped", reason };
@@ -116,14 +108,14 @@ async function attempt(
   let failure: { error: unknown } | null = null;
   try {
     const work = contextFor(target, open, shared, undos, controller.signal).then((context) => check.body(context));
-    await within(`check "${check.name}"`, check.timeoutMs * patience, work);
+    await within(`check "${check.name}"`, check.timeoutMs, work);
   } catch (error) {
     failure = { error };
   }
   controller.abort();
   for (const undo of undos.reverse()) {
     try {
-      await within("undo", UNDO_TIMEOUT_MS * patience, Promise.resolve(undo()));
+      await within("undo", UNDO_TIMEOUT_MS, Promise.resolve(undo()));
     } catch (error) {
       failure ??= { error };
     }

@@ -158,7 +158,8 @@ while True:
   });
 
   check("output that a background child writes after the exit is not lost before its end", async ({ box }) => {
-    const result = await box.run(["sh", "-c", "(sleep 0.3; echo late) & echo early"]);
+    const drainGraceMs = 30_000;
+    const result = await box.run(["sh", "-c", "(sleep 0.3; echo late) & echo early"], { drainGraceMs });
     assert.equal(result.stdout.toString(), "early\nlate\n");
   });
 });

@@ -109,7 +109,8 @@ export function jailBundle(request: JailRequest, filter: Filter, host: Pick<Host
       terminal: false,
       user: { ...request.user },
       args: request.argv,
-      env: [],
+      // One heap for all threads: each further one keeps pages of its own.
+      env: ["MALLOC_ARENA_MAX=1"],
       cwd: "/",
       capabilities: {},
       noNewPrivileges: true,
