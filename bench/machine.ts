@@ -26,3 +26,9 @@ export async function waitIdle(limitMs = WAIT_LIMIT_MS): Promise<boolean> {
     before = now;
   }
 }
+
+/** What programs could still be given, as the kernel estimates it. */
+export async function availableBytes(): Promise<number> {
+  const kib = /^MemAvailable:\s+(\d+)/m.exec(await readFile("/proc/meminfo", "latin1"))?.[1];
+  return Number(kib) * 1024;
+}

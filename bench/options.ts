@@ -5,7 +5,7 @@ export type Part = (typeof PARTS)[number];
 
 export const USAGE = `usage: node bench/run.ts [--quick] [--only PART[,PART]...] [--peers NAME[,NAME]...] [--json FILE]
 
-Measures Bulkhead beside bare processes, bwrap, crun, runc, runsc, podman and docker in one run: medians, 95th percentiles and
+Measures Bulkhead beside bare processes, bwrap, crun, runc, runsc, QEMU, podman and docker in one run: medians, 95th percentiles and
 ratios. Parts: ${PARTS.join(", ")}. --peers keeps only peers whose name contains one of the words given.
 Needs root. Everything it makes lies in one temporary directory and is removed at the end, also after Ctrl-C.
 `;

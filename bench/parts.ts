@@ -1,6 +1,8 @@
 import { Readable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+import { availableBytes } from "./machine.ts";
 import type { Options, Part } from "./options.ts";
-import type { Peer, Standing } from "./peer.ts";
+import type { Memory, Peer, Standing } from "./peer.ts";
 import { PYTHON, TRUE } from "./peer.ts";
 import { type Entry, interleave, type Series } from "./schedule.ts";
 
@@ -9,6 +11,11 @@ const MIB = 1024 * 1024;
 const THROUGHPUT_BYTES = 256 * MIB;
 const QUICK_THROUGHPUT_BYTES = 64 * MIB;
 const BLOCK_BYTES = MIB;
+/** Sandboxes that are weighed together. */
+const MANY = 20;
+const QUICK_MANY = 4;
+/** What a start has put off is done by then. */
+const SETTLE_MS = 2_000;
 
 export interface Column {
   /** Key in the series' values. */
@@ -34,6 +41,7 @@ export interface Bench {
 const ms = (key: string, title: string): Column => ({ key, title, unit: "ms", p95: true });
 
 const COLD: readonly Column[] = [
+  ms("ready", "ready"),
   ms("trueDone", "true done"),
   ms("pythonFirst", "python first byte"),
   ms("pythonDone", "python done"),
@@ -46,7 +54,8 @@ function coldEntry(peer: Peer): Entry[] {
   const run = async (): Promise<Record<string, number>> => {
     const one = await cold(TRUE);
     const two = await cold(PYTHON);
-    return { trueDone: one.doneMs, pythonFirst: two.firstMs, pythonDone: two.doneMs };
+    const ready = one.readyMs === undefined ? {} : { ready: one.readyMs };
+    return { ...ready, trueDone: one.doneMs, pythonFirst: two.firstMs, pythonDone: two.doneMs };
   };
   return [{ name: peer.name, run }];
 }
@@ -134,22 +143,47 @@ export async function measureThroughput(bench: Bench, peers: readonly Peer[]): P
   });
 }
 
+/** Starts `count` sandboxes of one peer and weighs them, each alike. What they share counts once among all of them. */
+async function weigh(bench: Bench, stand: () => Promise<Standing>, count: number): Promise<Memory & { drop: number }> {
+  await using stack = new AsyncDisposableStack();
+  const before = await availableBytes();
+  const boxes: Standing[] = [];
+  while (boxes.length < count) {
+    bench.signal.throwIfAborted();
+    boxes.push(stack.use(await stand()));
+  }
+  await sleep(SETTLE_MS);
+  const each = await Promise.all(boxes.map((box) => box.memory()));
+  const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / count / MIB;
+  return {
+    pssBytes: mean(each.map(({ pssBytes }) => pssBytes)),
+    chargedBytes: mean(each.map(({ chargedBytes }) => chargedBytes)),
+    drop: (before - (await availableBytes())) / count / MIB,
+  };
+}
+
 export async function measureMemory(bench: Bench, peers: readonly Peer[]): Promise<Result> {
-  return await withStanding(bench, peers, async (all, failed) => {
-    const entries = all
-      .filter(({ peer }) => peer.name !== "bare process")
-      .map(({ peer, box }) => ({
-        name: peer.name,
-        run: async () => {
-          const { pssBytes, chargedBytes } = await box.memory();
-          return { pss: pssBytes / MIB, charged: chargedBytes / MIB };
-        },
-      }));
-    const series = await interleave(entries, { ...bench, rounds: 3, warmups: 0 });
-    const columns: Column[] = [
-      { key: "pss", title: "PSS of its processes", unit: "MiB", p95: false },
-      { key: "charged", title: "charged to its group", unit: "MiB", p95: false },
-    ];
-    return { part: "memory", title: "an idle sandbox", columns, series: [...series, ...failed] };
-  });
+  const many = bench.options.quick ? QUICK_MANY : MANY;
+  const series: Series[] = [];
+  for (const { name, stand } of peers) {
+    if (stand === null || name === "bare process") continue;
+    bench.progress(`weighing ${name}`);
+    try {
+      const one = await weigh(bench, stand, 1);
+      const all = await weigh(bench, stand, many);
+      const values = { pss: [one.pssBytes], charged: [one.chargedBytes], pssOfMany: [all.pssBytes], drop: [all.drop] };
+      series.push({ name, values, busy: 0, failure: null });
+    } catch (error) {
+      bench.signal.throwIfAborted();
+      series.push({ name, values: {}, busy: 0, failure: String(error) });
+    }
+  }
+  const column = (key: string, title: string): Column => ({ key, title, unit: "MiB", p95: false });
+  const columns = [
+    column("pss", "PSS of one"),
+    column("charged", "charged to its group"),
+    column("pssOfMany", `PSS each of ${many}`),
+    column("drop", `less available, each of ${many}`),
+  ];
+  return { part: "memory", title: "an idle sandbox", columns, series };
 }

@@ -25,7 +25,7 @@ export interface ScheduleOptions {
 }
 
 /** What one entry may take of a part's time; it has fewer rounds then, and the table is not held up. */
-const BUDGET_MS = 60_000;
+const BUDGET_MS = 40_000;
 
 /**
  * Measures the entries in turn, one of each per round, so that what the machine does meanwhile falls on all alike. An

@@ -10,6 +10,7 @@ import { docker } from "./peers/docker.ts";
 import { borrow, ociPeer } from "./peers/oci.ts";
 import { closeWith, ourCommand, ours } from "./peers/ours.ts";
 import { podman } from "./peers/podman.ts";
+import { qemuPeers } from "./peers/qemu.ts";
 import { findTools } from "./peers/tools.ts";
 import { packImage, type Root, rootMaker } from "./rootfs.ts";
 
@@ -42,6 +43,22 @@ async function runtimesAndUs(lab: Lab, engine: Engine, makeRoot: () => Promise<R
   return setups;
 }
 
+async function microvms(lab: Lab, engine: Engine): Promise<Setup[]> {
+  try {
+    const booted = await Engine.open({ run: await lab.path("run-booted"), templates: false });
+    closeWith(lab, booted);
+    const bare = await qemuPeers(lab, booted);
+    const own = "qemu, our kernel";
+    const peers = [
+      ours(engine, "microvm", "bulkhead microvm", own),
+      ours(booted, "microvm", "bulkhead microvm, booted", own),
+    ];
+    return [{ ok: true, peers }, ...bare];
+  } catch (error) {
+    return [{ ok: false, name: "microvm", missing: String(error) }];
+  }
+}
+
 export async function setUp(lab: Lab, options: Options, progress: (text: string) => void): Promise<Field> {
   progress("looking for the peers' programs");
   const peersDirectory = config.peers ?? join(lab.directory, "peers");
@@ -55,13 +72,16 @@ export async function setUp(lab: Lab, options: Options, progress: (text: string)
     bare(lab),
     bwrap(tools.paths["bwrap"] ?? null, (await makeRoot()).path),
     ...(await runtimesAndUs(lab, engine, makeRoot)),
+    ...(await microvms(lab, engine)),
   ];
   const commandSetups: Setup[] = [];
   progress("importing the image into docker and podman");
   const tar = await packImage(lab, image.rootfs);
   commandSetups.push(await podman(lab, tools, tar), await docker(lab, tools, tar));
   const env = { ...config.environment, BULKHEAD_RUN: await lab.path("run-cli") };
-  const peers = (["container", "gvisor"] as const).map((level) => ourCommand(config.command, level, "docker run", env));
+  const peers = (["container", "gvisor", "microvm"] as const).map((level) =>
+    ourCommand(config.command, level, "docker run", env),
+  );
   commandSetups.push({ ok: true, peers });
   const wanted = (peer: Peer): boolean =>
     options.peers.length === 0 || options.peers.some((word) => peer.name.includes(word));

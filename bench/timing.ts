@@ -3,6 +3,8 @@ import { once } from "node:events";
 import type { Readable } from "node:stream";
 
 export interface Timing {
+  /** From the request until the sandbox can be given work, where that can be told. */
+  readonly readyMs?: number;
   /** From the request to the first byte of output; NaN when there was none. */
   readonly firstMs: number;
   /** From the request until the work's end is known. */

@@ -1,12 +1,13 @@
 import type { Engine, Sandbox } from "@bulkhead/engine";
 import type { Lab } from "../lab.ts";
 import { chargedTo, processesNaming, processesOf, pssOf } from "../lab.ts";
-import type { Peer, Standing, Work } from "../peer.ts";
+import type { Memory, Peer, Standing, Work } from "../peer.ts";
 import { type Timing, timeProgram } from "../timing.ts";
 
 const FILE = "/tmp/bench-file";
 
-async function execute(box: Sandbox, work: Work, started: number): Promise<Timing> {
+/** @param started when what `doneMs` counts from was asked for */
+export async function execute(box: Sandbox, work: Work, started: number): Promise<Timing> {
   const execution = box.exec(work.argv);
   let firstMs = Number.NaN;
   let text = "";
@@ -28,7 +29,15 @@ async function counted(stream: AsyncIterable<unknown>, bytes: number, started: n
   return performance.now() - started;
 }
 
-function standingIn(box: Sandbox): Standing {
+async function memoryOf(id: string): Promise<Memory> {
+  const inside = await processesOf(id);
+  return {
+    pssBytes: await pssOf([...inside, ...(await processesNaming(id))]),
+    chargedBytes: await chargedTo(inside[0] ?? 0),
+  };
+}
+
+export function standingIn(box: Sandbox, memory = (): Promise<Memory> => memoryOf(box.id)): Standing {
   return {
     exec: (work) => execute(box, work, performance.now()),
     pullOutput: async (bytes) => {
@@ -45,18 +54,12 @@ function standingIn(box: Sandbox): Standing {
       const started = performance.now();
       return await counted(await box.files.readStream(FILE), bytes, started);
     },
-    memory: async () => {
-      const inside = await processesOf(box.id);
-      return {
-        pssBytes: await pssOf([...inside, ...(await processesNaming(box.id))]),
-        chargedBytes: await chargedTo(inside[0] ?? 0),
-      };
-    },
+    memory,
     [Symbol.asyncDispose]: () => box.kill(),
   };
 }
 
-export type OurLevel = "container" | "gvisor";
+export type OurLevel = "container" | "gvisor" | "microvm";
 
 /** Bulkhead as a library in a process that runs already. */
 export function ours(engine: Engine, level: OurLevel, name: string, against: string): Peer {
@@ -66,8 +69,9 @@ export function ours(engine: Engine, level: OurLevel, name: string, against: str
     cold: async (work) => {
       const started = performance.now();
       const box = await engine.create({ isolation: level });
+      const readyMs = performance.now() - started;
       try {
-        return await execute(box, work, started);
+        return { ...(await execute(box, work, started)), readyMs };
       } finally {
         await box.kill();
       }

@@ -21,9 +21,14 @@ export async function podman(lab: Lab, tools: Tools, imageTar: string): Promise<
   const profile = join(tools.root, "usr/share/containers/seccomp.json");
   const seccomp = join(home, "seccomp.json");
   await copyFile(profile, seccomp).catch(() => copyFile("/usr/share/containers/seccomp.json", seccomp));
+  // Podman cleans up by a command that conmon starts, and gives conmon none of the variables that say where libraries are:
+  // without them every run waits 20 s for its container's exit code.
+  const monitor = join(home, "conmon");
+  const libraries = tools.env["LD_LIBRARY_PATH"] ?? "";
+  await writeFile(monitor, `#!/bin/sh\nLD_LIBRARY_PATH='${libraries}' exec '${conmon}' "$@"\n`, { mode: 0o755 });
   await writeFile(
     join(home, "containers.conf"),
-    `[engine]\nconmon_path=["${conmon}"]\nruntime="crun"\ncgroup_manager="cgroupfs"\nevents_logger="file"\ntmp_dir="${home}/tmp"\n` +
+    `[engine]\nconmon_path=["${monitor}"]\nruntime="crun"\ncgroup_manager="cgroupfs"\nevents_logger="file"\ntmp_dir="${home}/tmp"\n` +
       `[engine.runtimes]\ncrun=["${crun}"]\n[network]\ncni_plugin_dirs=["${join(tools.root, "usr/lib/cni")}"]\n` +
       `[containers]\ndefault_ulimits=${ULIMITS}\nseccomp_profile="${seccomp}"\n`,
   );
