@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
-import { chmod, lstat, mkdtemp, readFile, readdir, readlink } from "node:fs/promises";
+import { chmod, lstat, mkdtemp, readFile, readdir, readlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -88,6 +88,21 @@ export async function cgroupValue(part: string, names: readonly string[]): Promi
     }
   }
   return null;
+}
+
+/** Leaves a control group whose path contains `part` only so much memory more than it uses now, as no sandbox could. */
+export async function squeezeMemory(part: string, spareBytes: number): Promise<void> {
+  for (const directory of await cgroupDirectories(part)) {
+    for (const [used, limit] of [
+      ["memory.current", "memory.max"],
+      ["memory.usage_in_bytes", "memory.limit_in_bytes"],
+    ] as const) {
+      const bytes = await quiet(readFile(join(directory, used), "latin1"), null);
+      if (bytes === null) continue;
+      return await writeFile(join(directory, limit), String(Number(bytes) + spareBytes));
+    }
+  }
+  throw new Error(`no control group of ${part} counts memory`);
 }
 
 /** Processor time that everything in a control group whose path contains `part` has used. */

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readdir, readFile, readlink } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fails, theme, within } from "../check.ts";
-import { hostCommand, namespaceOf, processesInCgroup, statusField, weightOf } from "../host.ts";
+import { hostCommand, namespaceOf, processesInCgroup, squeezeMemory, statusField, weightOf } from "../host.ts";
 import type { Target } from "../target.ts";
 
 const MIB = 1024 * 1024;
@@ -11,6 +11,8 @@ const CLONES = 20;
 const MOST_CALLS = 67;
 /** Buffers of a monitor and of this process, which come and go. */
 const GROWTH_BYTES = 64 * MIB;
+/** Less than the check's program takes. */
+const SQUEEZED_BYTES = 16 * MIB;
 const FLOOD_MS = 3_000;
 const FIRST_RANGE = 0x1000_0000;
 
@@ -188,6 +190,20 @@ export const microvmChecks = theme("microvm", "host", (check) => {
       const { reason } = error.details as { reason?: { cause: string; console: readonly string[] } };
       assert.equal(reason?.cause, "guest-panic");
       assert.match(reason.console.join("\n"), /Kernel panic - not syncing/);
+    },
+    { notFor: others, timeoutMs: 120_000 },
+  );
+
+  check(
+    "a monitor that is out of memory is told as that",
+    async ({ fresh }) => {
+      const own = await fresh({ memoryBytes: 256 * MIB });
+      // The jail's limit is more than a guest can make its monitor use: it is lowered from outside.
+      await squeezeMemory(own.id, SQUEEZED_BYTES);
+      const error = await fails("SANDBOX_GONE", () =>
+        own.run(["python3", "-c", "b=bytearray(b'x')*200000000; print(len(b))"]),
+      );
+      assert.equal((error.details as { reason?: { cause: string } }).reason?.cause, "monitor-out-of-memory");
     },
     { notFor: others, timeoutMs: 120_000 },
   );
