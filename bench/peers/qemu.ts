@@ -26,6 +26,7 @@ const MIB = 1024 * 1024;
 const MEMORY_MIB = 564;
 const DISK: ScratchSize = { bytes: 1024 * MIB, inodes: 65_536 };
 const PIDS = 512;
+const BOOT_TIMEOUT_MS = 60_000;
 
 interface Bare {
   readonly lab: Lab;
@@ -117,7 +118,8 @@ async function startGuest({
     hostname: "",
     elevate: false,
   };
-  const channel = await Channel.attach({ readable: child.stdout, writable: child.stdin, fresh: true, configure });
+  const { stdout: readable, stdin: writable } = child;
+  const channel = await Channel.attach({ readable, writable, fresh: true, configure, timeoutMs: BOOT_TIMEOUT_MS });
   const identity = { hostname: "bulkhead", pids: PIDS, memoryBytes: (MEMORY_MIB - 52) * MIB };
   await prepareGuest({ channel, explain: async (error) => error }, identity);
   const ended = gone.then(() => ({ code: null, signal: "SIGKILL" as const, oomKilled: false, reason: null }));
