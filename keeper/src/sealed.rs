@@ -1,6 +1,5 @@
 //! Copies of the host's files that are handed to a program as open descriptors.
 
-use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,10 +15,16 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// A file as it was when it was copied.
 type Key = (u64, u64, u64, i64, i64);
 
-/// Memory files that nobody can write, grow or shrink, whoever holds them. They end with the keeper.
+/// Copies that are kept for the next sandbox; each is some 40 MB of the host's memory.
+const KEPT: usize = 8;
+
+type Slot = Arc<Mutex<Option<OwnedFd>>>;
+
+/// Memory files that nobody can write, grow or shrink, whoever holds them. They end with the keeper and its sandboxes; the
+/// keeper itself holds those used last.
 #[derive(Default)]
 pub struct Sealed {
-    made: Mutex<HashMap<Key, Arc<Mutex<Option<OwnedFd>>>>>,
+    made: Mutex<Vec<(Key, Slot)>>,
 }
 
 impl Sealed {
@@ -28,7 +33,7 @@ impl Sealed {
         let source = File::open(path)?;
         let meta = source.metadata()?;
         let key = (meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec());
-        let slot = self.made.lock().unwrap().entry(key).or_default().clone();
+        let slot = self.slot(key);
         let mut slot = slot.lock().unwrap();
         if let Some(made) = slot.as_ref() {
             return made.try_clone();
@@ -39,6 +44,20 @@ impl Sealed {
         let made = OwnedFd::from(copy);
         *slot = Some(made.try_clone()?);
         Ok(made)
+    }
+
+    /// The last one is the one used last.
+    fn slot(&self, key: Key) -> Slot {
+        let mut made = self.made.lock().unwrap();
+        let slot = match made.iter().position(|(known, _)| *known == key) {
+            Some(at) => made.remove(at).1,
+            None => Slot::default(),
+        };
+        made.push((key, slot.clone()));
+        if made.len() > KEPT {
+            made.remove(0);
+        }
+        slot
     }
 }
 
@@ -116,6 +135,31 @@ mod tests {
         assert!(reopened.set_len(1).is_err());
         assert!(sys::punch_hole(reopened.as_fd(), 0, 4096).is_err());
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn only_the_files_used_last_are_kept() {
+        let sealed = Sealed::default();
+        let paths: Vec<_> = (0..=KEPT).map(|_| sparse_file()).collect();
+        let inode = |path: &Path| File::from(sealed.open(path.to_str().unwrap()).unwrap()).metadata().unwrap().ino();
+        let first: Vec<u64> = paths[..KEPT].iter().map(|path| inode(path)).collect();
+        // Used again, so the second is the oldest now.
+        assert_eq!(inode(&paths[0]), first[0]);
+        inode(&paths[KEPT]);
+        assert_eq!(sealed.made.lock().unwrap().len(), KEPT);
+        assert_eq!(inode(&paths[0]), first[0]);
+        assert_eq!(inode(&paths[2]), first[2]);
+        let held = sealed
+            .made
+            .lock()
+            .unwrap()
+            .iter()
+            .filter_map(|(_, slot)| slot.lock().unwrap().as_ref().map(sys::fd_path))
+            .count();
+        assert_eq!(held, KEPT);
+        for path in paths {
+            std::fs::remove_file(path).unwrap();
+        }
     }
 
     #[test]

@@ -14,13 +14,15 @@ import type { KernelKind } from "../../guest/kernel-index.ts";
 import { readModules } from "../../guest/modules.ts";
 import { kernelCommandLine, qemuArgv, type Accelerator, type Boot } from "./qemu.ts";
 
-/** What the machine turned out to be, true until the next boot. */
+/** What the machine turned out to be, true until the next boot at most. */
 export interface Machinery {
   readonly accelerator: Accelerator;
   /** Why it is not KVM, or empty. */
   readonly why: string;
   /** As the processor names itself; a template is bound to it. */
   readonly cpuModel: string;
+  /** Milliseconds since 1970 until which it counts; null until the next boot. */
+  readonly until: number | null;
 }
 
 export interface Survey extends Machinery {
@@ -32,6 +34,11 @@ export interface Survey extends Machinery {
 export const KVM = "/dev/kvm";
 const TRIAL_MEMORY_MIB = 128;
 const CPUINFO_BYTES = 4096;
+/**
+ * A guest that was not ready in time may have been on a busy host, so it is tried again, but not by every command: a trial that
+ * runs out of time holds its caller up for 20 s.
+ */
+const BUSY_MS = 10 * 60_000;
 
 /** @throws BulkheadError HOST_UNSUPPORTED, RUNTIME_FAILED, KEEPER_FAILED, ABORTED */
 export async function survey(help: Help, runtime: Runtime): Promise<Survey> {
@@ -58,7 +65,8 @@ export async function survey(help: Help, runtime: Runtime): Promise<Survey> {
 
 async function remembered(path: string): Promise<Machinery | null> {
   try {
-    return JSON.parse(await readFile(path, "utf8")) as Machinery;
+    const known = JSON.parse(await readFile(path, "utf8")) as Machinery;
+    return known.until === null || Date.now() < known.until ? known : null;
   } catch {
     return null;
   }
@@ -83,19 +91,26 @@ async function bootFiles({ guestKernel, digests, paths }: HostFacts): Promise<Bo
 
 async function tried(help: Help, runtime: Runtime, boot: Boot): Promise<Machinery> {
   const cpuModel = await processor();
-  const why = await whyNotKvm(help, runtime, boot);
-  if (why === null) return { accelerator: { kind: "kvm" }, why: "", cpuModel };
+  const no = await whyNotKvm(help, runtime, boot);
+  if (no === null) return { accelerator: { kind: "kvm" }, why: "", cpuModel, until: null };
   const keeper = await help.keeper();
-  return { accelerator: { kind: "tcg", tscKhz: await keeper.counterKhz() }, why, cpuModel };
+  const until = no.busy ? Date.now() + BUSY_MS : null;
+  return { accelerator: { kind: "tcg", tscKhz: await keeper.counterKhz() }, why: no.why, cpuModel, until };
+}
+
+interface No {
+  readonly why: string;
+  /** The guest ran out of time. */
+  readonly busy: boolean;
 }
 
 /** A device that opens proves nothing: under some hypervisors it opens and no guest ever runs. */
-async function whyNotKvm({ onProgress, signal }: Help, runtime: Runtime, boot: Boot): Promise<string | null> {
+async function whyNotKvm({ onProgress, signal }: Help, runtime: Runtime, boot: Boot): Promise<No | null> {
   try {
     await using device = await open(KVM, constants.O_RDWR);
     void device;
   } catch (error) {
-    return `${KVM} cannot be opened (${(error as NodeJS.ErrnoException).code ?? "error"})`;
+    return { why: `${KVM} cannot be opened (${(error as NodeJS.ErrnoException).code ?? "error"})`, busy: false };
   }
   onProgress?.("trying whether a guest runs with KVM");
   const dir = await mkdtemp(join(tmpdir(), "bulkhead-kvm-"));
@@ -114,7 +129,8 @@ async function whyNotKvm({ onProgress, signal }: Help, runtime: Runtime, boot: B
     return null;
   } catch (error) {
     if (!(error instanceof BulkheadError) || error.code === "ABORTED") throw error;
-    return `${KVM} opens, but no guest runs with it: ${error.code === "TIMEOUT" ? error.message : error.why}`;
+    const busy = error.code === "TIMEOUT";
+    return { why: `${KVM} opens, but no guest runs with it: ${busy ? error.message : error.why}`, busy };
   }
 }
 
