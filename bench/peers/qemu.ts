@@ -2,7 +2,7 @@ import type { Plan } from "@bulkhead/contract";
 import type { Engine } from "@bulkhead/engine";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { open, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Channel } from "../../packages/engine/src/channel/channel.ts";
 import { HostGone } from "../../packages/engine/src/channel/wire.gen.ts";
@@ -26,6 +26,8 @@ const MIB = 1024 * 1024;
 const MEMORY_MIB = 564;
 const DISK: ScratchSize = { bytes: 1024 * MIB, inodes: 65_536 };
 const PIDS = 512;
+/** Of the disk, as spawn numbers what follows the standard streams. */
+const INHERITED_FD = 3;
 const BOOT_TIMEOUT_MS = 60_000;
 
 interface Bare {
@@ -100,8 +102,10 @@ async function startGuest({
   const id = lab.id();
   const upper = join(lab.directory, `${id}.ext4`);
   await output(["cp", "--sparse=always", scratchPath(lab.directory, DISK), upper]);
-  const [file = "", ...rest] = qemuArgv(machine, { kind: "cold", boot, disks: { root, upper } });
-  const child = spawn(file, rest, { stdio: ["pipe", "pipe", "ignore"], env: { PATH: "/usr/bin:/bin" } });
+  const disk = await open(upper, "r+");
+  const [file = "", ...rest] = qemuArgv(machine, { kind: "cold", boot, disks: { root, upper: INHERITED_FD } });
+  const child = spawn(file, rest, { stdio: ["pipe", "pipe", "ignore", disk.fd], env: { PATH: "/usr/bin:/bin" } });
+  await disk.close();
   child.stdin.on("error", () => undefined);
   const gone = once(child, "exit");
   const release = async (): Promise<void> => {
@@ -120,7 +124,13 @@ async function startGuest({
   };
   const { stdout: readable, stdin: writable } = child;
   const channel = await Channel.attach({ readable, writable, fresh: true, configure, timeoutMs: BOOT_TIMEOUT_MS });
-  const identity = { hostname: "bulkhead", pids: PIDS, memoryBytes: (MEMORY_MIB - 52) * MIB };
+  const identity = {
+    hostname: "bulkhead",
+    rootDevice: "/dev/vda",
+    upper: { device: "/dev/vdb" },
+    pids: PIDS,
+    memoryBytes: (MEMORY_MIB - 52) * MIB,
+  };
   await prepareGuest({ channel, explain: async (error) => error }, identity);
   const ended = gone.then(() => ({ code: null, signal: "SIGKILL" as const, oomKilled: false, reason: null }));
   const plan = { process: { workdir: null } } as Plan;
