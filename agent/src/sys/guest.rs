@@ -22,6 +22,19 @@ pub fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data:
     Err(GuestError::last(format!("mounting {source} ({kind}) on {target}")))
 }
 
+/// Shows one file in the place of another.
+pub fn bind_read_only(source: &str, target: &str) -> Result<(), GuestError> {
+    mount(source, target, "", libc::MS_BIND, "")?;
+    // A bind takes its flags only when it is there.
+    mount("", target, "", libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY, "")
+}
+
+/// False where nothing is mounted at `path`.
+pub fn unmount(path: &str) -> bool {
+    // SAFETY: the path is zero-terminated and outlives the call.
+    c_string(path).is_ok_and(|path| unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) } == 0)
+}
+
 pub fn make_directory(path: &str) -> Result<(), GuestError> {
     match std::fs::create_dir(path) {
         Ok(()) => Ok(()),

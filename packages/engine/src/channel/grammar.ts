@@ -21,6 +21,7 @@ type Opener = Extract<
   | "ListProcesses"
   | "GetUsage"
   | "PrepareGuest"
+  | "RefreshGuest"
   | "ReadFile"
   | "WriteFile"
   | "Stat"

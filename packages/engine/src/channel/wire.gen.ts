@@ -747,6 +747,29 @@ export function readDialUnix(r: WireReader): DialUnix {
     user: r.str(),
   };
 }
+export interface RefreshGuest {
+  readonly realtimeNs: bigint;
+  readonly seed: Uint8Array;
+  readonly hostname: string;
+  readonly machineId: string;
+  readonly bootId: string;
+}
+export function writeRefreshGuest(w: WireWriter, m: RefreshGuest): void {
+  w.i64(m.realtimeNs);
+  w.bytes(m.seed);
+  w.str(m.hostname);
+  w.str(m.machineId);
+  w.str(m.bootId);
+}
+export function readRefreshGuest(r: WireReader): RefreshGuest {
+  return {
+    realtimeNs: r.i64(),
+    seed: r.bytes(),
+    hostname: r.str(),
+    machineId: r.str(),
+    bootId: r.str(),
+  };
+}
 export const TYPE = {
   Hello: 1,
   Ping: 2,
@@ -786,6 +809,7 @@ export const TYPE = {
   MakeSymlink: 61,
   DialTcp: 64,
   DialUnix: 65,
+  RefreshGuest: 90,
 } as const;
 
 export type Message =
@@ -826,16 +850,17 @@ export type Message =
   | { readonly name: "MakeSymlink"; readonly body: MakeSymlink }
   | { readonly name: "DialTcp"; readonly body: DialTcp }
   | { readonly name: "DialUnix"; readonly body: DialUnix }
+  | { readonly name: "RefreshGuest"; readonly body: RefreshGuest }
   ;
 
 export const TO_AGENT = new Set<number>([
-  2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65,
+  2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 90,
 ]);
 export const TO_HOST = new Set<number>([
   1, 3, 16, 17, 18, 20, 21, 34, 37, 41, 51, 59, 60,
 ]);
 export const OPENS = new Set<number>([
-  32, 33, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65,
+  32, 33, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 90,
 ]);
 
 export function writeMessage(w: WireWriter, message: Message): number {
@@ -951,6 +976,9 @@ export function writeMessage(w: WireWriter, message: Message): number {
     case "DialUnix":
       writeDialUnix(w, message.body);
       return 65;
+    case "RefreshGuest":
+      writeRefreshGuest(w, message.body);
+      return 90;
   }
 }
 
@@ -1031,6 +1059,8 @@ export function readMessage(type: number, r: WireReader): Message | null {
       return { name: "DialTcp", body: readDialTcp(r) };
     case 65:
       return { name: "DialUnix", body: readDialUnix(r) };
+    case 90:
+      return { name: "RefreshGuest", body: readRefreshGuest(r) };
     default:
       return null;
   }

@@ -13,7 +13,13 @@ const boot = { kind: "own", kernel: "/k", initramfs: "/i" } as const;
 const starts: Readonly<Record<Start["kind"], Start>> = {
   cold: { kind: "cold", boot, disks: { root: "/r", upper: 4 } },
   template: { kind: "template", boot, memory: "/m", qmp: "/q" },
-  clone: { kind: "clone", disks: { root: "/r", upper: null }, memory: "/proc/self/fd/4", control: "/c/qmp" },
+  clone: {
+    kind: "clone",
+    disks: { root: "/r", upper: null },
+    memory: "/proc/self/fd/4",
+    devicesOnly: false,
+    control: "/c/qmp",
+  },
 };
 
 const after = (argv: readonly string[], option: string): string[] =>

@@ -1,9 +1,11 @@
+import { join } from "node:path";
 import type { InheritedFd, Plan, Step } from "@bulkhead/contract";
 import type { HostFacts } from "../../host/facts.ts";
 import type { Filter } from "../container/seccomp/compile.ts";
 import type { ImageFiles, Instance } from "../driver.ts";
 import { places } from "../rootfs.ts";
 import { erofsPath } from "../../guest/erofs.ts";
+import { SAVED } from "./checkpoint.ts";
 import { JAIL } from "./jail-root.ts";
 import { JAIL_USER, jailBundle, type JailRequest } from "./jail.ts";
 import { cloneCommands, qemuArgv, type Machine, type Start } from "./qemu.ts";
@@ -29,19 +31,26 @@ export interface StepsRequest {
   readonly memoryMib: number;
   readonly cpus: number;
   readonly scratch: ScratchSize;
-  /** Null boots a kernel. */
-  readonly template: TemplateFiles | null;
+  readonly origin: Origin;
 }
+
+/** What a guest starts from: a kernel, a guest that was booted before, or a sandbox that was saved in a directory. */
+export type Origin =
+  | { readonly kind: "boot" }
+  | { readonly kind: "template"; readonly files: TemplateFiles }
+  | { readonly kind: "saved"; readonly dir: string };
 
 interface Way {
   readonly start: Start;
   readonly binds: JailRequest["binds"];
   readonly steps: readonly Step[];
   readonly fds: readonly InheritedFd[];
+  /** What the writable layer begins as. */
+  readonly disk: string;
 }
 
 /** From a boot: the kernel and the agent are shown to QEMU. */
-function cold({ instance, survey }: StepsRequest): Way {
+function cold({ instance, survey, host, scratch }: StepsRequest): Way {
   const [kernel, initramfs] = [`${instance.dir}/kernel`, `${instance.dir}/initramfs`];
   return {
     start: {
@@ -58,11 +67,14 @@ function cold({ instance, survey }: StepsRequest): Way {
       { op: "bind", source: survey.boot.initramfs, target: initramfs, readOnly: true },
     ],
     fds: [],
+    disk: scratchPath(host.paths.state, scratch),
   };
 }
 
-/** From a template: its memory and state are inherited, and the order to wake lies ready in a FIFO. */
-function clone({ instance }: StepsRequest, template: TemplateFiles): Way {
+/** From a template or a saved sandbox: its memory and state are inherited, and the order to wake lies ready in a FIFO. */
+function clone({ instance, host, scratch }: StepsRequest, origin: Exclude<Origin, { kind: "boot" }>): Way {
+  const saved = origin.kind === "saved";
+  const from = saved ? { memory: join(origin.dir, SAVED.memory), state: join(origin.dir, SAVED.state) } : origin.files;
   const control = `${instance.dir}/control`;
   const user = instance.idBase + JAIL_USER;
   const fifo = (name: string): Step => ({ op: "fifo", path: `${control}/${name}`, mode: 0o600, uid: user, gid: user });
@@ -72,12 +84,14 @@ function clone({ instance }: StepsRequest, template: TemplateFiles): Way {
       disks: { root: JAIL.root, upper: FDS.upper },
       memory: `/proc/self/fd/${FDS.memory}`,
       control: `${JAIL.control}/qmp`,
+      devicesOnly: saved,
     },
     binds: [{ source: control, inside: JAIL.control, readOnly: true }],
-    steps: [{ op: "dir", path: control, mode: 0o755 }, fifo("qmp.in"), fifo("qmp.out")],
+    steps: [{ op: "dir", path: control, mode: 0o755 }, fifo("qmp.in"), fifo("qmp.out"), fifo("state")],
     fds: [
-      { fd: FDS.state, from: "file", path: template.state },
-      { fd: FDS.memory, from: "sealed", path: template.memory },
+      { fd: FDS.state, from: "file", path: from.state },
+      // A template is every sandbox's and lasts; what one sandbox left is its heirs' alone.
+      { fd: FDS.memory, from: "sealed", path: from.memory, keep: !saved },
       // Held open so that what is in it is there when QEMU opens it.
       {
         fd: FDS.controlIn,
@@ -88,6 +102,7 @@ function clone({ instance }: StepsRequest, template: TemplateFiles): Way {
       },
       { fd: FDS.controlOut, from: "fifo", path: `${control}/qmp.out`, access: "both" },
     ],
+    disk: saved ? join(origin.dir, SAVED.disk) : scratchPath(host.paths.state, scratch),
   };
 }
 
@@ -110,9 +125,9 @@ function bundle(request: StepsRequest, way: Way, machine: Machine): unknown {
 
 /** Steps that end with a guest whose agent answers on the FIFOs. Bound mounts carry what lies in root's own directories. */
 export function microvmSteps(request: StepsRequest): Step[] {
-  const { instance, image, host, survey, scratch, template } = request;
+  const { instance, image, survey, scratch, origin } = request;
   const at = places(instance);
-  const way = template === null ? cold(request) : clone(request, template);
+  const way = origin.kind === "boot" ? cold(request) : clone(request, origin);
   const { accelerator } = survey;
   const { memoryMib, cpus } = request;
   const machine = {
@@ -141,7 +156,7 @@ export function microvmSteps(request: StepsRequest): Step[] {
         "run",
         "--detach",
         "--preserve-fds",
-        String(template === null ? COLD_FDS : CLONE_FDS),
+        String(origin.kind === "boot" ? COLD_FDS : CLONE_FDS),
         "--pid-file",
         at.pidFile,
         "--bundle",
@@ -153,7 +168,7 @@ export function microvmSteps(request: StepsRequest): Step[] {
       stderr: at.stderr,
       fds: [
         { fd: FDS.console, from: "fifo", path: at.stderr, access: "write" },
-        { fd: FDS.upper, from: "copy", path: scratchPath(host.paths.state, scratch), maxBytes: scratch.bytes },
+        { fd: FDS.upper, from: "copy", path: way.disk, maxBytes: scratch.bytes },
         ...way.fds,
       ],
       timeoutMs: START_TIMEOUT_MS,
