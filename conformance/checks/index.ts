@@ -10,6 +10,7 @@ import { microvmChecks } from "./microvm.ts";
 import { planChecks } from "./plan.ts";
 import { processChecks } from "./processes.ts";
 import { ptyChecks } from "./pty.ts";
+import { stateChecks } from "./state.ts";
 import { storageChecks } from "./storage.ts";
 import { streamChecks } from "./streams.ts";
 import { sudoChecks } from "./sudo.ts";
@@ -28,6 +29,7 @@ export const CHECKS: readonly Check[] = [
   ...planChecks,
   ...microvmChecks,
   ...storageChecks,
+  ...stateChecks,
   ...sudoChecks,
   ...limitChecks,
   ...crashChecks,

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, OsStr};
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -240,12 +240,27 @@ fn kill(dir: &Path) -> io::Result<()> {
         return gone_is_fine(fs::write(dir.join("cgroup.kill"), "1"));
     }
     let freezer = dir.join("freezer.state");
-    let frozen = freezer.exists() && fs::write(&freezer, "FROZEN").is_ok();
+    // So that nothing forks away meanwhile.
+    let _ = write_existing(&freezer, "FROZEN");
     let result = kill_members(dir, 0);
-    if frozen {
-        gone_is_fine(fs::write(&freezer, "THAWED"))?;
-    }
+    thaw(dir, 0)?;
     result
+}
+
+/// A paused sandbox's group is frozen by itself, whatever the group above it is; what is killed ends when it is thawed.
+fn thaw(dir: &Path, depth: u32) -> io::Result<()> {
+    gone_is_fine(write_existing(&dir.join("freezer.state"), "THAWED"))?;
+    if depth < MAX_DEPTH {
+        for name in subgroups(dir) {
+            thaw(&dir.join(name), depth + 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// Not every hierarchy has a freezer, and a file of that name must not be made where one is missing.
+fn write_existing(path: &Path, text: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
 }
 
 fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
