@@ -123,14 +123,17 @@ function invalid(dir: string, why: string): BulkheadError {
 async function requirePrivate(dir: string): Promise<void> {
   const found = await statOrNull(dir);
   if (found === null) throw new BulkheadError("SNAPSHOT_NOT_FOUND", { what: `there is no snapshot at ${dir}` });
-  if (!found.isDirectory() || found.uid !== 0 || (found.mode & OTHERS) !== 0)
-    throw invalid(dir, "it is no directory of root's alone");
+  if (!isPrivate(found)) throw invalid(dir, "it is no directory of root's alone");
   for (let above = dirname(dir); ; above = dirname(above)) {
     const { uid, mode } = await stat(above);
     const open = (mode & OTHERS_MAY_WRITE) !== 0 && (mode & STICKY) === 0;
     if (uid !== 0 || open) throw invalid(dir, `others than root can change ${above}`);
     if (above === dirname(above)) return;
   }
+}
+
+function isPrivate(found: Stats | null): boolean {
+  return found !== null && found.isDirectory() && found.uid === 0 && (found.mode & OTHERS) === 0;
 }
 
 /** @throws BulkheadError SNAPSHOT_INVALID unless it is a regular file of root's alone, of that length */
@@ -162,7 +165,9 @@ async function sweep(above: string): Promise<void> {
   for (const name of await namesIn(above)) {
     if (!name.startsWith(DRAFT_PREFIX)) continue;
     const [pid, start] = name.slice(DRAFT_PREFIX.length).split("-");
-    if (processIdentity(Number(pid)) !== `${pid}-${start}`) await removeTree(join(above, name), above);
+    if (processIdentity(Number(pid)) === `${pid}-${start}`) continue;
+    // One that somebody else has put there could become another while it is being deleted.
+    if (isPrivate(await statOrNull(join(above, name)))) await removeTree(join(above, name), above);
   }
 }
 
