@@ -68,12 +68,16 @@ async function goOn(ask: (execute: string) => Promise<unknown>, { inside, instan
   }
 }
 
-async function answered(qmp: Qmp, execute: string, args?: object): Promise<unknown> {
+function answered(qmp: Qmp, execute: string, args?: object): Promise<unknown> {
+  return inTime(`answer ${execute}`, qmp.send({ execute, ...(args && { arguments: args }) }));
+}
+
+async function inTime<T>(what: string, work: Promise<T>): Promise<T> {
   const late = Promise.withResolvers<never>();
-  const what = `QEMU did not answer ${execute} within ${ANSWER_TIMEOUT_MS / 1000} s`;
-  const timer = setTimeout(() => late.reject(new BulkheadError("TIMEOUT", { what })), ANSWER_TIMEOUT_MS);
+  const text = `QEMU did not ${what} within ${ANSWER_TIMEOUT_MS / 1000} s`;
+  const timer = setTimeout(() => late.reject(new BulkheadError("TIMEOUT", { what: text })), ANSWER_TIMEOUT_MS);
   try {
-    return await Promise.race([qmp.send({ execute, ...(args && { arguments: args }) }), late.promise]);
+    return await Promise.race([work, late.promise]);
   } finally {
     clearTimeout(timer);
   }
@@ -88,14 +92,16 @@ async function saveState(fifo: string, to: string, write: () => Promise<unknown>
   const copied = pipeline(reader, bounded, file);
   copied.catch(() => undefined);
   try {
-    await Promise.race([write(), copied]);
-  } catch (error) {
-    reader.destroy();
-    throw error;
+    try {
+      await Promise.race([write(), copied]);
+    } finally {
+      closeSync(helper);
+    }
+    // QEMU, too, has closed it unless it was taken over.
+    await inTime("end the state of its devices", copied);
   } finally {
-    closeSync(helper);
+    reader.destroy();
   }
-  await copied;
 }
 
 async function* bounded(source: Readable): AsyncGenerator<Buffer> {
