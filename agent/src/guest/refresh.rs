@@ -55,10 +55,10 @@ fn check(with: &RefreshGuest) -> Result<(), GuestError> {
     }
     let id = with.boot_id.as_bytes();
     let good = |(at, byte): (usize, &u8)| if DASHES.contains(&at) { *byte == b'-' } else { is_hex(*byte) };
-    if !id.is_empty() && !(id.len() == BOOT_ID_CHARACTERS && id.iter().enumerate().all(good)) {
-        return Err(GuestError::new(format!("boot id {:?} is none", with.boot_id), libc::EINVAL));
+    if id.is_empty() || (id.len() == BOOT_ID_CHARACTERS && id.iter().enumerate().all(good)) {
+        return Ok(());
     }
-    Ok(())
+    Err(GuestError::new(format!("boot id {:?} is none", with.boot_id), libc::EINVAL))
 }
 
 fn replace_boot_id(id: &str) -> Result<(), GuestError> {

@@ -1,7 +1,7 @@
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseSpec, type Plan } from "@bulkhead/contract";
+import { parseSpec, type Plan, type Spec } from "@bulkhead/contract";
 import { expect, onTestFinished, test, vi } from "vitest";
 import type { Checkpoint, Driver } from "../drivers/driver.ts";
 import type { HostFacts } from "../host/facts.ts";
@@ -39,12 +39,15 @@ function origin(checkpoint: Partial<Checkpoint> | null, plan: Partial<Plan> = {}
   };
 }
 
-const box = (): Sandbox => ({ kill: vi.fn(async () => undefined) }) as unknown as Sandbox;
+function box(): { readonly sandbox: Sandbox; readonly kill: () => Promise<void> } {
+  const kill = vi.fn<() => Promise<void>>(async () => undefined);
+  return { sandbox: { kill } as unknown as Sandbox, kill };
+}
 const code = (name: string): Error => expect.objectContaining({ code: name }) as Error;
 
 test("a sandbox with mounts, or of a driver that cannot, is not stopped for nothing", async () => {
-  const shop = await workshop(async () => box());
-  const save = vi.fn(async () => undefined);
+  const shop = await workshop(async () => box().sandbox);
+  const save = vi.fn<Checkpoint["save"]>(async () => undefined);
   const mounted = origin({ save }, { mounts: [{ source: "/srv", target: "/srv", readOnly: true }] });
   for (const refused of [mounted, origin(null)]) {
     await expect(snapshot(shop, refused, running, "one", {})).rejects.toThrow(code("NOT_SUPPORTED"));
@@ -55,21 +58,22 @@ test("a sandbox with mounts, or of a driver that cannot, is not stopped for noth
 });
 
 test("a fork that fails takes the others with it, and leaves no files", async () => {
-  const made: Sandbox[] = [];
+  const kills: (() => Promise<void>)[] = [];
   const shop = await workshop(async ({ plan }) => {
     if (plan.process.hostname === "2") throw new Error("no room");
-    made.push(box());
-    return made.at(-1) as Sandbox;
+    const { sandbox, kill } = box();
+    kills.push(kill);
+    return sandbox;
   });
   await expect(fork(shop, origin({}), running, 3, { hostname: (i) => `${i}` })).rejects.toThrow("no room");
-  expect(made).toHaveLength(2);
-  for (const one of made) expect(one.kill).toHaveBeenCalledOnce();
+  expect(kills).toHaveLength(2);
+  for (const kill of kills) expect(kill).toHaveBeenCalledOnce();
   expect(await readdir(join(shop.dir, "snapshots"))).toEqual([]);
   await expect(fork(shop, origin({}), running, 0, {})).rejects.toThrow(code("SPEC_INVALID"));
 });
 
 test("saving that fails or is called off leaves nothing", async () => {
-  const shop = await workshop(async () => box());
+  const shop = await workshop(async () => box().sandbox);
   const stop = new AbortController();
   const save = async (): Promise<void> => {
     stop.abort();
@@ -82,12 +86,12 @@ test("saving that fails or is called off leaves nothing", async () => {
 });
 
 test("a floor is asked for again: the snapshot's own and the caller's", async () => {
-  const shop = await workshop(async () => box());
+  const shop = await workshop(async () => box().sandbox);
   const from = origin({});
   await snapshot(shop, from, running, "one", {});
   const runtime = { name: "q", path: "/q", version: "1", digest: "" };
   const candidates = [{ driver: from.driver, availability: { ok: true, runtime, notes: ["TCG"] } as const }];
-  const prepare = vi.fn(async () => from);
+  const prepare = vi.fn<(spec: Spec) => Promise<Origin>>(async () => from);
   const by = { ...shop, candidates, keeper: async () => running.keeper, prepare };
   await restoreSnapshot(by, "one", { atLeast: "gvisor", trust: "multi-tenant", hostname: "other" });
   expect(prepare).toHaveBeenCalledWith(
