@@ -53,12 +53,13 @@ export class Qmp implements Disposable {
 
   /** Over the FIFOs `<path>.in` and `<path>.out`, which QEMU holds open. One at a time may be open. */
   static overFifos(path: string): Qmp {
-    const output = openSync(`${path}.out`, constants.O_RDONLY | constants.O_NONBLOCK);
+    let output: number | null = null;
     try {
+      output = openSync(`${path}.out`, constants.O_RDONLY | constants.O_NONBLOCK);
       const input = openSync(`${path}.in`, constants.O_WRONLY | constants.O_NONBLOCK);
       return new Qmp(new Socket({ fd: output, writable: false }), new Socket({ fd: input, readable: false }));
     } catch (cause) {
-      closeSync(output);
+      if (output !== null) closeSync(output);
       throw failed(cause instanceof Error ? cause.message : String(cause));
     }
   }
