@@ -13,6 +13,12 @@ export interface Box extends AsyncDisposable {
   ping(): Promise<void>;
   processes(): Promise<readonly ProcessEntry[]>;
   signalProcess(pid: number, signal: string, group?: boolean): Promise<void>;
+  /** Listens to a process that runs already. */
+  connect(pid: number): Promise<Running>;
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  snapshot(where: string): Promise<void>;
+  fork(count: number, hostname?: (index: number) => string): Promise<readonly Box[]>;
   kill(): Promise<void>;
   /** Settles when the sandbox is gone, for whatever reason. */
   readonly gone: Promise<unknown>;

@@ -1,4 +1,5 @@
 import type { SpecInput } from "@bulkhead/contract";
+import type { RestoreOptions } from "@bulkhead/engine";
 import type { Box } from "./box.ts";
 
 /** A spec without the choice of level and driver, which the target makes. */
@@ -10,6 +11,8 @@ export interface Traits {
   /** How sudo raises privileges inside without being asked for in the spec, or that it does not. */
   readonly elevation: "setuid" | "agent" | "none";
   readonly ownKernel: boolean;
+  /** Sandboxes can be saved with their memory, restored and forked. */
+  readonly snapshot: boolean;
 }
 
 /** Where one open engine and its sandboxes can be found from outside; for the checks that look for what was left behind. */
@@ -22,6 +25,10 @@ export interface Outside {
 
 export interface OpenTarget extends AsyncDisposable {
   create(spec?: BoxSpec, signal?: AbortSignal): Promise<Box>;
+  restore(where: string, options?: RestoreOptions): Promise<Box>;
+  removeSnapshot(where: string): Promise<void>;
+  /** What the engine says can be done to a sandbox as a whole. */
+  can(): Promise<{ readonly pause: boolean; readonly snapshot: boolean }>;
   /** null at the reference, which has neither engine nor keeper. */
   readonly outside: Outside | null;
   /** What the plan says it enforces, or null where there is no plan. */

@@ -1,23 +1,28 @@
+import { join } from "node:path";
 import { targetNamed } from "./targets/index.ts";
 
 /**
- * An engine in a process of its own, to be killed: makes sandboxes with work in them, says where it is, and waits.
- * Usage: victim.ts TARGET RUN_DIRECTORY COUNT SHARED_DIRECTORY
+ * An engine in a process of its own, to be killed: makes sandboxes with work in them, says where it is, and waits. Every
+ * sandbox has SHARED, a host directory, as a mount and writes to it, or - for none. With a directory for snapshots it saves
+ * its first sandbox there over and over.
+ * Usage: victim.ts TARGET RUN_DIRECTORY COUNT SHARED [paused | SNAPSHOTS]
  */
-const [name, run, count, shared] = process.argv.slice(2);
+const [name, run, count, shared, then] = process.argv.slice(2);
 if (name === undefined || run === undefined || count === undefined || shared === undefined)
-  throw new Error("usage: victim.ts TARGET RUN_DIRECTORY COUNT SHARED_DIRECTORY");
+  throw new Error("usage: victim.ts TARGET RUN_DIRECTORY COUNT SHARED [paused | SNAPSHOTS]");
+const mounts = shared === "-" ? [] : [{ source: shared, target: "/mnt" }];
+const held = mounts.length === 0 ? "/tmp/held" : "/mnt/held";
 const open = await targetNamed(name).open({ run });
-const boxes = await Promise.all(
-  Array.from({ length: Number(count) }, () => open.create({ mounts: [{ source: shared, target: "/mnt" }] })),
-);
+const boxes = await Promise.all(Array.from({ length: Number(count) }, () => open.create({ mounts })));
 const work = await Promise.all(
-  boxes.map((box) => box.start(["sh", "-c", "sleep 1000 >> /mnt/held & setsid sleep 1001 & wait"])),
+  boxes.map((box) => box.start(["sh", "-c", `sleep 1000 >> ${held} & setsid sleep 1001 & wait`])),
 );
 for (const running of work) {
   running.stdout.resume();
   running.exit.catch(() => undefined);
 }
+if (then === "paused") await Promise.all(boxes.map((box) => box.pause()));
 const said = { enginePid: process.pid, keeperPid: open.outside?.keeperPid(), ids: boxes.map((box) => box.id) };
 process.stdout.write(`${JSON.stringify(said)}\n`);
 setInterval(() => undefined, 1 << 30);
+if (then?.startsWith("/") === true) for (let i = 0; ; i += 1) await boxes[0]?.snapshot(join(then, `${i}`));

@@ -66,6 +66,13 @@ impl Agent {
                 Ok(()) => self.done(id),
                 Err(failure) => self.fail(id, &failure),
             },
+            Message::RefreshGuest(request) => match crate::guest::refresh(&request) {
+                Ok(()) => {
+                    self.boot_id = crate::agent::boot_id();
+                    self.done(id);
+                }
+                Err(failure) => self.fail(id, &failure),
+            },
             Message::SignalProcess(m) => match signal_process(m.pid, m.signal, m.group) {
                 Ok(()) => self.done(id),
                 Err(failure) => self.fail(id, &failure),

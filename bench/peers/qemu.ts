@@ -103,10 +103,17 @@ async function startGuest({
   const upper = join(lab.directory, `${id}.ext4`);
   await output(["cp", "--sparse=always", scratchPath(lab.directory, DISK), upper]);
   const disk = await open(upper, "r+");
-  const [file = "", ...rest] = qemuArgv(machine, { kind: "cold", boot, disks: { root, upper: INHERITED_FD } });
+  const [file = "", ...rest] = qemuArgv(machine, {
+    kind: "cold",
+    boot,
+    disks: { root, upper: INHERITED_FD },
+    shared: null,
+  });
   const child = spawn(file, rest, { stdio: ["pipe", "pipe", "ignore", disk.fd], env: { PATH: "/usr/bin:/bin" } });
   await disk.close();
-  child.stdin.on("error", () => undefined);
+  const { stdout: readable, stdin: writable } = child;
+  if (readable === null || writable === null) throw new Error("QEMU has no streams");
+  writable.on("error", () => undefined);
   const gone = once(child, "exit");
   const release = async (): Promise<void> => {
     child.kill("SIGKILL");
@@ -122,7 +129,6 @@ async function startGuest({
     hostname: "",
     elevate: false,
   };
-  const { stdout: readable, stdin: writable } = child;
   const channel = await Channel.attach({ readable, writable, fresh: true, configure, timeoutMs: BOOT_TIMEOUT_MS });
   const identity = {
     hostname: "bulkhead",

@@ -5,10 +5,10 @@ import { chmod, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Context } from "../check.ts";
 import { eventually, theme, within } from "../check.ts";
-import { exists, filesBelow, freshDirectory, traces } from "../host.ts";
+import { exists, filesBelow, freshDirectory, statusField, traces } from "../host.ts";
 
-interface Victim {
-  /** A host directory that every sandbox has as a mount and writes to. */
+export interface Victim {
+  /** A host directory that every sandbox has as a mount and writes to; - for none. */
   readonly shared: string;
   readonly enginePid: number;
   readonly keeperPid: number;
@@ -17,9 +17,10 @@ interface Victim {
 
 const VICTIM = join(import.meta.dirname, "..", "victim.ts");
 
-async function victim(context: Context, run: string, count: number): Promise<Victim> {
-  const shared = await sharedDirectory(context);
-  const child: ChildProcess = spawn(process.execPath, [VICTIM, context.target.name, run, String(count), shared], {
+/** @param then what the victim does besides, see there; a sandbox that is saved can have no mounts */
+export async function victim(context: Context, run: string, count: number, then = ""): Promise<Victim> {
+  const shared = then.startsWith("/") ? "-" : await sharedDirectory(context);
+  const child: ChildProcess = spawn(process.execPath, [VICTIM, context.target.name, run, String(count), shared, then], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   context.defer(() => child.kill("SIGKILL"));
@@ -31,7 +32,7 @@ async function victim(context: Context, run: string, count: number): Promise<Vic
   return { ...(JSON.parse(line.toString()) as Omit<Victim, "shared">), shared };
 }
 
-async function runDirectory(context: Context): Promise<string> {
+export async function runDirectory(context: Context): Promise<string> {
   const run = await freshDirectory("conformance-run-");
   context.defer(() => rm(run, { recursive: true, force: true }));
   return run;
@@ -62,7 +63,7 @@ async function standing(found: Victim, run: string): Promise<void> {
   );
 }
 
-async function nothingLeft(found: Victim, run: string): Promise<void> {
+export async function nothingLeft(found: Victim, run: string): Promise<void> {
   let last: readonly string[] = [];
   await eventually(
     "nothing of the sandboxes is left",
@@ -75,6 +76,11 @@ async function nothingLeft(found: Victim, run: string): Promise<void> {
     },
     20_000,
   ).catch((error: unknown) => assert.fail(`${(error as Error).message}\n${last.slice(0, 20).join("\n")}`));
+}
+
+/** Reaped or not. */
+async function ended(pid: number): Promise<boolean> {
+  return /^[XZ]/.test(await statusField(pid, "State").catch(() => "X"));
 }
 
 /** The next engine starts in the same run directory, works, and finds no id range and no directory taken. */
@@ -124,6 +130,22 @@ export const crashChecks = theme("crash", "host", (check) => {
       process.kill(found.keeperPid, "SIGKILL");
       process.kill(found.enginePid, "SIGKILL");
       await new Promise((resolve) => setTimeout(resolve, 500));
+      await nextEngineWorks(context, run);
+      await nothingLeft(found, run);
+    },
+    { timeoutMs: 120_000 },
+  );
+
+  check(
+    "engine and keeper killed with -9 while sandboxes are paused: the next engine sweeps",
+    async (context) => {
+      const run = await runDirectory(context);
+      const found = await victim(context, run, 2, "paused");
+      await standing(found, run);
+      process.kill(found.keeperPid, "SIGKILL");
+      process.kill(found.enginePid, "SIGKILL");
+      // The next one takes a directory whose lock is still held for a living engine's.
+      for (const pid of [found.keeperPid, found.enginePid]) await eventually("its end", () => ended(pid));
       await nextEngineWorks(context, run);
       await nothingLeft(found, run);
     },

@@ -12,6 +12,7 @@ import { mountChecks } from "./mounts.ts";
 import { planChecks } from "./plan.ts";
 import { processChecks } from "./processes.ts";
 import { ptyChecks } from "./pty.ts";
+import { stateChecks } from "./state.ts";
 import { storageChecks } from "./storage.ts";
 import { streamChecks } from "./streams.ts";
 import { sudoChecks } from "./sudo.ts";
@@ -32,6 +33,7 @@ export const CHECKS: readonly Check[] = [
   ...storageChecks,
   ...mountChecks,
   ...microvmMountChecks,
+  ...stateChecks,
   ...sudoChecks,
   ...limitChecks,
   ...crashChecks,

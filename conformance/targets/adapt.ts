@@ -56,6 +56,11 @@ export function boxOf(sandbox: Sandbox): Box {
       })),
     signalProcess: (pid, signal, group) =>
       sandbox.signal(pid, signal as "SIGTERM", group === undefined ? {} : { group }),
+    connect: async (pid) => await runningOf(sandbox.connect(pid), true),
+    pause: () => sandbox.pause(),
+    resume: () => sandbox.resume(),
+    snapshot: async (where) => void (await sandbox.snapshot(where)),
+    fork: async (count, hostname) => (await sandbox.fork(count, hostname === undefined ? {} : { hostname })).map(boxOf),
     kill: () => sandbox.kill(),
     gone: sandbox.ended,
     [Symbol.asyncDispose]: () => sandbox.kill(),

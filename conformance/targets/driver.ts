@@ -34,6 +34,9 @@ export function driver(
           if (sandbox.plan.driver !== name) throw new Error(`${sandbox.plan.driver} made the sandbox, not ${name}`);
           return boxOf(sandbox);
         },
+        restore: async (where, restoring = {}) => boxOf(await engine.restore(where, restoring)),
+        removeSnapshot: (where) => engine.snapshots.remove(where),
+        can: async () => (await engine.explain(full({}))).can,
         outside: {
           enginePid: process.pid,
           keeperPid: () => keeperOf(process.pid, run),

@@ -11,13 +11,13 @@ async function baseRootfs(): Promise<string> {
 }
 
 const DRIVERS: readonly Target[] = [
-  driver("container/crun", { level: "container", elevation: "none", ownKernel: false }),
-  driver("container/runc", { level: "container", elevation: "none", ownKernel: false }),
-  driver("gvisor/runsc", { level: "gvisor", elevation: "agent", ownKernel: true }),
-  driver("microvm/qemu", { level: "microvm", elevation: "setuid", ownKernel: true }),
+  driver("container/crun", { level: "container", elevation: "none", ownKernel: false, snapshot: false }),
+  driver("container/runc", { level: "container", elevation: "none", ownKernel: false, snapshot: false }),
+  driver("gvisor/runsc", { level: "gvisor", elevation: "agent", ownKernel: true, snapshot: false }),
+  driver("microvm/qemu", { level: "microvm", elevation: "setuid", ownKernel: true, snapshot: true }),
   driver(
     "microvm/qemu",
-    { level: "microvm", elevation: "setuid", ownKernel: true },
+    { level: "microvm", elevation: "setuid", ownKernel: true, snapshot: false },
     { name: "microvm/qemu cold", templates: false },
   ),
 ];

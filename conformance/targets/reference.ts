@@ -76,7 +76,7 @@ async function start(directory: string, rootfs: string, spec: BoxSpec): Promise<
 export function reference(findRootfs: () => Promise<string>): Target {
   return {
     name: "reference",
-    traits: { level: null, elevation: "setuid", ownKernel: false },
+    traits: { level: null, elevation: "setuid", ownKernel: false, snapshot: false },
     available: async () =>
       (await exists(config.agent))
         ? { ok: true }
@@ -86,6 +86,9 @@ export function reference(findRootfs: () => Promise<string>): Target {
       const rootfs = await findRootfs();
       return {
         create: async (spec = {}) => boxOf(await start(directory, rootfs, spec)),
+        restore: () => Promise.reject(new Error("the reference saves nothing")),
+        removeSnapshot: () => Promise.reject(new Error("the reference saves nothing")),
+        can: async () => ({ pause: false, snapshot: false }),
         outside: null,
         plan: async () => null,
         [Symbol.asyncDispose]: () => rm(directory, { recursive: true, force: true }),

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, OsStr};
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,8 @@ use crate::sys;
 pub const PREFIX: &str = "/bulkhead";
 /// A killed process can be held in the kernel (a slow device); after this long the group is reported as left over.
 const KILL_TIME: Duration = Duration::from_secs(10);
+/// Tasks stop at their next return from the kernel; one that a slow device holds there keeps the group from being still.
+const FREEZE_TIME: Duration = Duration::from_secs(10);
 /// Nested groups deeper than this are not ours and not made by any runtime.
 const MAX_DEPTH: u32 = 16;
 
@@ -78,6 +80,29 @@ impl Hierarchies {
             line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
         });
         counts.max().unwrap_or(0)
+    }
+
+    /// Stops everything in `group` and below where it stands, or lets it go on. Returns when that is so; what cannot be
+    /// stopped goes on as a whole.
+    pub fn freeze(&self, group: &str, frozen: bool) -> io::Result<()> {
+        let deadline = Instant::now() + FREEZE_TIME;
+        let dirs = self.dirs(group);
+        let freezer = dirs.iter().find_map(|dir| Freezer::of(dir)).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::Unsupported, format!("nothing on this host freezes control group {group}"))
+        })?;
+        loop {
+            // Version 1 makes progress only when it is asked again.
+            freezer.set(frozen)?;
+            if freezer.is(frozen)? {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                freezer.set(false)?;
+                let text = format!("control group {group} is not still after {} s", FREEZE_TIME.as_secs());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Kills all that is in `group` and below, waits until it is empty, and removes it.
@@ -162,6 +187,47 @@ fn explain(dir: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), text)
 }
 
+/// What stops and starts one group as a whole.
+enum Freezer {
+    V1(PathBuf),
+    V2(PathBuf),
+}
+
+impl Freezer {
+    /// None where the group's processes are not in this hierarchy, or it has no freezer.
+    fn of(dir: &Path) -> Option<Freezer> {
+        if !has_members(dir, 0) {
+            return None;
+        }
+        if dir.join("freezer.state").exists() {
+            return Some(Freezer::V1(dir.join("freezer.state")));
+        }
+        dir.join("cgroup.freeze").exists().then(|| Freezer::V2(dir.to_path_buf()))
+    }
+
+    fn set(&self, frozen: bool) -> io::Result<()> {
+        match self {
+            Freezer::V1(state) => fs::write(state, if frozen { "FROZEN" } else { "THAWED" }),
+            Freezer::V2(dir) => fs::write(dir.join("cgroup.freeze"), if frozen { "1" } else { "0" }),
+        }
+    }
+
+    fn is(&self, frozen: bool) -> io::Result<bool> {
+        match self {
+            Freezer::V1(state) => Ok(fs::read_to_string(state)?.trim_end() == if frozen { "FROZEN" } else { "THAWED" }),
+            Freezer::V2(dir) => {
+                let line = if frozen { "frozen 1" } else { "frozen 0" };
+                Ok(fs::read_to_string(dir.join("cgroup.events"))?.lines().any(|found| found == line))
+            }
+        }
+    }
+}
+
+fn has_members(dir: &Path, depth: u32) -> bool {
+    let below = || subgroups(dir).iter().any(|name| has_members(&dir.join(name), depth + 1));
+    !members(dir).is_empty() || (depth < MAX_DEPTH && below())
+}
+
 fn subgroups(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
@@ -174,12 +240,27 @@ fn kill(dir: &Path) -> io::Result<()> {
         return gone_is_fine(fs::write(dir.join("cgroup.kill"), "1"));
     }
     let freezer = dir.join("freezer.state");
-    let frozen = freezer.exists() && fs::write(&freezer, "FROZEN").is_ok();
+    // So that nothing forks away meanwhile.
+    let _ = write_existing(&freezer, "FROZEN");
     let result = kill_members(dir, 0);
-    if frozen {
-        gone_is_fine(fs::write(&freezer, "THAWED"))?;
-    }
+    thaw(dir, 0)?;
     result
+}
+
+/// A paused sandbox's group is frozen by itself, whatever the group above it is; what is killed ends when it is thawed.
+fn thaw(dir: &Path, depth: u32) -> io::Result<()> {
+    gone_is_fine(write_existing(&dir.join("freezer.state"), "THAWED"))?;
+    if depth < MAX_DEPTH {
+        for name in subgroups(dir) {
+            thaw(&dir.join(name), depth + 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// Not every hierarchy has a freezer, and a file of that name must not be made where one is missing.
+fn write_existing(path: &Path, text: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
 }
 
 fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {

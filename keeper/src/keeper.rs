@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use serde_json::{json, Value};
 
+use crate::capture;
 use crate::cgroup::{self, Hierarchies, PREFIX};
 use crate::ids::Ranges;
 use crate::log::Log;
@@ -211,6 +212,30 @@ impl Keeper {
 
     pub fn settled(&self, id: &str) -> Result<Value, Failure> {
         self.instance(id)?.live.lock().unwrap().got.helpers.clear();
+        Ok(json!({}))
+    }
+
+    /// Stops all that runs in the sandbox where it stands, or lets it go on.
+    pub fn freeze(&self, id: &str, frozen: bool) -> Result<Value, Failure> {
+        let instance = self.instance(id)?;
+        // A release thaws what it kills; freezing beside it would hold it up.
+        if instance.cancelled.load(Ordering::Relaxed) {
+            return Err(Failure::new(format!("sandbox {id} is being removed")));
+        }
+        self.hierarchies.freeze(&instance.cgroup, frozen)?;
+        Ok(json!({}))
+    }
+
+    /// Writes the memory and the disk of a sandbox whose first process has stopped its machine to `into/memory` and
+    /// `into/disk`. A release calls it off.
+    pub fn capture(&self, id: &str, into: &str) -> Result<Value, Failure> {
+        let instance = self.instance(id)?;
+        // Not held while copying: a release must not wait for a disk.
+        let holdings = {
+            let live = instance.live.lock().unwrap();
+            capture::Holdings::of(&live.got, live.init.as_ref())?
+        };
+        holdings.write(into, &instance.cancelled)?;
         Ok(json!({}))
     }
 

@@ -4,7 +4,9 @@
 //!
 //! Started as `bulkhead-keeper --run <dir>` with one end of a socket pair as descriptor 3.
 
+mod capture;
 mod cgroup;
+mod digest;
 mod ids;
 mod keeper;
 mod log;
@@ -158,6 +160,9 @@ fn answer(keeper: &Arc<Keeper>, op: &Op) -> Result<Value, Failure> {
         Op::Acquire { instance, steps } => keeper.acquire(instance, steps),
         Op::Settled { instance } => keeper.settled(instance),
         Op::Release { instance } => keeper.release(instance),
+        Op::Freeze { instance, frozen } => keeper.freeze(instance, *frozen),
+        Op::Capture { instance, into } => keeper.capture(instance, into),
+        Op::Digest { path } => digest::of(path).map_err(|error| Failure::from(error).at(path)),
         Op::Counter => Ok(json!({ "khz": sys::counter_khz().ok_or_else(|| Failure::new("no time stamp counter"))? })),
         Op::Run { program, max_output_bytes } => keeper.run(program, *max_output_bytes),
     }

@@ -32,6 +32,20 @@ pub enum Op {
     Release {
         instance: String,
     },
+    /// Stops all that runs in a sandbox where it stands, or lets it go on.
+    Freeze {
+        instance: String,
+        frozen: bool,
+    },
+    /// Writes what a stopped sandbox holds to new files in a directory of root's alone.
+    Capture {
+        instance: String,
+        into: String,
+    },
+    /// Size and digest of a file.
+    Digest {
+        path: String,
+    },
     Run {
         program: Program,
         max_output_bytes: usize,
@@ -58,8 +72,9 @@ pub enum Source {
     Fifo { path: String, access: Access, content: Option<String> },
     /// A file of the host, for reading.
     File(String),
-    /// A copy of a file in memory that nobody can change any more; made once and kept by the keeper.
-    Sealed(String),
+    /// A copy of a file in memory that nobody can change any more; made once for all that use it at a time, and kept until
+    /// the keeper's end where that is asked for.
+    Sealed { path: String, keep: bool },
     /// A nameless copy of a file, beside it, for reading and writing; gone with its last holder.
     Copy { path: String, max_bytes: u64 },
 }
@@ -210,7 +225,7 @@ impl Inherited {
                 content: from.maybe("content", text)?,
             },
             "file" => Source::File(from.must("path", text)?),
-            "sealed" => Source::Sealed(from.must("path", text)?),
+            "sealed" => Source::Sealed { path: from.must("path", text)?, keep: from.must("keep", Value::as_bool)? },
             "copy" => Source::Copy { path: from.must("path", text)?, max_bytes: from.must("maxBytes", Value::as_u64)? },
             other => return Err(format!("descriptor from {other:?} is unknown")),
         };
@@ -242,6 +257,11 @@ impl Request {
             "counter" => Op::Counter,
             "settled" => Op::Settled { instance: from.must("instance", text)? },
             "release" => Op::Release { instance: from.must("instance", text)? },
+            "freeze" => {
+                Op::Freeze { instance: from.must("instance", text)?, frozen: from.must("frozen", Value::as_bool)? }
+            }
+            "capture" => Op::Capture { instance: from.must("instance", text)?, into: from.must("into", text)? },
+            "digest" => Op::Digest { path: from.must("path", text)? },
             "acquire" => {
                 let instance = from.must("instance", text)?;
                 let steps = from.must("steps", |value| value.as_array().cloned())?;

@@ -1,11 +1,12 @@
 //! Copies of the host's files that are handed to a program as open descriptors.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use crate::{paths, sys};
 
@@ -15,54 +16,52 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// A file as it was when it was copied.
 type Key = (u64, u64, u64, i64, i64);
 
-/// Copies that are kept for the next sandbox; each is some 40 MB of the host's memory.
-const KEPT: usize = 8;
-
-type Slot = Arc<Mutex<Option<OwnedFd>>>;
-
-/// Memory files that nobody can write, grow or shrink, whoever holds them. They end with the keeper and its sandboxes; the
-/// keeper itself holds those used last.
+/// Memory files that nobody can write, grow or shrink, whoever holds them.
 #[derive(Default)]
 pub struct Sealed {
-    made: Mutex<Vec<(Key, Slot)>>,
+    made: Mutex<HashMap<Key, Arc<Mutex<Made>>>>,
+}
+
+#[derive(Default)]
+struct Made {
+    file: Weak<File>,
+    /// Makes it last until the keeper's end.
+    kept: Option<Arc<File>>,
 }
 
 impl Sealed {
-    /// The first caller copies the file, those that come meanwhile wait for it.
-    pub fn open(&self, path: &str) -> io::Result<OwnedFd> {
+    /// The first caller copies the file, those that come meanwhile wait for it. It lasts as long as somebody holds it, or
+    /// to the keeper's end when one of them wants that.
+    pub fn open(&self, path: &str, keep: bool) -> io::Result<Arc<File>> {
         let source = File::open(path)?;
         let meta = source.metadata()?;
         let key = (meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec());
-        let slot = self.slot(key);
-        let mut slot = slot.lock().unwrap();
-        if let Some(made) = slot.as_ref() {
-            return made.try_clone();
-        }
-        let copy = sys::memory_file(c"bulkhead-template")?;
-        copy_sparsely(&source, &copy)?;
-        sys::seal(copy.as_fd())?;
-        let made = OwnedFd::from(copy);
-        *slot = Some(made.try_clone()?);
-        Ok(made)
-    }
-
-    /// The last one is the one used last.
-    fn slot(&self, key: Key) -> Slot {
-        let mut made = self.made.lock().unwrap();
-        let slot = match made.iter().position(|(known, _)| *known == key) {
-            Some(at) => made.remove(at).1,
-            None => Slot::default(),
+        let slot = {
+            let mut made = self.made.lock().unwrap();
+            // What nobody holds and nobody is making is gone.
+            made.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.lock().unwrap().file.strong_count() > 0);
+            made.entry(key).or_default().clone()
         };
-        made.push((key, slot.clone()));
-        if made.len() > KEPT {
-            made.remove(0);
+        let mut slot = slot.lock().unwrap();
+        let file = match slot.file.upgrade() {
+            Some(file) => file,
+            None => {
+                let copy = sys::memory_file(c"bulkhead-template")?;
+                copy_sparsely(&source, &copy)?;
+                sys::seal(copy.as_fd())?;
+                Arc::new(copy)
+            }
+        };
+        slot.file = Arc::downgrade(&file);
+        if keep {
+            slot.kept = Some(file.clone());
         }
-        slot
+        Ok(file)
     }
 }
 
 /// A copy that has no name, so that nothing is left of it whoever dies first. It lies beside `path`, on the same disk.
-pub fn nameless_copy(path: &str, max_bytes: u64) -> io::Result<OwnedFd> {
+pub fn nameless_copy(path: &str, max_bytes: u64) -> io::Result<File> {
     let source = File::open(path)?;
     if source.metadata()?.len() > max_bytes {
         return Err(io::Error::other(format!("larger than the {max_bytes} bytes it may have")));
@@ -81,10 +80,14 @@ pub fn nameless_copy(path: &str, max_bytes: u64) -> io::Result<OwnedFd> {
         other => other?,
     };
     copy_sparsely(&source, &copy)?;
-    Ok(copy.into())
+    Ok(copy)
 }
 
-fn copy_sparsely(from: &File, to: &File) -> io::Result<()> {
+/// Holes stay holes. Where the file system lets two files share their blocks nothing is copied.
+pub fn copy_sparsely(from: &File, to: &File) -> io::Result<()> {
+    if sys::share_blocks(from.as_fd(), to.as_fd()).is_ok() {
+        return Ok(());
+    }
     to.set_len(from.metadata()?.len())?;
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut at = 0;
@@ -123,14 +126,14 @@ mod tests {
     fn a_sealed_file_is_made_once_and_cannot_be_changed() {
         let path = sparse_file();
         let sealed = Sealed::default();
-        let first = File::from(sealed.open(path.to_str().unwrap()).unwrap());
-        let second = File::from(sealed.open(path.to_str().unwrap()).unwrap());
+        let first = sealed.open(path.to_str().unwrap(), false).unwrap();
+        let second = sealed.open(path.to_str().unwrap(), false).unwrap();
         assert_eq!(first.metadata().unwrap().ino(), second.metadata().unwrap().ino());
         assert!(first.metadata().unwrap().blocks() * 512 < HOLE_BYTES);
         let mut middle = [0; 6];
         first.read_exact_at(&mut middle, HOLE_BYTES).unwrap();
         assert_eq!(&middle, b"middle");
-        let reopened = OpenOptions::new().write(true).open(sys::fd_path(&first)).unwrap();
+        let reopened = OpenOptions::new().write(true).open(sys::fd_path(first.as_fd())).unwrap();
         assert!(reopened.write_at(b"x", 0).is_err());
         assert!(reopened.set_len(1).is_err());
         assert!(sys::punch_hole(reopened.as_fd(), 0, 4096).is_err());
@@ -138,35 +141,25 @@ mod tests {
     }
 
     #[test]
-    fn only_the_files_used_last_are_kept() {
+    fn a_sealed_file_lasts_as_long_as_its_holders_unless_it_is_to_be_kept() {
+        let path = sparse_file();
+        let text = path.to_str().unwrap();
         let sealed = Sealed::default();
-        let paths: Vec<_> = (0..=KEPT).map(|_| sparse_file()).collect();
-        let inode = |path: &Path| File::from(sealed.open(path.to_str().unwrap()).unwrap()).metadata().unwrap().ino();
-        let first: Vec<u64> = paths[..KEPT].iter().map(|path| inode(path)).collect();
-        // Used again, so the second is the oldest now.
-        assert_eq!(inode(&paths[0]), first[0]);
-        inode(&paths[KEPT]);
-        assert_eq!(sealed.made.lock().unwrap().len(), KEPT);
-        assert_eq!(inode(&paths[0]), first[0]);
-        assert_eq!(inode(&paths[2]), first[2]);
-        let held = sealed
-            .made
-            .lock()
-            .unwrap()
-            .iter()
-            .filter_map(|(_, slot)| slot.lock().unwrap().as_ref().map(sys::fd_path))
-            .count();
-        assert_eq!(held, KEPT);
-        for path in paths {
-            std::fs::remove_file(path).unwrap();
-        }
+        let inode = |file: &File| file.metadata().unwrap().ino();
+        let first = sealed.open(text, false).unwrap();
+        let gone = Arc::downgrade(&first);
+        drop(first);
+        assert!(gone.upgrade().is_none());
+        let kept = inode(&sealed.open(text, true).unwrap());
+        assert_eq!(inode(&sealed.open(text, false).unwrap()), kept);
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]
     fn a_copy_has_no_name_and_a_bound() {
         let path = sparse_file();
         let text = path.to_str().unwrap();
-        let mut copy = File::from(nameless_copy(text, 2 * HOLE_BYTES).unwrap());
+        let mut copy = nameless_copy(text, 2 * HOLE_BYTES).unwrap();
         assert_eq!(copy.metadata().unwrap().nlink(), 0);
         assert_eq!(copy.metadata().unwrap().len(), 2 * HOLE_BYTES);
         copy.write_all(b"other").unwrap();

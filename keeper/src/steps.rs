@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 
 use crate::ids::{self, Exchange, RANGE};
 use crate::log::Log;
@@ -44,6 +45,10 @@ pub struct Acquired {
     /// Reading end of the sandbox's diagnostics.
     pub log: Option<Log>,
     pub init: Option<libc::pid_t>,
+    /// What a program was given to map privately.
+    pub memory: Option<Arc<File>>,
+    /// What a program was given to write to.
+    pub disk: Option<File>,
     /// By what they exchange.
     userns: Vec<(Exchange, OwnedFd)>,
 }
@@ -258,7 +263,7 @@ impl Scope<'_> {
         Ok(fd)
     }
 
-    fn inherited(&self, from: &Source) -> Result<OwnedFd, Failure> {
+    fn inherited(&mut self, from: &Source) -> Result<OwnedFd, Failure> {
         match from {
             Source::Fifo { path, access, content } => {
                 let flags = match access {
@@ -272,9 +277,17 @@ impl Scope<'_> {
                 Ok(fd)
             }
             Source::File(path) => Ok(File::open(path).map_err(|error| Failure::from(error).at(path))?.into()),
-            Source::Sealed(path) => self.sealed.open(path).map_err(|error| Failure::from(error).at(path)),
+            Source::Sealed { path, keep } => {
+                let memory = self.sealed.open(path, *keep).map_err(|error| Failure::from(error).at(path))?;
+                let fd = memory.try_clone()?.into();
+                self.got.memory = Some(memory);
+                Ok(fd)
+            }
             Source::Copy { path, max_bytes } => {
-                sealed::nameless_copy(path, *max_bytes).map_err(|error| Failure::from(error).at(path))
+                let copy = sealed::nameless_copy(path, *max_bytes).map_err(|error| Failure::from(error).at(path))?;
+                let fd = copy.try_clone()?.into();
+                self.got.disk = Some(copy);
+                Ok(fd)
             }
         }
     }

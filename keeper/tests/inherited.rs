@@ -32,7 +32,7 @@ fn a_program_finds_each_descriptor_on_its_number_and_no_other() {
         {"op": "run", "argv": ["/bin/sh", "-c", script], "timeoutMs": 5000, "fds": [
             {"fd": 3, "from": "fifo", "path": fifo, "access": "both", "content": "order"},
             {"fd": 4, "from": "file", "path": file},
-            {"fd": 5, "from": "sealed", "path": file},
+            {"fd": 5, "from": "sealed", "path": file, "keep": true},
             {"fd": 6, "from": "copy", "path": file, "maxBytes": 100},
         ]},
     ]);

@@ -298,6 +298,18 @@ vector("make symlink", "MakeSymlink", { path, target: hex("../é"), user }, 21);
 vector("dial tcp", "DialTcp", { address: "127.0.0.1", port: 8080 }, 22);
 vector("dial tcp, empty address", "DialTcp", { address: "", port: 65535 }, 22);
 vector("dial unix", "DialUnix", { path: hex("/run/a.sock"), user }, 23);
+vector(
+  "refresh guest",
+  "RefreshGuest",
+  {
+    realtimeNs: "1790000000123456789",
+    seed: "5a".repeat(64),
+    hostname: "fork",
+    machineId: "0123456789abcdef0123456789abcdef",
+    bootId: "01234567-89ab-cdef-0123-456789abcdef",
+  },
+  1,
+);
 
 const ping = little(7n, 8);
 const shape = definition("Exec").fields ?? [];

@@ -2,14 +2,17 @@
 //!
 //! `start` knows no image, so that one booted guest can be the template of every sandbox. `prepare` runs in the woken
 //! clone, once, before any other process: from then on the guest differs from all others and has its root file system.
+//! `refresh` does what can be done for a guest that was saved later, with processes in it.
 
 mod modules;
 mod mounts;
 mod port;
 mod prepare;
+mod refresh;
 mod shared;
 
 pub use prepare::prepare;
+pub use refresh::refresh;
 pub use shared::mount_shared;
 
 use crate::failure::Failure;

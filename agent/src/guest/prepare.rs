@@ -41,17 +41,27 @@ fn carry_out(with: &PrepareGuest) -> Result<(), GuestError> {
 }
 
 fn check(with: &PrepareGuest) -> Result<(), GuestError> {
-    let id_is_good = with.machine_id.len() == MACHINE_ID_CHARACTERS
-        && with.machine_id.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-    if !id_is_good {
-        let what = format!("machine id {:?} is not 32 hexadecimal digits", with.machine_id);
-        return Err(GuestError::new(what, libc::EINVAL));
+    check_machine_id(&with.machine_id)?;
+    check_seed(&with.seed)
+}
+
+pub(super) fn check_machine_id(id: &str) -> Result<(), GuestError> {
+    if id.len() == MACHINE_ID_CHARACTERS && id.bytes().all(is_hex) {
+        return Ok(());
     }
-    if with.seed.len() < SEED_BYTES {
-        let what = format!("an entropy seed of {} bytes, at least {SEED_BYTES} needed", with.seed.len());
-        return Err(GuestError::new(what, libc::EINVAL));
+    Err(GuestError::new(format!("machine id {id:?} is not 32 hexadecimal digits"), libc::EINVAL))
+}
+
+pub(super) fn is_hex(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
+}
+
+pub(super) fn check_seed(seed: &[u8]) -> Result<(), GuestError> {
+    if seed.len() >= SEED_BYTES {
+        return Ok(());
     }
-    Ok(())
+    let what = format!("an entropy seed of {} bytes, at least {SEED_BYTES} needed", seed.len());
+    Err(GuestError::new(what, libc::EINVAL))
 }
 
 fn limit_group(with: &PrepareGuest) -> Result<(), GuestError> {

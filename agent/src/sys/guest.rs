@@ -22,6 +22,13 @@ pub fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data:
     Err(GuestError::last(format!("mounting {source} ({kind}) on {target}")))
 }
 
+/// Shows one file in the place of another.
+pub fn bind_read_only(source: &str, target: &str) -> Result<(), GuestError> {
+    mount(source, target, "", libc::MS_BIND, "")?;
+    // A bind takes its flags only when it is there.
+    mount("", target, "", libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY, "")
+}
+
 /// At once for everybody, and for good when its last user is gone.
 pub fn unmount(target: &str) -> Result<(), GuestError> {
     let target_c = c_string(target)?;

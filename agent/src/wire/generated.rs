@@ -106,6 +106,7 @@ pub mod message_type {
     pub const DIAL_TCP: u8 = 64;
     pub const DIAL_UNIX: u8 = 65;
     pub const MOUNT_SHARED: u8 = 80;
+    pub const REFRESH_GUEST: u8 = 90;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -1567,6 +1568,47 @@ impl MountShared {
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RefreshGuest {
+    pub realtime_ns: i64,
+    pub seed: Vec<u8>,
+    pub hostname: String,
+    pub machine_id: String,
+    pub boot_id: String,
+}
+
+impl RefreshGuest {
+    pub fn write(&self, w: &mut Writer) {
+        w.i64(*&self.realtime_ns);
+        w.bytes(&self.seed);
+        w.str(&self.hostname);
+        w.str(&self.machine_id);
+        w.str(&self.boot_id);
+    }
+
+    pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            realtime_ns: r.i64()?,
+            seed: r.bytes()?,
+            hostname: r.str()?,
+            machine_id: r.str()?,
+            boot_id: r.str()?,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn json(&self) -> serde_json::Value {
+        #[allow(unused_mut)]
+        let mut map = serde_json::Map::new();
+        map.insert("realtimeNs".into(), (&self.realtime_ns).to_string().into());
+        map.insert("seed".into(), crate::wire::hex((&self.seed)).into());
+        map.insert("hostname".into(), (&self.hostname).clone().into());
+        map.insert("machineId".into(), (&self.machine_id).clone().into());
+        map.insert("bootId".into(), (&self.boot_id).clone().into());
+        serde_json::Value::Object(map)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     Hello(Hello),
@@ -1607,6 +1649,7 @@ pub enum Message {
     DialTcp(DialTcp),
     DialUnix(DialUnix),
     MountShared(MountShared),
+    RefreshGuest(RefreshGuest),
 }
 
 impl Message {
@@ -1650,6 +1693,7 @@ impl Message {
             Message::DialTcp(_) => 64,
             Message::DialUnix(_) => 65,
             Message::MountShared(_) => 80,
+            Message::RefreshGuest(_) => 90,
         }
     }
 
@@ -1693,6 +1737,7 @@ impl Message {
             Message::DialTcp(m) => m.write(w),
             Message::DialUnix(m) => m.write(w),
             Message::MountShared(m) => m.write(w),
+            Message::RefreshGuest(m) => m.write(w),
         }
     }
 
@@ -1737,6 +1782,7 @@ impl Message {
             64 => Message::DialTcp(DialTcp::read(r)?),
             65 => Message::DialUnix(DialUnix::read(r)?),
             80 => Message::MountShared(MountShared::read(r)?),
+            90 => Message::RefreshGuest(RefreshGuest::read(r)?),
             _ => return Err(Malformed("unknown message type")),
         })
     }
@@ -1782,6 +1828,7 @@ impl Message {
             Message::DialTcp(m) => ("DialTcp", m.json()),
             Message::DialUnix(m) => ("DialUnix", m.json()),
             Message::MountShared(m) => ("MountShared", m.json()),
+            Message::RefreshGuest(m) => ("RefreshGuest", m.json()),
         }
     }
 }

@@ -138,8 +138,11 @@ export type InheritedFd =
     }
   /** A file of the host, for reading. */
   | { readonly fd: number; readonly from: "file"; readonly path: string }
-  /** A copy of a file in memory that nobody can change any more, made once and kept by the keeper until its end. */
-  | { readonly fd: number; readonly from: "sealed"; readonly path: string }
+  /**
+   * A copy of a file in memory that nobody can change any more, made once for all that use it at a time, and kept until the
+   * keeper's end where `keep` says so.
+   */
+  | { readonly fd: number; readonly from: "sealed"; readonly path: string; readonly keep: boolean }
   /** A nameless copy of a file, beside it, for reading and writing; gone with its last holder. */
   | { readonly fd: number; readonly from: "copy"; readonly path: string; readonly maxBytes: number };
 

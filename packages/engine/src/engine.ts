@@ -9,7 +9,7 @@ import {
   type Step,
 } from "@bulkhead/contract";
 import { loadDrivers } from "./drivers/registry.ts";
-import type { Driver, ImageFiles } from "./drivers/driver.ts";
+import type { Driver } from "./drivers/driver.ts";
 import type { DoctorReport } from "./doctor.ts";
 import { gatherFacts, type HostFacts } from "./host/facts.ts";
 import { configOf, type Directories } from "./host/index.ts";
@@ -19,8 +19,12 @@ import { ImageStore } from "./image/store.ts";
 import { resolveSpec } from "./policy/defaults.ts";
 import { checkMounts } from "./policy/mounts.ts";
 import { resolveLevel, type Candidate, type Choice } from "./policy/resolve.ts";
+import type { Saver } from "./sandbox/saver.ts";
 import type { Sandbox } from "./sandbox/sandbox.ts";
 import { openSandbox } from "./sandbox/open.ts";
+import type { RestoreOptions } from "./snapshot/restore.ts";
+import type { Origin, Workshop } from "./snapshot/saver.ts";
+import { SnapshotStore } from "./snapshot/store.ts";
 import { Keeper } from "./system/keeper.ts";
 
 export interface EngineOptions extends Directories {
@@ -44,12 +48,8 @@ export interface Explanation {
   readonly steps: readonly Step[];
   /** `sha256:` over the plan's canonical JSON. */
   readonly digest: string;
-}
-
-interface Prepared {
-  readonly driver: Driver;
-  readonly plan: Plan;
-  readonly image: ImageFiles;
+  /** What can be done to the sandbox as a whole: pause and resume it, save it with its memory. */
+  readonly can: { readonly pause: boolean; readonly snapshot: boolean };
 }
 
 function isAborted(signal: AbortSignal | undefined): signal is AbortSignal {
@@ -78,6 +78,7 @@ function refuseWithoutRoot(): void {
  */
 export class Engine implements AsyncDisposable {
   readonly images: ImageStore;
+  readonly snapshots: SnapshotStore;
   readonly host: HostFacts;
   #drivers: readonly Driver[];
   readonly #surveys = new Map<Driver, Promise<Driver>>();
@@ -88,6 +89,7 @@ export class Engine implements AsyncDisposable {
     this.host = host;
     this.#drivers = drivers;
     this.images = new ImageStore(host.paths.state);
+    this.snapshots = new SnapshotStore(host.paths.state);
   }
 
   /** @throws BulkheadError HOST_NOT_ROOT, HOST_UNSUPPORTED, HOST_RESOURCE, ABORTED, SPEC_INVALID (a path not absolute, an unknown driver). */
@@ -175,15 +177,17 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  async #prepare(spec: Spec, options: CallOptions): Promise<Prepared> {
+  async #prepare(spec: Spec, options: CallOptions): Promise<Origin> {
     // Whatever is wrong with the request is said before anything is started, a probe included.
     resolveLevel(spec, this.candidates);
     const image = this.images.resolve(spec.image);
     const { state, run } = this.host.paths;
     const mounts = await checkMounts(spec.mounts, [state, run]);
     const { driver, runtime, ...choice } = await this.#choose(spec, options);
-    const resolved = resolveSpec(spec, choice, this.host, image.config, driver.defaultMemoryBytes);
-    return { driver, plan: driver.plan({ ...resolved, mounts }, runtime, image, this.host), image };
+    const definite = resolveSpec(spec, choice, this.host, image.config, driver.defaultMemoryBytes);
+    const { level: _level, levelReason: _reason, ...asked } = definite;
+    const plan = driver.plan({ ...definite, mounts }, runtime, image, this.host);
+    return { driver, plan, image, spec: { ...asked, mounts: spec.mounts } };
   }
 
   /**
@@ -195,7 +199,9 @@ export class Engine implements AsyncDisposable {
     const { driver, plan, image } = await this.#prepare(parseSpec(input), {});
     const id = "SANDBOX";
     const instance = { id, dir: `${this.host.paths.run}/ENGINE/${id}`, idBase: 0, cgroup: `bulkhead/ENGINE/${id}` };
-    return { plan, steps: driver.steps(plan, instance, image, this.host), digest: await planDigest(plan) };
+    const { freeze, checkpoint } = driver.capabilities;
+    const can = { pause: freeze, snapshot: checkpoint };
+    return { plan, steps: driver.steps(plan, instance, image, this.host), digest: await planDigest(plan), can };
   }
 
   /**
@@ -208,7 +214,49 @@ export class Engine implements AsyncDisposable {
     const spec = parseSpec(input);
     if (isAborted(signal)) throw aborted("the sandbox's start", signal);
     this.#requireBinaries();
-    const { driver, plan, image } = await this.#prepare(spec, options);
+    const origin = await this.#prepare(spec, options);
+    return await this.#start(origin, origin.driver, options);
+  }
+
+  /**
+   * Starts a sandbox that goes on from a snapshot, with the limits of the one that was saved and a time limit that begins
+   * anew. It differs from it in random numbers, ids and host name; its processes keep what they had drawn before.
+   * @throws BulkheadError as `create`; SNAPSHOT_NOT_FOUND, SNAPSHOT_INVALID, SNAPSHOT_MISMATCH, NOT_SUPPORTED
+   */
+  async restore(where: string, options: RestoreOptions = {}): Promise<Sandbox> {
+    if (isAborted(options.signal)) throw aborted("the restoring", options.signal);
+    this.#requireBinaries();
+    const { restoreSnapshot } = await import("./snapshot/restore.ts");
+    const prepare = (spec: Spec): Promise<Origin> => this.#prepare(spec, options);
+    const restorer = { ...this.#workshop(), candidates: this.candidates, keeper: () => this.#keep(), prepare };
+    return await restoreSnapshot(restorer, where, options);
+  }
+
+  #workshop(): Workshop {
+    const { host, snapshots: store } = this;
+    return {
+      host,
+      store,
+      start: (origin, driver, options) => this.#start(origin, driver, { ...options, resumed: true }),
+    };
+  }
+
+  /** What can save a sandbox, loaded when that is first asked for. */
+  #saver(origin: Origin): Saver {
+    const load = () => import("./snapshot/saver.ts");
+    return {
+      snapshot: async (...rest) => (await load()).snapshot(this.#workshop(), origin, ...rest),
+      fork: async (...rest) => (await load()).fork(this.#workshop(), origin, ...rest),
+    };
+  }
+
+  async #start(
+    origin: Origin,
+    driver: Driver,
+    options: CallOptions & { readonly resumed?: boolean },
+  ): Promise<Sandbox> {
+    const { plan, image } = origin;
+    const { signal, onProgress, resumed = false } = options;
     const keeper = await this.#keep();
     // The keeper outlives this process for as long as it still has mounts of the image.
     const held = this.images.use(image.digest, keeper.hello.pid);
@@ -219,7 +267,9 @@ export class Engine implements AsyncDisposable {
       image,
       host: this.host,
       held,
-      ...(options.onProgress && { onProgress: options.onProgress }),
+      saver: this.#saver(origin),
+      resumed,
+      ...(onProgress && { onProgress }),
       ...(signal !== undefined && { signal }),
     });
     this.#watch(box);

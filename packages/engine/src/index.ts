@@ -3,4 +3,7 @@ export { Engine, type CallOptions, type EngineOptions, type Explanation } from "
 export type { Execution } from "./sandbox/exec.ts";
 export type { Command, ExecOptions } from "./sandbox/exec-request.ts";
 export type { ExecResult, ExitStatus } from "./sandbox/exec-result.ts";
+export type { ForkOptions, SnapshotInfo } from "./sandbox/saver.ts";
 export type { Sandbox, SandboxEnd } from "./sandbox/sandbox.ts";
+export type { RestoreOptions } from "./snapshot/restore.ts";
+export { SnapshotStore } from "./snapshot/store.ts";

@@ -1,4 +1,5 @@
-import { formatBytes, formatDuration, type Plan, type Step } from "@bulkhead/contract";
+import { formatBytes, formatDuration, type Plan } from "@bulkhead/contract";
+import type { Explanation } from "@bulkhead/engine";
 import { columns, type Style } from "./style.ts";
 
 function list(words: readonly string[]): string {
@@ -69,7 +70,7 @@ function processRows({ process: program, network, mounts }: Plan): string[][] {
 }
 
 /** The plan in words: what would run, what is enforced, why. Values of variables are not shown. */
-export function renderPlan(plan: Plan, steps: readonly Step[], digest: string, style: Style): string {
+export function renderPlan({ plan, steps, digest, can }: Explanation, style: Style): string {
   const section = (title: string, rows: readonly string[][]): string =>
     `${style.bold(title)}\n${columns(rows).replace(/^/gm, "  ")}`;
   const what = [
@@ -77,6 +78,11 @@ export function renderPlan(plan: Plan, steps: readonly Step[], digest: string, s
     ["driver", `${plan.driver}, ${plan.runtime.name} ${plan.runtime.version} (${plan.runtime.path})`],
     ["image", `${plan.image.reference} (${plan.image.digest.slice(0, 19)})`],
     ["digest", digest],
+    ["pause and resume", can.pause ? "yes" : "no: this level cannot"],
+    [
+      "snapshot and fork",
+      can.snapshot ? (plan.mounts.length === 0 ? "yes" : "no: it has mounts") : "no: this level cannot",
+    ],
     ["steps", `${steps.length}; see --json`],
   ];
   const parts = [section("Plan", what)];

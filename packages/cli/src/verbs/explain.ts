@@ -20,6 +20,6 @@ export async function explain(words: readonly string[], config: CliConfig): Prom
   const { renderPlan } = await import("../render/plan.ts");
   const { makeStyle } = await import("../render/style.ts");
   const style = makeStyle(process.stdout.isTTY === true && !config.noColor);
-  await print(renderPlan(explanation.plan, explanation.steps, explanation.digest, style));
+  await print(renderPlan(explanation, style));
   return 0;
 }

@@ -9,10 +9,10 @@ const ANSWER_BYTES = MAGIC_BYTES + 4 + NONCE_BYTES;
 /** What a dead host may have left half-written: header, payload and tag. */
 const RESYNC_BYTES = MAX_PAYLOAD_BYTES + 16;
 /**
- * What can lie between us and the answer: the largest pipe an unprivileged process may have (1 MiB, fs.pipe-max-size) and
- * the frame the agent had begun.
+ * What can lie between us and the answer: a virtio-serial port's queue (128 buffers of at most 32 KiB; a pipe holds 1 MiB at
+ * most, fs.pipe-max-size) and the frame the agent had begun.
  */
-export const HUNT_LIMIT_BYTES = 1024 * 1024 + RESYNC_BYTES + ANSWER_BYTES;
+export const HUNT_LIMIT_BYTES = 128 * 32 * 1024 + RESYNC_BYTES + ANSWER_BYTES;
 
 const MAGIC = Buffer.from(MAGIC_ATTACHED, "hex");
 

@@ -57,6 +57,7 @@ export class Channel {
   readonly #port: StreamPort;
   readonly #closed = Promise.withResolvers<BulkheadError>();
   #state: State;
+  #refusal: (() => BulkheadError) | null = null;
   #answered = false;
   #lastStream = 0;
   #lastToken = 0n;
@@ -151,9 +152,25 @@ export class Channel {
     return bytes;
   }
 
+  /** While it is set, whatever would be asked of the agent anew fails with it; what is under way waits. */
+  refuse(refusal: (() => BulkheadError) | null): void {
+    this.#refusal = refusal;
+  }
+
+  /** Why the channel is no more; null as long as it is. */
+  get failure(): BulkheadError | null {
+    return this.#state.at === "closed" ? this.#state.error : null;
+  }
+
+  /** @throws BulkheadError why nothing can be asked of the agent now. */
+  requireUsable(): void {
+    if (this.#state.at === "closed") throw this.#state.error;
+    if (this.#refusal !== null) throw this.#refusal();
+  }
+
   /** Opens a stream. `handlers` are called from the channel's data event, never before this returns. */
   open(message: OpenMessage, handlers: StreamHandlers): ChannelStream {
-    if (this.#state.at === "closed") throw this.#error();
+    this.requireUsable();
     if (this.#streams.size >= MAX_STREAMS) throw streamLimit();
     if (this.#lastStream >= LAST_STREAM_ID || this.#sender.waitingBytes > MAX_WAITING_BYTES) throw streamLimit();
     const id = this.#lastStream + 1;
@@ -183,6 +200,7 @@ export class Channel {
   async ping(options: PingOptions = {}): Promise<number> {
     const timeoutMs = options.timeoutMs ?? DEFAULT_PING_TIMEOUT_MS;
     if (this.#state.at !== "attached") throw this.#error();
+    this.requireUsable();
     if (options.signal?.aborted === true) throw aborted("a ping", options.signal);
     if (this.#pings.size >= MAX_PINGS) throw pingTimeout(timeoutMs, `${MAX_PINGS} earlier pings are unanswered`);
     const token = (this.#lastToken += 1n);

@@ -22,6 +22,7 @@ type Opener = Extract<
   | "GetUsage"
   | "PrepareGuest"
   | "MountShared"
+  | "RefreshGuest"
   | "ReadFile"
   | "WriteFile"
   | "Stat"

@@ -778,6 +778,29 @@ export function readMountShared(r: WireReader): MountShared {
     mounts: r.list(() => readSharedMount(r)),
   };
 }
+export interface RefreshGuest {
+  readonly realtimeNs: bigint;
+  readonly seed: Uint8Array;
+  readonly hostname: string;
+  readonly machineId: string;
+  readonly bootId: string;
+}
+export function writeRefreshGuest(w: WireWriter, m: RefreshGuest): void {
+  w.i64(m.realtimeNs);
+  w.bytes(m.seed);
+  w.str(m.hostname);
+  w.str(m.machineId);
+  w.str(m.bootId);
+}
+export function readRefreshGuest(r: WireReader): RefreshGuest {
+  return {
+    realtimeNs: r.i64(),
+    seed: r.bytes(),
+    hostname: r.str(),
+    machineId: r.str(),
+    bootId: r.str(),
+  };
+}
 export const TYPE = {
   Hello: 1,
   Ping: 2,
@@ -818,6 +841,7 @@ export const TYPE = {
   DialTcp: 64,
   DialUnix: 65,
   MountShared: 80,
+  RefreshGuest: 90,
 } as const;
 
 export type Message =
@@ -859,16 +883,17 @@ export type Message =
   | { readonly name: "DialTcp"; readonly body: DialTcp }
   | { readonly name: "DialUnix"; readonly body: DialUnix }
   | { readonly name: "MountShared"; readonly body: MountShared }
+  | { readonly name: "RefreshGuest"; readonly body: RefreshGuest }
   ;
 
 export const TO_AGENT = new Set<number>([
-  2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80,
+  2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80, 90,
 ]);
 export const TO_HOST = new Set<number>([
   1, 3, 16, 17, 18, 20, 21, 34, 37, 41, 51, 59, 60,
 ]);
 export const OPENS = new Set<number>([
-  32, 33, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80,
+  32, 33, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80, 90,
 ]);
 
 export function writeMessage(w: WireWriter, message: Message): number {
@@ -987,6 +1012,9 @@ export function writeMessage(w: WireWriter, message: Message): number {
     case "MountShared":
       writeMountShared(w, message.body);
       return 80;
+    case "RefreshGuest":
+      writeRefreshGuest(w, message.body);
+      return 90;
   }
 }
 
@@ -1069,6 +1097,8 @@ export function readMessage(type: number, r: WireReader): Message | null {
       return { name: "DialUnix", body: readDialUnix(r) };
     case 80:
       return { name: "MountShared", body: readMountShared(r) };
+    case 90:
+      return { name: "RefreshGuest", body: readRefreshGuest(r) };
     default:
       return null;
   }

@@ -1,7 +1,7 @@
 import type { Level, Plan, Step } from "@bulkhead/contract";
 import type { ResolvedSpec } from "../policy/resolve.ts";
 import type { HostFacts } from "../host/facts.ts";
-import type { Inside } from "../sandbox/calls.ts";
+import type { Inside, Running } from "../sandbox/calls.ts";
 import type { Keeper, KeeperEnded } from "../system/keeper.ts";
 
 /** What differs between levels is declared here; code outside a driver's folder asks these and never the level. */
@@ -15,7 +15,9 @@ export interface DriverCapabilities {
   readonly ownKernel: boolean;
   /** Boundary is drawn by the CPU's virtualisation. */
   readonly hardware: boolean;
+  /** A sandbox can be paused and goes on where it stood. */
   readonly freeze: boolean;
+  /** A sandbox can be saved with its memory, and others can go on from that; `Driver.checkpoint` is there. */
   readonly checkpoint: boolean;
   /** Host tasks the runtime itself needs; added to the pids limit so that the user gets what was asked for. */
   readonly hostTaskOverhead: number;
@@ -74,6 +76,28 @@ export interface EndReason {
   readonly console: readonly string[];
 }
 
+/** What makes a sandbox that goes on from saved state another than the one it was saved from. */
+export interface NewIdentity {
+  readonly hostname: string;
+}
+
+/** Saving running sandboxes with their memory. A saved one is some files in a directory of root's alone. */
+export interface Checkpoint {
+  /** Names of these files, and how many bytes each has at most. */
+  files(plan: Plan): Readonly<Record<string, number>>;
+  /** All that saved state is bound to, by name: where anything differs it is of no use. */
+  binding(plan: Plan, image: ImageFiles, host: HostFacts): Promise<Readonly<Record<string, string>>>;
+  /**
+   * Stops the sandbox, writes its files into `dir`, which holds none of them, and lets it go on.
+   *
+   * @throws BulkheadError RUNTIME_FAILED, HOST_RESOURCE, TIMEOUT, ABORTED: it goes on all the same. SANDBOX_GONE: it cannot
+   * be made to go on and is of no use.
+   */
+  save(running: Running, dir: string, signal?: AbortSignal): Promise<void>;
+  /** As the driver itself, but its sandboxes go on from the files in `dir`; their agents have been attached to before. */
+  from(dir: string, identity: NewIdentity): Driver;
+}
+
 /**
  * One isolation level made by one runtime. A driver is pure: it turns a validated request into a plan, and a plan into
  * steps. The keeper carries the steps out and undoes them; nothing else in the engine knows about runtimes.
@@ -102,5 +126,6 @@ export interface Driver {
   provide?(plan: Plan, image: ImageFiles, help: Help): Promise<void>;
   /** What has to be said to the agent before anything else. */
   afterAttach?(plan: Plan, inside: Inside, signal?: AbortSignal): Promise<void>;
+  readonly checkpoint?: Checkpoint;
   explainEnd?(ended: KeeperEnded): EndReason | null;
 }

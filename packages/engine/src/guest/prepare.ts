@@ -3,9 +3,9 @@ import { BulkheadError, type MountPlan } from "@bulkhead/contract";
 import { call, type CallOptions, type Inside } from "../sandbox/calls.ts";
 
 /** What the agent insists on. */
-const SEED_BYTES = 64;
-const MACHINE_ID_BYTES = 16;
-const NS_PER_MS = 1_000_000n;
+export const SEED_BYTES = 64;
+export const MACHINE_ID_BYTES = 16;
+export const NS_PER_MS = 1_000_000n;
 
 export interface GuestIdentity {
   readonly hostname: string;

@@ -4,6 +4,7 @@ import { HostGone, type Configure } from "../channel/wire.gen.ts";
 import type { Driver } from "../drivers/driver.ts";
 import type { KeeperEnded } from "../system/keeper.ts";
 import { environmentBytes } from "./exec-request.ts";
+import type { Saver } from "./saver.ts";
 import { Sandbox, type SandboxEnd } from "./sandbox.ts";
 import { signalName } from "./signals.ts";
 import type { StartedSandbox, StartOptions } from "./start.ts";
@@ -14,9 +15,13 @@ const LAST_WORDS_MS = 500;
 const ANSWER_TIMEOUT_MS = 60_000;
 const SHOWN_LOG_CHARS = 300;
 
-export interface AttachOptions extends Pick<StartOptions, "plan" | "driver" | "signal"> {
+export interface AttachOptions extends Pick<StartOptions, "plan" | "driver" | "keeper" | "signal"> {
   /** Disposed of when the sandbox is no more. */
   readonly held: AsyncDisposable;
+  /** Absent where nobody can make another one of it. */
+  readonly saver?: Saver;
+  /** Another host has been attached to its agent before. */
+  readonly resumed?: boolean;
 }
 
 function configureFor(plan: Plan, driver: Driver): Configure {
@@ -80,7 +85,8 @@ function releaser(
  * @throws BulkheadError RUNTIME_FAILED, CHANNEL_PROTOCOL, CHANNEL_CLOSED, ABORTED; nothing is left then, `held` neither.
  */
 export async function attachSandbox(started: StartedSandbox, options: AttachOptions): Promise<Sandbox> {
-  const { plan, driver, signal } = options;
+  const { plan, driver, keeper, saver, signal } = options;
+  const { instance } = started;
   await using stack = new AsyncDisposableStack();
   const { release, released } = releaser(started, options.held);
   stack.defer(release);
@@ -89,7 +95,7 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
     channel = await Channel.attach({
       readable: started.channel.readable,
       writable: started.channel.writable,
-      fresh: true,
+      fresh: options.resumed !== true,
       timeoutMs: ANSWER_TIMEOUT_MS,
       configure: configureFor(plan, driver),
       onBroken: () => void release().catch(() => undefined),
@@ -109,11 +115,13 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
     .catch(() => undefined);
   stack.move();
   return new Sandbox({
-    id: started.instance.id,
+    id: instance.id,
     plan,
     channel,
     workdir: plan.process.workdir,
     ended: Promise.race([byItself, byUs]),
+    freeze: driver.capabilities.freeze ? (frozen) => keeper.freeze(instance, frozen) : null,
+    save: saver && { by: saver, running: { instance, keeper } },
     release,
   });
 }

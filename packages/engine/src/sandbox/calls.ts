@@ -4,6 +4,8 @@ import { Malformed, WireReader } from "../channel/codec.ts";
 import type { OpenMessage } from "../channel/grammar.ts";
 import type { ChannelStream, StreamMessage } from "../channel/stream.ts";
 import { MAX_RECORD_BYTES } from "../channel/wire.gen.ts";
+import type { Instance } from "../drivers/driver.ts";
+import type { Keeper } from "../system/keeper.ts";
 import { aborted } from "./errors.ts";
 
 /** What every operation on a sandbox works with. */
@@ -11,6 +13,13 @@ export interface Inside {
   readonly channel: Channel;
   /** Adds to "the sandbox is gone" why it is, once that is known. */
   explain(error: BulkheadError): Promise<BulkheadError>;
+}
+
+/** A sandbox as those see it who work on it from outside. */
+export interface Running {
+  readonly instance: Instance;
+  readonly keeper: Keeper;
+  readonly inside: Inside;
 }
 
 export interface CallOptions {

@@ -1,9 +1,13 @@
+import type { Saver } from "./saver.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { startSandbox, type StartOptions } from "./start.ts";
 
 export interface OpenOptions extends StartOptions {
   /** Disposed of when the sandbox is no more, or could not be had. */
   readonly held: AsyncDisposable;
+  readonly saver?: Saver;
+  /** It goes on from saved state. */
+  readonly resumed?: boolean;
 }
 
 /**

@@ -3,14 +3,16 @@ import type { Duplex } from "node:stream";
 import type { Channel, PingOptions } from "../channel/channel.ts";
 import type { EndReason } from "../drivers/driver.ts";
 import type { Hello } from "../channel/wire.gen.ts";
-import type { CallOptions, Inside } from "./calls.ts";
+import type { CallOptions, Inside, Running } from "./calls.ts";
 import { dial, type DialTarget } from "./dial.ts";
 import { untrustedText } from "./errors.ts";
 import { Execution } from "./exec.ts";
 import type { Command, ExecOptions } from "./exec-request.ts";
 import { Files } from "./files.ts";
+import { type Freeze, Life } from "./life.ts";
 import { listProcesses, type ProcessInfo, readUsage, type SandboxUsage, signalProcess } from "./processes.ts";
 import { openPty, type Pty, type PtyOptions } from "./pty.ts";
+import type { ForkOptions, Saver, SnapshotInfo } from "./saver.ts";
 import type { SignalInput } from "./signals.ts";
 
 /** The end of process 1, as the host saw it. */
@@ -31,6 +33,10 @@ export interface SandboxParts {
   readonly workdir?: string | null;
   /** Resolves, never rejects, when process 1 has ended. */
   readonly ended: Promise<SandboxEnd>;
+  /** Absent or null where it cannot be paused. */
+  readonly freeze?: Freeze | null;
+  /** Absent where nobody can save it. */
+  readonly save?: { readonly by: Saver; readonly running: Omit<Running, "inside"> } | undefined;
   /** Ends everything that runs inside and undoes everything that was acquired for it. */
   release(): Promise<void>;
 }
@@ -50,6 +56,8 @@ export class Sandbox implements AsyncDisposable {
   readonly #release: () => Promise<void>;
   readonly #workdir: string | null;
   readonly #inside: Inside;
+  readonly #life: Life;
+  readonly #save: SandboxParts["save"];
   #killed: Promise<void> | null = null;
   #ending = false;
 
@@ -63,6 +71,9 @@ export class Sandbox implements AsyncDisposable {
     this.#release = () => parts.release();
     this.#inside = { channel: parts.channel, explain: (error) => this.#explain(error) };
     this.files = new Files(this.#inside);
+    const driver = parts.plan.driver;
+    this.#life = new Life({ id: parts.id, channel: parts.channel, freeze: parts.freeze ?? null, driver });
+    this.#save = parts.save;
   }
 
   /** What the agent said of itself when it was attached to. Untrusted. */
@@ -121,6 +132,63 @@ export class Sandbox implements AsyncDisposable {
   /** Connects to a TCP port or a Unix socket inside. */
   async dial(target: DialTarget, options: CallOptions = {}): Promise<Duplex> {
     return dial(this.#inside, target, options);
+  }
+
+  /** Whether it is paused. */
+  get paused(): boolean {
+    return this.#life.paused;
+  }
+
+  /**
+   * Stops everything inside where it stands: no processor time is used, no output comes, memory stays. Until `resume` calls
+   * fail with SANDBOX_PAUSED, those under way wait, and limits of time go on. `kill` works. A paused one may be paused again.
+   *
+   * @throws BulkheadError NOT_SUPPORTED, RUNTIME_FAILED (it goes on then), SANDBOX_GONE
+   */
+  pause(): Promise<void> {
+    return this.#life.pause();
+  }
+
+  /** Lets everything go on where it stood. One that is not paused stays as it is. @throws as `pause`. */
+  resume(): Promise<void> {
+    return this.#life.resume();
+  }
+
+  /**
+   * Saves memory and writable layer while the sandbox, stopped for a moment, goes on; `Engine.restore` makes others of it.
+   * The files hold whatever was in its memory, secrets too, and are root's alone.
+   *
+   * @param where a name, kept in the engine's state directory, or an absolute path that does not exist
+   * @throws BulkheadError NOT_SUPPORTED, SNAPSHOT_EXISTS, SANDBOX_PAUSED, HOST_RESOURCE, RUNTIME_FAILED, ABORTED
+   */
+  snapshot(where: string, options: CallOptions = {}): Promise<SnapshotInfo> {
+    return this.#saved("saved", (saver, running) => saver.snapshot(running, where, options));
+  }
+
+  /**
+   * Copies of this sandbox as it is now, each on its own from here on; this one goes on. Processes go on in all of them,
+   * with the ids they have here: `connect` finds them. When one copy cannot be had there is none.
+   *
+   * @throws BulkheadError as `snapshot` and `Engine.create`
+   */
+  fork(count = 1, options: ForkOptions = {}): Promise<Sandbox[]> {
+    return this.#saved("forked", (saver, running) => saver.fork(running, count, options));
+  }
+
+  async #saved<T>(done: string, work: (saver: Saver, running: Running) => Promise<T>): Promise<T> {
+    const save = this.#save;
+    if (save === undefined) {
+      const what = `sandbox ${this.id} cannot be ${done}`;
+      throw new BulkheadError("NOT_SUPPORTED", { what, why: "nobody here can make another one of it" });
+    }
+    try {
+      return await this.#life.whileRunning(() => work(save.by, { ...save.running, inside: this.#inside }));
+    } catch (error) {
+      // One that was stopped and does not go on would look like one that hangs.
+      if (error instanceof BulkheadError && error.code === "SANDBOX_GONE")
+        await this.kill(error).catch(() => undefined);
+      throw error;
+    }
   }
 
   /**

@@ -99,6 +99,11 @@ export function readKhz(value: unknown): number {
   return number(fields(value), "khz");
 }
 
+export function readFileDigest(value: unknown): { bytes: number; digest: string } {
+  const from = fields(value);
+  return { bytes: number(from, "bytes"), digest: string(from, "digest") };
+}
+
 export function readOutput(value: unknown): {
   code: number | null;
   signal: number | null;

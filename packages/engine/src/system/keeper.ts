@@ -5,6 +5,7 @@ import type { Instance } from "../drivers/driver.ts";
 import {
   readAnswer,
   readEnded,
+  readFileDigest,
   readHello,
   readInstance,
   readKhz,
@@ -167,6 +168,30 @@ export class Keeper implements AsyncDisposable {
   async release(instance: Instance): Promise<void> {
     this.#listeners.delete(instance.id);
     await this.#request({ op: "release", instance: instance.id });
+  }
+
+  /**
+   * Stops all that runs in a sandbox where it stands, or lets it go on; either may be asked for twice.
+   *
+   * @throws BulkheadError RUNTIME_FAILED when it cannot be stopped; all of it goes on then.
+   */
+  async freeze(instance: Instance, frozen: boolean): Promise<void> {
+    await this.#request({ op: "freeze", instance: instance.id, frozen });
+  }
+
+  /**
+   * Writes what a sandbox's first process has made of the memory file and the nameless disk it was given to `memory` and
+   * `disk` in a directory that is root's alone. The process holds still meanwhile; a release calls it off.
+   *
+   * @throws BulkheadError RUNTIME_FAILED, HOST_RESOURCE; parts of the files may be there then.
+   */
+  async capture(instance: Instance, into: string): Promise<void> {
+    await this.#request({ op: "capture", instance: instance.id, into });
+  }
+
+  /** Size and digest (`sha256:` and hex, of the keeper's own making) of a file; holes cost nothing. */
+  async digest(path: string): Promise<{ readonly bytes: number; readonly digest: string }> {
+    return readFileDigest(await this.#request({ op: "digest", path }));
   }
 
   /** Runs one program to its end, with the keeper's view of the host. */

@@ -204,7 +204,7 @@ export function gvisorDriver(): Driver {
       ownKernel: true,
       hardware: false,
       freeze: true,
-      checkpoint: true,
+      checkpoint: false,
       hostTaskOverhead: HOST_TASK_OVERHEAD,
     },
     locate,

@@ -1,5 +1,8 @@
 import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { BulkheadError, type Plan, type Step } from "@bulkhead/contract";
+import { erofsPath } from "../../guest/erofs.ts";
+import { FileCache } from "../../host/file-cache.ts";
 import type { HostFacts } from "../../host/facts.ts";
 import type { ResolvedSpec } from "../../policy/resolve.ts";
 import { HOST_TASK_OVERHEAD } from "../container/hardening.ts";
@@ -7,16 +10,17 @@ import { located } from "../located.ts";
 import type { Inside } from "../../sandbox/calls.ts";
 import type { Filter } from "../container/seccomp/compile.ts";
 import type { Architecture } from "../container/seccomp/syscalls.ts";
-import type { Availability, Driver, Help, ImageFiles, Instance, Runtime } from "../driver.ts";
+import type { Availability, Checkpoint, Driver, Help, ImageFiles, Instance, Runtime } from "../driver.ts";
 import { diskInodes } from "../rootfs.ts";
 import { GUEST_CAPABILITIES } from "./capabilities.ts";
+import { fingerprint, savedSizes, saveMachine } from "./checkpoint.ts";
 import { explainEnd } from "./end.ts";
 import { reachableCalls, vmmProfile, type Sharing } from "./filter.ts";
 import { JAIL_NAMESPACES, memoryLimit, taskLimit, vmmFilter, VMM_OVERHEAD_BYTES } from "./jail.ts";
 import { mountReasons, refuseMounts, sharingOf } from "./sharing.ts";
 import { ensureScratch, scratchSize, type ScratchSize } from "./scratch.ts";
 import { SHARED_TAG } from "./qemu.ts";
-import { microvmSteps } from "./steps.ts";
+import { microvmSteps, type Origin } from "./steps.ts";
 import { argvGeneration, KVM, survey, type Survey } from "./survey.ts";
 import { ensureTemplate, templateFiles, type TemplateKey } from "./templates.ts";
 
@@ -183,11 +187,22 @@ function plan(known: Known, spec: ResolvedSpec, runtime: Runtime, image: ImageFi
   };
 }
 
-function steps(known: Known, made: Plan, instance: Instance, image: ImageFiles, host: HostFacts): readonly Step[] {
+function steps(
+  known: Known,
+  made: Plan,
+  instance: Instance,
+  image: ImageFiles,
+  host: HostFacts,
+  saved?: string,
+): readonly Step[] {
   const crun = host.runtimes["crun"];
   if (crun?.kind !== "found") throw new BulkheadError("INTERNAL", { what: "there is no crun" });
   const { survey, filter, options } = known;
-  const template = options.templates ? templateFiles(host.paths.state, keyOf(made, host, survey)) : null;
+  const template = (): Origin =>
+    options.templates
+      ? { kind: "template", files: templateFiles(host.paths.state, keyOf(made, host, survey)) }
+      : { kind: "boot" };
+  const origin: Origin = saved === undefined ? template() : { kind: "saved", dir: saved };
   const parts = {
     plan: made,
     instance,
@@ -196,7 +211,7 @@ function steps(known: Known, made: Plan, instance: Instance, image: ImageFiles, 
     survey,
     filter: filter(sharingOf(made.mounts)),
     crun: crun.runtime.path,
-    template,
+    origin,
   };
   return microvmSteps({ ...parts, ...sizeOf(made) });
 }
@@ -239,6 +254,55 @@ function keyOf(made: Plan, host: HostFacts, { cpuModel, accelerator, boot }: Sur
   };
 }
 
+/** A saved guest's kernel has the image's blocks and its disk's in memory: both are what they were or of no use. */
+async function binding(
+  survey: Survey,
+  made: Plan,
+  image: ImageFiles,
+  host: HostFacts,
+): Promise<Readonly<Record<string, string>>> {
+  const { accelerator, cpuModel, argv, memoryMib: memory, cpus, qemu, kernel, agent } = keyOf(made, host, survey);
+  const cache = await FileCache.open(join(host.paths.state, "cache", "files.json"));
+  const { digest } = await cache.identify(erofsPath(image));
+  await cache.save();
+  const { scratch } = sizeOf(made);
+  // Not the boot, as a template is, which costs nothing to make anew: the tick rate is in the guest already.
+  return {
+    qemu,
+    kernel,
+    agent,
+    image: image.digest,
+    imageFile: digest,
+    accelerator: accelerator.kind,
+    cpuModel: fingerprint(cpuModel),
+    commandLine: fingerprint(argv),
+    memoryMib: `${memory}`,
+    cpus: `${cpus}`,
+    disk: `${scratch.bytes} bytes, ${scratch.inodes} inodes`,
+  };
+}
+
+/** Booted guests have no control, and their memory is nobody's file. */
+function checkpoint(known: Known, driver: Driver): Checkpoint {
+  return {
+    files: (made) => savedSizes(sizeOf(made)),
+    binding: (made, image, host) => binding(known.survey, made, image, host),
+    save: saveMachine,
+    from: (dir, { hostname }) => ({
+      ...driver,
+      steps: (made, instance, image, host) => steps(known, made, instance, image, host, dir),
+      provide: async (_made, image, help) => {
+        const { ensureErofs } = await import("./provide.ts");
+        await ensureErofs(image, help);
+      },
+      afterAttach: async (_made, inside, signal) => {
+        const { refreshGuest } = await import("../../guest/refresh.ts");
+        await refreshGuest(inside, hostname, { signal });
+      },
+    }),
+  };
+}
+
 function surveyed(options: MicrovmOptions, found: Survey, arch: Architecture): Driver {
   const kvm = found.accelerator.kind === "kvm";
   const filters = new Map<Sharing, Filter>();
@@ -249,8 +313,8 @@ function surveyed(options: MicrovmOptions, found: Survey, arch: Architecture): D
     return made;
   };
   const known: Known = { options, survey: found, kvm, filter };
-  return {
-    ...unsurveyed(kvm),
+  const driver: Driver = {
+    ...unsurveyed(options, kvm),
     locate: (host) => noted(locate(host), host, found),
     plan: (spec, runtime, image, host) => plan(known, spec, runtime, image, host),
     steps: (made, instance, image, host) => steps(known, made, instance, image, host),
@@ -258,9 +322,10 @@ function surveyed(options: MicrovmOptions, found: Survey, arch: Architecture): D
     afterAttach: prepare,
     explainEnd,
   };
+  return options.templates ? { ...driver, checkpoint: checkpoint(known, driver) } : driver;
 }
 
-function unsurveyed(hardware: boolean): Driver {
+function unsurveyed(options: MicrovmOptions, hardware: boolean): Driver {
   const unknown = (): never => {
     throw new BulkheadError("INTERNAL", { what: `${NAME} was not surveyed` });
   };
@@ -271,8 +336,8 @@ function unsurveyed(hardware: boolean): Driver {
       elevation: "setuid",
       ownKernel: true,
       hardware,
-      freeze: false,
-      checkpoint: false,
+      freeze: true,
+      checkpoint: options.templates,
       hostTaskOverhead: HOST_TASK_OVERHEAD,
     },
     defaultMemoryBytes: DEFAULT_MEMORY_BYTES,
@@ -285,7 +350,7 @@ function unsurveyed(hardware: boolean): Driver {
 /** A kernel of its own in a virtual machine made by QEMU, which runs in a jail. */
 export function microvmDriver(options: MicrovmOptions, arch: string): Driver {
   return {
-    ...unsurveyed(existsSync(KVM)),
+    ...unsurveyed(options, existsSync(KVM)),
     async survey(help) {
       const found = locate(help.host);
       if (!found.ok) refuse("microvm cannot be had", found.reason, found.remedy);

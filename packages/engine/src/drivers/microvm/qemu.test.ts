@@ -14,7 +14,14 @@ const shared = null;
 const starts: Readonly<Record<Start["kind"], Start>> = {
   cold: { kind: "cold", boot, disks: { root: "/r", upper: 4 }, shared },
   template: { kind: "template", boot, memory: "/m", qmp: "/q", shared },
-  clone: { kind: "clone", disks: { root: "/r", upper: null }, memory: "/proc/self/fd/4", control: "/c/qmp", shared },
+  clone: {
+    kind: "clone",
+    disks: { root: "/r", upper: null },
+    memory: "/proc/self/fd/4",
+    devicesOnly: false,
+    control: "/c/qmp",
+    shared,
+  },
 };
 
 const after = (argv: readonly string[], option: string): string[] =>

@@ -84,7 +84,14 @@ export type Start = { readonly shared: Shared | null } & (
    * `memory` is mapped privately: no clone writes to it. QEMU opens it for writing all the same, so it has to be a memory
    * file sealed against writing. `control` is the path of two FIFOs, `.in` with `cloneCommands` in it and `.out`.
    */
-  | { readonly kind: "clone"; readonly disks: Disks; readonly memory: string; readonly control: string }
+  | {
+      readonly kind: "clone";
+      readonly disks: Disks;
+      readonly memory: string;
+      readonly control: string;
+      /** The state to wake from is that of the devices alone, as a running clone's is saved: no configuration before it. */
+      readonly devicesOnly: boolean;
+    }
 );
 
 /** The channel is standard input and output, as it is for the agent itself at other levels. */
@@ -197,6 +204,7 @@ function startArguments(machine: Machine, start: Start): string[] {
         ...memory(machine, { path: start.memory, shared: false }),
         ...disks(start.disks),
         ...["-chardev", `pipe,id=qmp,path=${escaped(start.control)}`, "-mon", "chardev=qmp,mode=control"],
+        ...(start.devicesOnly ? ["-global", "migration.send-configuration=off"] : []),
         ...["-incoming", "defer"],
       ];
   }

@@ -1,9 +1,11 @@
+import { join } from "node:path";
 import type { InheritedFd, Plan, Step } from "@bulkhead/contract";
 import type { HostFacts } from "../../host/facts.ts";
 import type { Filter } from "../container/seccomp/compile.ts";
 import type { ImageFiles, Instance } from "../driver.ts";
 import { mountSteps, places } from "../rootfs.ts";
 import { erofsPath } from "../../guest/erofs.ts";
+import { SAVED } from "./checkpoint.ts";
 import { JAIL } from "./jail-root.ts";
 import { jailBundle, type JailRequest } from "./jail.ts";
 import { cloneCommands, qemuArgv, type Machine, type Shared, type Start } from "./qemu.ts";
@@ -30,15 +32,22 @@ export interface StepsRequest {
   readonly memoryMib: number;
   readonly cpus: number;
   readonly scratch: ScratchSize;
-  /** Null boots a kernel. */
-  readonly template: TemplateFiles | null;
+  readonly origin: Origin;
 }
+
+/** What a guest starts from: a kernel, a guest that was booted before, or a sandbox that was saved in a directory. */
+export type Origin =
+  | { readonly kind: "boot" }
+  | { readonly kind: "template"; readonly files: TemplateFiles }
+  | { readonly kind: "saved"; readonly dir: string };
 
 interface Way {
   readonly start: Start;
   readonly binds: JailRequest["binds"];
   readonly steps: readonly Step[];
   readonly fds: readonly InheritedFd[];
+  /** What the writable layer begins as. */
+  readonly disk: string;
 }
 
 /** The user's mounts are below one directory, which is shown to QEMU with them. */
@@ -49,7 +58,7 @@ function sharedDirectory({ plan }: StepsRequest): Shared | null {
 
 /** From a boot: the kernel and the agent are shown to QEMU. */
 function cold(request: StepsRequest): Way {
-  const { instance, survey } = request;
+  const { instance, survey, host, scratch } = request;
   const [kernel, initramfs] = [`${instance.dir}/kernel`, `${instance.dir}/initramfs`];
   return {
     start: {
@@ -67,12 +76,15 @@ function cold(request: StepsRequest): Way {
       { op: "bind", source: survey.boot.initramfs, target: initramfs, readOnly: true },
     ],
     fds: [],
+    disk: scratchPath(host.paths.state, scratch),
   };
 }
 
-/** From a template: its memory and state are inherited, and the order to wake lies ready in a FIFO. */
-function clone(request: StepsRequest, template: TemplateFiles): Way {
-  const { plan, instance } = request;
+/** From a template or a saved sandbox: its memory and state are inherited, and the order to wake lies ready in a FIFO. */
+function clone(request: StepsRequest, origin: Exclude<Origin, { kind: "boot" }>): Way {
+  const { plan, instance, host, scratch } = request;
+  const saved = origin.kind === "saved";
+  const from = saved ? { memory: join(origin.dir, SAVED.memory), state: join(origin.dir, SAVED.state) } : origin.files;
   const control = `${instance.dir}/control`;
   const user = jailUser(plan.mounts);
   const owner = { uid: instance.idBase + user.uid, gid: instance.idBase + user.gid };
@@ -84,12 +96,14 @@ function clone(request: StepsRequest, template: TemplateFiles): Way {
       memory: `/proc/self/fd/${FDS.memory}`,
       control: `${JAIL.control}/qmp`,
       shared: sharedDirectory(request),
+      devicesOnly: saved,
     },
     binds: [{ source: control, inside: JAIL.control, readOnly: true }],
-    steps: [{ op: "dir", path: control, mode: 0o755 }, fifo("qmp.in"), fifo("qmp.out")],
+    steps: [{ op: "dir", path: control, mode: 0o755 }, fifo("qmp.in"), fifo("qmp.out"), fifo("state")],
     fds: [
-      { fd: FDS.state, from: "file", path: template.state },
-      { fd: FDS.memory, from: "sealed", path: template.memory },
+      { fd: FDS.state, from: "file", path: from.state },
+      // A template is every sandbox's and lasts; what one sandbox left is its heirs' alone.
+      { fd: FDS.memory, from: "sealed", path: from.memory, keep: !saved },
       // Held open so that what is in it is there when QEMU opens it.
       {
         fd: FDS.controlIn,
@@ -100,6 +114,7 @@ function clone(request: StepsRequest, template: TemplateFiles): Way {
       },
       { fd: FDS.controlOut, from: "fifo", path: `${control}/qmp.out`, access: "both" },
     ],
+    disk: saved ? join(origin.dir, SAVED.disk) : scratchPath(host.paths.state, scratch),
   };
 }
 
@@ -132,9 +147,9 @@ function bundle(request: StepsRequest, way: Way, machine: Machine): unknown {
 
 /** Steps that end with a guest whose agent answers on the FIFOs. Bound mounts carry what lies in root's own directories. */
 export function microvmSteps(request: StepsRequest): Step[] {
-  const { instance, image, host, survey, scratch, template } = request;
+  const { instance, image, survey, scratch, origin } = request;
   const at = places(instance);
-  const way = template === null ? cold(request) : clone(request, template);
+  const way = origin.kind === "boot" ? cold(request) : clone(request, origin);
   const { accelerator } = survey;
   const { memoryMib, cpus } = request;
   const machine = {
@@ -164,7 +179,7 @@ export function microvmSteps(request: StepsRequest): Step[] {
         "run",
         "--detach",
         "--preserve-fds",
-        String(template === null ? COLD_FDS : CLONE_FDS),
+        String(origin.kind === "boot" ? COLD_FDS : CLONE_FDS),
         "--pid-file",
         at.pidFile,
         "--bundle",
@@ -176,7 +191,7 @@ export function microvmSteps(request: StepsRequest): Step[] {
       stderr: at.stderr,
       fds: [
         { fd: FDS.console, from: "fifo", path: at.stderr, access: "write" },
-        { fd: FDS.upper, from: "copy", path: scratchPath(host.paths.state, scratch), maxBytes: scratch.bytes },
+        { fd: FDS.upper, from: "copy", path: way.disk, maxBytes: scratch.bytes },
         ...way.fds,
       ],
       timeoutMs: START_TIMEOUT_MS,

@@ -145,7 +145,13 @@ async function processor(): Promise<string> {
 /** Changes when QEMU's command line does: what was saved by one is read by none other. */
 export function argvGeneration(kernel: KernelKind): string {
   const machine = { binary: "", accelerator: { kind: "kvm" }, kernel, memoryMib: 1, cpus: 1, consoleFd: null } as const;
-  const shared = { path: "", readOnly: true };
-  const start = { kind: "clone", disks: { root: "", upper: null }, memory: "", control: "", shared } as const;
+  const start = {
+    kind: "clone",
+    disks: { root: "", upper: null },
+    memory: "",
+    control: "",
+    devicesOnly: false,
+    shared: { path: "", readOnly: true },
+  } as const;
   return JSON.stringify(qemuArgv(machine, start));
 }
