@@ -27,6 +27,10 @@ pub enum Op {
     Settled {
         instance: String,
     },
+    /// Limits that were reached are told now, before the answer.
+    Look {
+        instance: String,
+    },
     Release {
         instance: String,
     },
@@ -232,6 +236,7 @@ impl Request {
             "reserve" => Op::Reserve,
             "counter" => Op::Counter,
             "settled" => Op::Settled { instance: from.must("instance", text)? },
+            "look" => Op::Look { instance: from.must("instance", text)? },
             "release" => Op::Release { instance: from.must("instance", text)? },
             "acquire" => {
                 let instance = from.must("instance", text)?;

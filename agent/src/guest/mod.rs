@@ -8,6 +8,7 @@ mod mounts;
 mod port;
 mod prepare;
 
+pub use mounts::GROUP;
 pub use prepare::prepare;
 
 use crate::failure::Failure;

@@ -15,6 +15,8 @@ export interface DriverCapabilities {
   readonly ownKernel: boolean;
   /** Boundary is drawn by the CPU's virtualisation. */
   readonly hardware: boolean;
+  /** Who holds disk traffic to a limit: the host's control groups, or the virtual machine's monitor. */
+  readonly diskThrottle: "cgroup" | "monitor";
   readonly freeze: boolean;
   readonly checkpoint: boolean;
   /** Host tasks the runtime itself needs; added to the pids limit so that the user gets what was asked for. */

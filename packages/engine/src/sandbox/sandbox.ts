@@ -1,4 +1,4 @@
-import { BulkheadError, type Plan } from "@bulkhead/contract";
+import { BulkheadError, formatBytes, type Plan } from "@bulkhead/contract";
 import type { Duplex } from "node:stream";
 import type { Channel, PingOptions } from "../channel/channel.ts";
 import type { EndReason } from "../drivers/driver.ts";
@@ -6,9 +6,11 @@ import type { Hello } from "../channel/wire.gen.ts";
 import type { CallOptions, Inside } from "./calls.ts";
 import { dial, type DialTarget } from "./dial.ts";
 import { untrustedText } from "./errors.ts";
+import { type LimitHit, type SandboxEvent, SandboxEvents } from "./events.ts";
 import { Execution } from "./exec.ts";
 import type { Command, ExecOptions } from "./exec-request.ts";
 import { Files } from "./files.ts";
+import { limitHit, timeIsOver } from "./limit-events.ts";
 import { listProcesses, type ProcessInfo, readUsage, type SandboxUsage, signalProcess } from "./processes.ts";
 import { openPty, type Pty, type PtyOptions } from "./pty.ts";
 import type { SignalInput } from "./signals.ts";
@@ -31,6 +33,9 @@ export interface SandboxParts {
   readonly workdir?: string | null;
   /** Resolves, never rejects, when process 1 has ended. */
   readonly ended: Promise<SandboxEnd>;
+  readonly events?: SandboxEvents;
+  /** Has the host count what limits were reached; resolves when that is among the events. Never rejects. */
+  look?(): Promise<void>;
   /** Ends everything that runs inside and undoes everything that was acquired for it. */
   release(): Promise<void>;
 }
@@ -50,6 +55,7 @@ export class Sandbox implements AsyncDisposable {
   readonly #release: () => Promise<void>;
   readonly #workdir: string | null;
   readonly #inside: Inside;
+  readonly #events: SandboxEvents;
   #killed: Promise<void> | null = null;
   #ending = false;
 
@@ -61,7 +67,14 @@ export class Sandbox implements AsyncDisposable {
     this.#hello = parts.channel.hello;
     this.#workdir = parts.workdir ?? null;
     this.#release = () => parts.release();
-    this.#inside = { channel: parts.channel, explain: (error) => this.#explain(error) };
+    this.#events = parts.events ?? new SandboxEvents();
+    void this.ended.then(() => this.#events.end());
+    this.#inside = {
+      channel: parts.channel,
+      explain: (error) => this.#explain(error),
+      look: () => parts.look?.() ?? Promise.resolve(),
+      ...outputLimitOf(parts.plan, this.#events),
+    };
     this.files = new Files(this.#inside);
   }
 
@@ -113,6 +126,31 @@ export class Sandbox implements AsyncDisposable {
     return readUsage(this.#inside, options);
   }
 
+  /**
+   * What happens to the sandbox, from its beginning on; ends with the sandbox. Who listens late or slowly misses the
+   * oldest beyond 256.
+   */
+  events(): AsyncGenerator<SandboxEvent, void, undefined> {
+    return this.#events.listen();
+  }
+
+  /** The limits that were reached until now, the oldest first. Of a program that failed for one it is there before its exit. */
+  async limitsReached(): Promise<readonly LimitHit[]> {
+    await this.#inside.look?.();
+    return this.#events.kept.filter((event) => event.kind === "limit-hit");
+  }
+
+  /** Milliseconds since something last came or went on a stream of the sandbox. */
+  get idleMs(): number {
+    return performance.now() - this.#channel.activeAt;
+  }
+
+  /** Ends the sandbox for a limit on its time, which is among its events and the reason of all that fails. */
+  async endFor(limit: "timeout" | "idle", ms: number): Promise<void> {
+    if (this.#killed === null) this.#events.emit(limitHit(limit, this.plan.limits, { what: "sandbox" }));
+    await this.kill(timeIsOver(limit, ms));
+  }
+
   /** @returns the round trip to the agent, in milliseconds. */
   async ping(options: PingOptions = {}): Promise<number> {
     return this.#channel.ping(options);
@@ -156,7 +194,7 @@ export class Sandbox implements AsyncDisposable {
       reason !== null
         ? reason.why
         : end.oomKilled
-          ? "it used more memory than its limit"
+          ? `it used more memory than its limit of ${formatBytes(this.plan.limits?.memoryBytes ?? 0)}`
           : end.signal === null
             ? `its first process exited with ${end.code}`
             : `its first process was ended by ${end.signal}`;
@@ -164,10 +202,18 @@ export class Sandbox implements AsyncDisposable {
       what: `sandbox ${this.id} is gone`,
       why,
       ...(reason?.next !== undefined ? { next: reason.next } : end.oomKilled ? { next: "give it more memory" } : {}),
-      details: { ...end },
+      details: { ...end, ...(end.oomKilled && { limit: "memory" }) },
       cause: error,
     });
   }
+}
+
+function outputLimitOf({ limits }: Plan, events: SandboxEvents): Pick<Inside, "output"> {
+  const maxBytes = limits?.outputMaxBytes ?? null;
+  if (maxBytes === null) return {};
+  const reached = (pid: number | null): void =>
+    events.emit(limitHit("output", limits, { what: "process", pid, hostPid: null, command: null }));
+  return { output: { maxBytes, reached } };
 }
 
 async function within<T>(promise: Promise<T>, ms: number): Promise<T | null> {

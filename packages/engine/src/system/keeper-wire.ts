@@ -12,6 +12,21 @@ export interface KeeperEnded {
   readonly log: string;
 }
 
+/** What the host's control groups have counted of one sandbox since they were last looked at. */
+export interface KeeperLimit {
+  readonly instance: string;
+  /** Whom the kernel killed for want of memory, by host pid; null where it did not say. */
+  readonly killed: readonly {
+    readonly pid: number | null;
+    /** Chosen by the program: untrusted. */
+    readonly command: string | null;
+    /** The sandbox's first process, which ends the sandbox. */
+    readonly isFirst: boolean;
+  }[];
+  /** Programs were refused a process. */
+  readonly refused: boolean;
+}
+
 type Fields = Readonly<Record<string, unknown>>;
 
 export type KeeperLine = (Fields & { readonly id: number }) | (Fields & { readonly event: string });
@@ -121,6 +136,20 @@ export function readEnded(line: Fields): KeeperEnded {
     signal: maybeNumber(line, "signal"),
     oomKilled: line["oomKilled"] === true,
     log: string(line, "log"),
+  };
+}
+
+export function readLimit(line: Fields): KeeperLimit {
+  const killed = line["killed"];
+  if (!Array.isArray(killed)) throw broken(JSON.stringify(line));
+  return {
+    instance: string(line, "instance"),
+    killed: killed.map((one: unknown) => {
+      const from = fields(one);
+      const command = from["command"] == null ? null : string(from, "command");
+      return { pid: maybeNumber(from, "pid"), command, isFirst: from["isFirst"] === true };
+    }),
+    refused: line["refused"] === true,
   };
 }
 

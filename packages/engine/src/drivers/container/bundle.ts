@@ -1,7 +1,7 @@
 import type { Plan } from "@bulkhead/contract";
 import { AGENT_INSIDE, type HostFacts } from "../../host/facts.ts";
 import type { Instance } from "../driver.ts";
-import { ociRlimits, resources, type OciMount } from "../oci.ts";
+import { resources, type OciMount } from "../oci.ts";
 import { ID_RANGE, places } from "../rootfs.ts";
 import { DEV_BYTES, HOST_TASK_OVERHEAD, MAX_PTYS, SHM_BYTES } from "./hardening.ts";
 
@@ -67,7 +67,6 @@ export function bundle(
       cwd: "/",
       capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
       noNewPrivileges: plan.boundary.noNewPrivileges,
-      rlimits: ociRlimits(host),
     },
     mounts: mounts(plan, instance),
     annotations: section.annotations,
@@ -79,7 +78,10 @@ export function bundle(
       uidMappings: ids,
       gidMappings: ids,
       cgroupsPath: instance.cgroup,
-      resources: resources(plan, host, { tasks: HOST_TASK_OVERHEAD, memoryBytes: 0 }),
+      resources: resources(plan, host, {
+        overhead: { tasks: HOST_TASK_OVERHEAD, memoryBytes: 0 },
+        passesUnified: true,
+      }),
       seccomp: section.seccomp,
       maskedPaths: plan.boundary.maskedPaths,
       readonlyPaths: plan.boundary.readOnlyPaths,

@@ -2,7 +2,8 @@ import type { Plan, Step } from "@bulkhead/contract";
 import type { HostFacts } from "../../host/facts.ts";
 import type { ResolvedSpec } from "../../policy/resolve.ts";
 import type { Availability, Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
-import { diskInodes, places, rootSteps } from "../rootfs.ts";
+import { diskReasons, ociLimits } from "../limits.ts";
+import { places, rootSteps } from "../rootfs.ts";
 import { bundle, type SeccompSection } from "./bundle.ts";
 import { HOST_TASK_OVERHEAD, MASKED_PATHS, READ_ONLY_PATHS, ROOT_CAPABILITIES } from "./hardening.ts";
 import type { Filter } from "./seccomp/compile.ts";
@@ -97,14 +98,7 @@ function plan(
       kernel: "shared",
       weakened: weakened(spec),
     },
-    limits: {
-      cpus: spec.cpus ?? null,
-      memoryBytes: spec.memoryBytes ?? null,
-      pids: spec.pids,
-      diskBytes: spec.diskBytes,
-      diskInodes: diskInodes(spec.diskBytes),
-      timeoutMs: spec.timeoutMs ?? null,
-    },
+    limits: ociLimits(spec, host),
     mounts: spec.mounts,
     network: "none",
     process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
@@ -114,6 +108,7 @@ function plan(
       time
         ? "the runtime and the kernel make a time namespace"
         : `no time namespace: ${flavour.name} ${runtime.version} or this kernel cannot make one`,
+      ...diskReasons(spec),
       ...(host.cgroup.swap ? [] : ["swap cannot be limited on this kernel; the memory limit is on memory alone"]),
     ],
   };
@@ -168,6 +163,7 @@ export function containerDriver(name: "crun" | "runc", filter: Filter): Driver {
       elevation: "none",
       ownKernel: false,
       hardware: false,
+      diskThrottle: "cgroup",
       freeze: true,
       checkpoint: false,
       hostTaskOverhead: HOST_TASK_OVERHEAD,

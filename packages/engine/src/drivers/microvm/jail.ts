@@ -1,6 +1,7 @@
 import type { HostFacts } from "../../host/facts.ts";
 import { makeFilter, type Filter } from "../container/seccomp/compile.ts";
 import type { Architecture } from "../container/seccomp/syscalls.ts";
+import { cpuWeight } from "../oci.ts";
 import { vmmProfile } from "./filter.ts";
 import { JAIL } from "./jail-root.ts";
 import { TRANSLATED_MIB } from "./qemu.ts";
@@ -32,6 +33,7 @@ export interface JailRequest {
   readonly cpus: number;
   /** Share of the host's processors, null for no limit. */
   readonly cpuLimit: number | null;
+  readonly cpuWeight: number | null;
   readonly guestMemoryBytes: number;
   /** Size of the writable layer's file. */
   readonly diskBytes: number;
@@ -64,6 +66,7 @@ export function taskLimit(cpus: number): number {
 export function jailBundle(request: JailRequest, filter: Filter, host: Pick<HostFacts, "cgroup">): unknown {
   const ids = [{ containerID: 0, hostID: request.idBase, size: ID_RANGE }];
   const limit = memoryLimit(request.guestMemoryBytes);
+  const weight = cpuWeight(request.cpuWeight, host, true);
   return {
     ociVersion: "1.0.2",
     hostname: "vmm",
@@ -111,10 +114,14 @@ export function jailBundle(request: JailRequest, filter: Filter, host: Pick<Host
           ...(request.kvm ? [{ allow: true, type: "c", major: 10, minor: 232, access: "rw" }] : []),
         ],
         memory: { limit, ...(host.cgroup.swap ? { swap: limit } : {}) },
-        ...(request.cpuLimit === null
-          ? {}
-          : { cpu: { quota: Math.round(request.cpuLimit * CPU_PERIOD_US), period: CPU_PERIOD_US } }),
+        cpu: {
+          ...(request.cpuLimit === null
+            ? {}
+            : { quota: Math.round(request.cpuLimit * CPU_PERIOD_US), period: CPU_PERIOD_US }),
+          ...weight.cpu,
+        },
         pids: { limit: taskLimit(request.cpus) },
+        ...weight.unified,
       },
       // Without the annotation's program nothing would be allowed: a runtime that does not know it fails.
       seccomp: { defaultAction: "SCMP_ACT_ERRNO" },

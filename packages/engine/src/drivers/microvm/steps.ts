@@ -101,6 +101,7 @@ function bundle(request: StepsRequest, way: Way, machine: Machine): unknown {
     kvm: machine.accelerator.kind === "kvm",
     cpus,
     cpuLimit: plan.limits.cpus,
+    cpuWeight: plan.limits.cpuWeight,
     guestMemoryBytes: memoryMib * 1024 * 1024,
     diskBytes: scratch.bytes,
     binds: [{ source: `${instance.dir}/image`, inside: JAIL.root, readOnly: true }, ...way.binds],
@@ -115,13 +116,15 @@ export function microvmSteps(request: StepsRequest): Step[] {
   const way = template === null ? cold(request) : clone(request, template);
   const { accelerator } = survey;
   const { memoryMib, cpus } = request;
-  const machine = {
+  const { diskIops, diskBytesPerSecond } = request.plan.limits;
+  const machine: Machine = {
     binary: JAIL.binary,
     accelerator,
     kernel: survey.boot.kind,
     memoryMib,
     cpus,
     consoleFd: FDS.console,
+    throttle: { iops: diskIops, bytesPerSecond: diskBytesPerSecond },
   };
   return [
     { op: "cgroup", path: instance.cgroup },
