@@ -79,6 +79,13 @@ impl Hierarchies {
         self.counted(group, &["pids.events"], "max ")
     }
 
+    /// In how many periods the processors were taken away at the quota, and for how many microseconds in all.
+    pub fn throttled(&self, group: &str) -> (u64, u64) {
+        let count = |name| self.counted(group, &["cpu.stat"], name);
+        // Version 1 counts nanoseconds and calls it time.
+        (count("nr_throttled "), count("throttled_usec ").max(count("throttled_time ") / 1000))
+    }
+
     /// The figure behind `name` at a line's beginning, in whichever of the files there is.
     fn counted(&self, group: &str, files: &[&str], name: &str) -> u64 {
         let texts = self.dirs(group).into_iter().flat_map(|dir| files.iter().map(move |file| dir.join(file)));

@@ -241,8 +241,10 @@ impl Keeper {
     }
 
     pub fn look_for(&self, id: &str) -> Result<Value, Failure> {
-        self.look(&*self.instance(id)?, true);
-        Ok(json!({}))
+        let instance = self.instance(id)?;
+        self.look(&instance, true);
+        let (periods, micros) = self.hierarchies.throttled(&instance.cgroup);
+        Ok(json!({ "throttledPeriods": periods, "throttledUs": micros }))
     }
 
     pub fn settled(&self, id: &str) -> Result<Value, Failure> {

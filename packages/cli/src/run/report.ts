@@ -26,6 +26,8 @@ export interface Report {
   failed(error: BulkheadError): Promise<boolean>;
 }
 
+const TOLD_BY_ERROR: ReadonlySet<LimitName> = new Set(["output", "timeout", "idle"]);
+
 /** The program's streams as they are, and on standard error the limits that it reached. */
 export class PlainReport implements Report {
   readonly #outputs: Readonly<Record<Lane, Output>> = { stdout: openOutput(1), stderr: openOutput(2) };
@@ -37,10 +39,12 @@ export class PlainReport implements Report {
   }
 
   async limits(hits: readonly LimitHit[]): Promise<void> {
-    if (hits.length === 0) return;
+    // Those that end the whole run are what its error says.
+    const untold = hits.filter(({ limit }) => !TOLD_BY_ERROR.has(limit));
+    if (untold.length === 0) return;
     // Loaded by a run that has something to say.
     const { renderLimits } = await import("../render/limits.ts");
-    const text = renderLimits(hits).map((line) => `bulkhead: ${line}\n`);
+    const text = renderLimits(untold).map((line) => `bulkhead: ${line}\n`);
     await this.#outputs.stderr.write(Buffer.from(text.join("")));
   }
 

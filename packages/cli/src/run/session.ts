@@ -1,3 +1,4 @@
+import { BulkheadError } from "@bulkhead/contract";
 import type { LimitHit } from "@bulkhead/engine";
 import { OutputClosed } from "./output.ts";
 import type { Ended, Program } from "./program.ts";
@@ -17,6 +18,14 @@ export interface SessionOptions {
 
 /** A program whose reader has gone ends as one that wrote into a closed pipe does at home. */
 const ENDED_BY_CLOSED_PIPE: Ended = { code: exitCodeOfSignal("SIGPIPE"), signal: "SIGPIPE" };
+
+/** Its output breaks off as soon as the sandbox is gone; why it is comes a moment later, with the program's own end. */
+function explained(error: BulkheadError, { ended }: Program): Promise<unknown> {
+  return ended.then(
+    () => error,
+    (cause: unknown) => cause,
+  );
+}
 
 /**
  * Ties a running program to our own streams, terminal and signals until it has ended and all its output is written.
@@ -54,6 +63,6 @@ export async function attach(program: Program, options: SessionOptions): Promise
     // What the program wrote before it was ended is written first.
     await Promise.allSettled(pumps);
     await report.limits(await options.limitsReached());
-    throw error;
+    throw error instanceof BulkheadError ? await explained(error, program) : error;
   }
 }

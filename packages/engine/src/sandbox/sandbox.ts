@@ -11,6 +11,7 @@ import { Execution } from "./exec.ts";
 import type { Command, ExecOptions } from "./exec-request.ts";
 import { Files } from "./files.ts";
 import { limitHit, timeIsOver } from "./limit-events.ts";
+import type { Throttled } from "../system/keeper.ts";
 import { listProcesses, type ProcessInfo, readUsage, type SandboxUsage, signalProcess } from "./processes.ts";
 import { openPty, type Pty, type PtyOptions } from "./pty.ts";
 import type { SignalInput } from "./signals.ts";
@@ -35,7 +36,7 @@ export interface SandboxParts {
   readonly ended: Promise<SandboxEnd>;
   readonly events?: SandboxEvents;
   /** Has the host count what limits were reached; resolves when that is among the events. Never rejects. */
-  look?(): Promise<void>;
+  look?(): Promise<Throttled | null>;
   /** Ends everything that runs inside and undoes everything that was acquired for it. */
   release(): Promise<void>;
 }
@@ -56,6 +57,7 @@ export class Sandbox implements AsyncDisposable {
   readonly #workdir: string | null;
   readonly #inside: Inside;
   readonly #events: SandboxEvents;
+  readonly #look: () => Promise<Throttled | null>;
   #killed: Promise<void> | null = null;
   #ending = false;
 
@@ -68,11 +70,12 @@ export class Sandbox implements AsyncDisposable {
     this.#workdir = parts.workdir ?? null;
     this.#release = () => parts.release();
     this.#events = parts.events ?? new SandboxEvents();
+    this.#look = async () => (await parts.look?.()) ?? null;
     void this.ended.then(() => this.#events.end());
     this.#inside = {
       channel: parts.channel,
       explain: (error) => this.#explain(error),
-      look: () => parts.look?.() ?? Promise.resolve(),
+      look: async () => void (await this.#look()),
       ...outputLimitOf(parts.plan, this.#events),
     };
     this.files = new Files(this.#inside);
@@ -123,7 +126,8 @@ export class Sandbox implements AsyncDisposable {
   }
 
   async usage(options: CallOptions = {}): Promise<SandboxUsage> {
-    return readUsage(this.#inside, options);
+    const [inside, throttled] = await Promise.all([readUsage(this.#inside, options), this.#look()]);
+    return { ...inside, ...(throttled !== null && { throttledMs: Math.round(throttled.throttledUs / 1000) }) };
   }
 
   /**
@@ -136,7 +140,7 @@ export class Sandbox implements AsyncDisposable {
 
   /** The limits that were reached until now, the oldest first. Of a program that failed for one it is there before its exit. */
   async limitsReached(): Promise<readonly LimitHit[]> {
-    await this.#inside.look?.();
+    await this.#look();
     return this.#events.kept.filter((event) => event.kind === "limit-hit");
   }
 
@@ -188,24 +192,31 @@ export class Sandbox implements AsyncDisposable {
   async #explain(error: BulkheadError): Promise<BulkheadError> {
     if (error.code !== "SANDBOX_GONE" || this.#ending) return error;
     const end = await within(this.ended, EXPLAIN_WITHIN_MS);
-    if (end === null) return error;
-    const reason = end.reason ?? null;
+    const outOfMemory = end?.oomKilled === true || this.#wasKilledForMemory();
+    if (end === null && !outOfMemory) return error;
+    const reason = end?.reason ?? null;
+    const memory = formatBytes(this.plan.limits?.memoryBytes ?? 0);
     const why =
-      reason !== null
-        ? reason.why
-        : end.oomKilled
-          ? `it used more memory than its limit of ${formatBytes(this.plan.limits?.memoryBytes ?? 0)}`
-          : end.signal === null
-            ? `its first process exited with ${end.code}`
-            : `its first process was ended by ${end.signal}`;
+      reason?.why ??
+      (outOfMemory ? `it used more memory than its limit of ${memory}` : `its first process ${howEnded(end)}`);
+    const next = reason?.next ?? (outOfMemory ? "give it more memory" : undefined);
     return new BulkheadError("SANDBOX_GONE", {
       what: `sandbox ${this.id} is gone`,
       why,
-      ...(reason?.next !== undefined ? { next: reason.next } : end.oomKilled ? { next: "give it more memory" } : {}),
-      details: { ...end, ...(end.oomKilled && { limit: "memory" }) },
+      ...(next !== undefined && { next }),
+      details: { ...end, ...(outOfMemory && { limit: "memory" }) },
       cause: error,
     });
   }
+
+  /** Known before the end itself where that takes its time: a kernel in user space gives back its memory first. */
+  #wasKilledForMemory(): boolean {
+    return this.#events.kept.some(({ limit, killed }) => limit === "memory" && killed?.what === "sandbox");
+  }
+}
+
+function howEnded(end: SandboxEnd | null): string {
+  return end?.signal == null ? `exited with ${end?.code}` : `was ended by ${end.signal}`;
 }
 
 function outputLimitOf({ limits }: Plan, events: SandboxEvents): Pick<Inside, "output"> {

@@ -27,6 +27,13 @@ export interface KeeperLimit {
   readonly refused: boolean;
 }
 
+/** How often and for how long a sandbox had to wait at its limit on processor time. */
+export interface Throttled {
+  /** Of 100 ms each. */
+  readonly throttledPeriods: number;
+  readonly throttledUs: number;
+}
+
 type Fields = Readonly<Record<string, unknown>>;
 
 export type KeeperLine = (Fields & { readonly id: number }) | (Fields & { readonly event: string });
@@ -151,6 +158,11 @@ export function readLimit(line: Fields): KeeperLimit {
     }),
     refused: line["refused"] === true,
   };
+}
+
+export function readThrottled(value: unknown): Throttled {
+  const from = fields(value);
+  return { throttledPeriods: number(from, "throttledPeriods"), throttledUs: number(from, "throttledUs") };
 }
 
 export function readTimes(value: unknown): readonly number[] {

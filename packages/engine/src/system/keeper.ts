@@ -11,13 +11,15 @@ import {
   readLimit,
   readLine,
   readOutput,
+  readThrottled,
   readTimes,
   type KeeperEnded,
   type KeeperLimit,
+  type Throttled,
 } from "./keeper-wire.ts";
 import { splitLines } from "./lines.ts";
 
-export type { KeeperEnded, KeeperLimit } from "./keeper-wire.ts";
+export type { KeeperEnded, KeeperLimit, Throttled } from "./keeper-wire.ts";
 
 const GENERATION = 1;
 /** The end of a process that closed its socket is known within milliseconds. */
@@ -167,8 +169,8 @@ export class Keeper implements AsyncDisposable {
   }
 
   /** Counts what limits the sandbox has reached; who listens has been told when this resolves. */
-  async look(instance: Instance): Promise<void> {
-    await this.#request({ op: "look", instance: instance.id });
+  async look(instance: Instance): Promise<Throttled> {
+    return readThrottled(await this.#request({ op: "look", instance: instance.id }));
   }
 
   /** Calls back whenever the host sees the sandbox reach a limit, until it is released. */

@@ -43,7 +43,14 @@ const CAPABILITIES = [
  * --directfs=false: the Sentry opens no files itself and so runs as nobody without capabilities (with directfs it runs as
  * root with nine). --overlay2=none: writes reach the host's overlay, whose size is bounded; the Sentry's own is not.
  */
-const FLAGS = ["--platform=systrap", "--network=none", "--directfs=false", "--overlay2=none", "--host-uds=none"];
+const FLAGS = [
+  "--platform=systrap",
+  "--network=none",
+  "--directfs=false",
+  "--overlay2=none",
+  "--host-uds=none",
+  "--cpu-num-from-quota",
+];
 
 /** `0.0~20240729.0` (Debian) and `20240729.0`. */
 function releaseYear(version: string): number {
