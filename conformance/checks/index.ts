@@ -6,7 +6,10 @@ import { enduranceChecks } from "./endurance.ts";
 import { execChecks } from "./exec.ts";
 import { fileChecks } from "./files.ts";
 import { limitChecks } from "./limits.ts";
+import { limitEventChecks } from "./limit-events.ts";
+import { limitMeasureChecks } from "./limit-measures.ts";
 import { microvmChecks } from "./microvm.ts";
+import { neighbourChecks } from "./neighbours.ts";
 import { planChecks } from "./plan.ts";
 import { processChecks } from "./processes.ts";
 import { ptyChecks } from "./pty.ts";
@@ -30,6 +33,9 @@ export const CHECKS: readonly Check[] = [
   ...storageChecks,
   ...sudoChecks,
   ...limitChecks,
+  ...limitEventChecks,
+  ...limitMeasureChecks,
+  ...neighbourChecks,
   ...crashChecks,
   ...enduranceChecks,
 ];

@@ -65,8 +65,6 @@ export function taskLimit(cpus: number): number {
  */
 export function jailBundle(request: JailRequest, filter: Filter, host: Pick<HostFacts, "cgroup">): unknown {
   const ids = [{ containerID: 0, hostID: request.idBase, size: ID_RANGE }];
-  const limit = memoryLimit(request.guestMemoryBytes);
-  const weight = cpuWeight(request.cpuWeight, host, true);
   return {
     ociVersion: "1.0.2",
     hostname: "vmm",
@@ -108,26 +106,32 @@ export function jailBundle(request: JailRequest, filter: Filter, host: Pick<Host
       gidMappings: ids,
       cgroupsPath: request.cgroup,
       ...(request.kvm ? { devices: [{ type: "c", path: "/dev/kvm", major: 10, minor: 232, fileMode: 0o666 }] } : {}),
-      resources: {
-        devices: [
-          { allow: false, access: "rwm" },
-          ...(request.kvm ? [{ allow: true, type: "c", major: 10, minor: 232, access: "rw" }] : []),
-        ],
-        memory: { limit, ...(host.cgroup.swap ? { swap: limit } : {}) },
-        cpu: {
-          ...(request.cpuLimit === null
-            ? {}
-            : { quota: Math.round(request.cpuLimit * CPU_PERIOD_US), period: CPU_PERIOD_US }),
-          ...weight.cpu,
-        },
-        pids: { limit: taskLimit(request.cpus) },
-        ...weight.unified,
-      },
+      resources: jailResources(request, host),
       // Without the annotation's program nothing would be allowed: a runtime that does not know it fails.
       seccomp: { defaultAction: "SCMP_ACT_ERRNO" },
       maskedPaths: MASKED,
       readonlyPaths: [],
     },
+  };
+}
+
+function jailResources(request: JailRequest, host: Pick<HostFacts, "cgroup">): unknown {
+  const limit = memoryLimit(request.guestMemoryBytes);
+  const weight = cpuWeight(request.cpuWeight, host, true);
+  return {
+    devices: [
+      { allow: false, access: "rwm" },
+      ...(request.kvm ? [{ allow: true, type: "c", major: 10, minor: 232, access: "rw" }] : []),
+    ],
+    memory: { limit, ...(host.cgroup.swap ? { swap: limit } : {}) },
+    cpu: {
+      ...(request.cpuLimit === null
+        ? {}
+        : { quota: Math.round(request.cpuLimit * CPU_PERIOD_US), period: CPU_PERIOD_US }),
+      ...weight.cpu,
+    },
+    pids: { limit: taskLimit(request.cpus) },
+    ...weight.unified,
   };
 }
 
