@@ -162,8 +162,8 @@ impl Keeper {
         done_at: &mut Vec<u64>,
     ) -> Result<Option<libc::pid_t>, Failure> {
         let begin = Instant::now();
-        sys::unshare_mounts()?;
-        cgroup::cover_unified()?;
+        let prepared = sys::unshare_mounts().and_then(|()| cgroup::cover_unified());
+        prepared.map_err(|error| Failure::from(error).at("the sandbox's mount namespace"))?;
         live.namespace = Some(sys::mount_namespace()?);
         let mut scope = Scope {
             reaper: &self.reaper,
@@ -184,8 +184,11 @@ impl Keeper {
             } else {
                 result = scope.carry_out(step);
             }
-            if let Err(failure) = &mut result {
+            if let Err(mut failure) = result {
                 (failure.step, failure.op) = (Some(index), Some(step.name()));
+                // The system's own words name nothing.
+                let named = failure.errno.is_none() || failure.message.contains(step.subject());
+                result = Err(if named { failure } else { failure.at(step.subject()) });
                 break;
             }
             done_at.push(begin.elapsed().as_micros() as u64);

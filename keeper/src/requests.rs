@@ -314,6 +314,16 @@ impl Step {
         Ok(step)
     }
 
+    /// What the step makes, or runs.
+    pub fn subject(&self) -> &str {
+        match self {
+            Step::Dir { path, .. } | Step::File { path, .. } | Step::Fifo { path, .. } | Step::Cgroup { path } => path,
+            Step::Tmpfs { target, .. } | Step::Bind { target, .. } | Step::Overlay { target, .. } => target,
+            Step::Userns { target } => target,
+            Step::Run { program, .. } => program.argv.first().map_or("", String::as_str),
+        }
+    }
+
     pub fn name(&self) -> &'static str {
         match self {
             Step::Dir { .. } => "dir",

@@ -13,7 +13,7 @@ Runs a command as root on an emulated host of its own: a unified cgroup hierarch
 repository and its build in ${SOURCE_INSIDE}. Nothing it writes is kept.
 `;
 /** Themes that depend on what differs there. 256 starts of a program one after another tell nothing new. */
-const QUICK_THEMES = "^(exec|limits|boundary|crash|plan):(?! every exit code)";
+const QUICK_THEMES = "^(exec|limits|neighbours|boundary|crash|plan):(?! every exit code)";
 const QUICK_DRIVERS = ["container/crun", "gvisor/runsc"];
 /** A processor that is emulated, and one below it by gVisor. */
 const PATIENCE = "5";

@@ -128,7 +128,7 @@ export const ERRORS = {
     exit: 125,
     http: 507,
     retryable: true,
-    why: "the host ran out of something",
+    why: "the host ran out of room, memory, processes or open files",
     next: "free some and try again",
   },
   RUNTIME_FAILED: {

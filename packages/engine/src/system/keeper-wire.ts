@@ -70,7 +70,14 @@ export function readLine(text: string): KeeperLine {
 }
 
 /** Errors of the system that mean the host has run out of something rather than that a runtime is broken. */
-const RESOURCE_ERRORS: ReadonlySet<string> = new Set(["ENOSPC", "EDQUOT", "ENOMEM", "EMFILE", "ENFILE", "EAGAIN"]);
+const RESOURCE_ERRORS: ReadonlyMap<string, string> = new Map([
+  ["ENOSPC", "there is no room left where it is made: bytes, files, or the kernel's own limit on such objects"],
+  ["EDQUOT", "the quota of its owner is used up"],
+  ["ENOMEM", "the host has no memory left for it"],
+  ["EMFILE", "the keeper has as many files open as its limit allows"],
+  ["ENFILE", "as many files are open on the host as its kernel allows"],
+  ["EAGAIN", "the host allows no more processes or namespaces"],
+]);
 
 function codeFor(errno: string | null): ErrorCode {
   if (errno === "ETIMEDOUT") return "TIMEOUT";
@@ -83,9 +90,10 @@ function readError(value: unknown): BulkheadError {
   const step = maybeNumber(error, "step");
   const op = error["op"] == null ? null : string(error, "op");
   const stderr = string(error, "stderr").trim();
+  const why = stderr === "" ? RESOURCE_ERRORS.get(errno ?? "") : stderr.split("\n").slice(-3).join("; ");
   return new BulkheadError(codeFor(errno), {
     what: step === null ? string(error, "message") : `step ${step} (${op}) failed: ${string(error, "message")}`,
-    ...(stderr === "" ? {} : { why: stderr.split("\n").slice(-3).join("; ") }),
+    ...(why === undefined ? {} : { why }),
     details: { step, op, errno, stderr },
   });
 }
