@@ -17,12 +17,15 @@ export interface Config {
   readonly keeper: string;
   /** Where runtimes are looked for, in order. */
   readonly searchPath: readonly string[];
+  /** Runtimes with known vulnerabilities that are not fixed in them are not used. */
+  readonly refuseKnownCves: boolean;
 }
 
 /**
- * The only reader of the environment: BULKHEAD_STATE, BULKHEAD_RUN, BULKHEAD_AGENT, BULKHEAD_KEEPER, PATH.
+ * The only reader of the environment: BULKHEAD_STATE, BULKHEAD_RUN, BULKHEAD_AGENT, BULKHEAD_KEEPER,
+ * BULKHEAD_REFUSE_KNOWN_CVES, PATH.
  *
- * @throws BulkheadError SPEC_INVALID when one of them is not an absolute path.
+ * @throws BulkheadError SPEC_INVALID when a path is not absolute, or what is yes or no is neither 1 nor 0.
  */
 export function readConfig(environment: NodeJS.ProcessEnv = process.env): Config {
   const path = (name: string, otherwise: string): string => {
@@ -33,6 +36,14 @@ export function readConfig(environment: NodeJS.ProcessEnv = process.env): Config
       next: `set ${name} to an absolute path or leave it out`,
     });
   };
+  const yes = (name: string): boolean => {
+    const value = environment[name] || "0";
+    if (value === "1" || value === "0") return value === "1";
+    throw new BulkheadError("SPEC_INVALID", {
+      what: `${name} is ${JSON.stringify(value)}, which is neither 1 nor 0`,
+      next: `set ${name} to 1 for yes, or leave it out`,
+    });
+  };
   const built = (name: string): string => join(REPOSITORY, "target", "release", name);
   return {
     state: path("BULKHEAD_STATE", DEFAULT_STATE),
@@ -40,5 +51,6 @@ export function readConfig(environment: NodeJS.ProcessEnv = process.env): Config
     agent: path("BULKHEAD_AGENT", built("bulkhead-agent")),
     keeper: path("BULKHEAD_KEEPER", built("bulkhead-keeper")),
     searchPath: (environment["PATH"] || DEFAULT_PATH).split(":").filter((entry) => isAbsolute(entry)),
+    refuseKnownCves: yes("BULKHEAD_REFUSE_KNOWN_CVES"),
   };
 }
