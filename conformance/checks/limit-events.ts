@@ -178,6 +178,7 @@ print(json.dumps([had,raised,len(fds)]))`;
       assert.equal(raised, false, `${user} could raise it`);
       assert.ok(opened < 64, `${opened} descriptors were possible with 64`);
     }
+    await fails("FILE_PERMISSION", () => own.run(["true"], { rlimits: { nofile: { soft: 10, hard: 65 } } }));
   });
 });
 
