@@ -9,6 +9,8 @@ import { limitChecks } from "./limits.ts";
 import { limitEventChecks } from "./limit-events.ts";
 import { limitMeasureChecks } from "./limit-measures.ts";
 import { microvmChecks } from "./microvm.ts";
+import { microvmMountChecks } from "./microvm-mounts.ts";
+import { mountChecks } from "./mounts.ts";
 import { neighbourChecks } from "./neighbours.ts";
 import { planChecks } from "./plan.ts";
 import { processChecks } from "./processes.ts";
@@ -31,6 +33,8 @@ export const CHECKS: readonly Check[] = [
   ...planChecks,
   ...microvmChecks,
   ...storageChecks,
+  ...mountChecks,
+  ...microvmMountChecks,
   ...sudoChecks,
   ...limitChecks,
   ...limitEventChecks,

@@ -183,10 +183,9 @@ export class Engine implements AsyncDisposable {
     const { state, run } = this.host.paths;
     const mounts = await checkMounts(spec.mounts, [state, run]);
     const { driver, runtime, ...choice } = await this.#choose(spec, options);
-    const asked = { ...spec, mounts };
-    const devices = await checkLimits(asked, driver.capabilities, this.host);
-    const resolved = resolveSpec(asked, choice, this.host, image.config, driver.defaultMemoryBytes, devices);
-    return { driver, plan: driver.plan(resolved, runtime, image, this.host), image };
+    const devices = await checkLimits({ ...spec, mounts }, driver.capabilities, this.host);
+    const resolved = resolveSpec(spec, choice, this.host, image.config, driver.defaultMemoryBytes, devices);
+    return { driver, plan: driver.plan({ ...resolved, mounts }, runtime, image, this.host), image };
   }
 
   /**
