@@ -1,3 +1,4 @@
+import type { LimitHit, SandboxEvent } from "@bulkhead/engine";
 import type { Duplex, Readable, Writable } from "node:stream";
 
 /** What the checks need of a sandbox. Each target adapts its own objects to it, so that no check knows who made the box. */
@@ -11,6 +12,9 @@ export interface Box extends AsyncDisposable {
   dialTcp(port: number, options?: Waiting): Promise<Duplex>;
   dialUnix(path: string, options?: Waiting & { readonly user?: string }): Promise<Duplex>;
   ping(): Promise<void>;
+  /** The limits that were reached until now. */
+  limitsReached(): Promise<readonly LimitHit[]>;
+  events(): AsyncIterable<SandboxEvent>;
   processes(): Promise<readonly ProcessEntry[]>;
   signalProcess(pid: number, signal: string, group?: boolean): Promise<void>;
   /** Listens to a process that runs already. */

@@ -194,8 +194,8 @@ export function keeperOf(parent: number, directory: string): number {
 }
 
 /** A fresh directory that other users can pass through: the runtimes do so under ids of their own. */
-export async function freshDirectory(prefix: string): Promise<string> {
-  const directory = await mkdtemp(join(tmpdir(), prefix));
+export async function freshDirectory(prefix: string, above: string = tmpdir()): Promise<string> {
+  const directory = await mkdtemp(join(above, prefix));
   await chmod(directory, 0o755);
   return directory;
 }

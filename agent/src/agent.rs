@@ -3,6 +3,7 @@
 use crate::decoder::{Attach, Decoder, Item, FRAME_BYTES_MAX};
 use crate::elevation::Elevation;
 use crate::exec::Surroundings;
+use crate::limits::Limits;
 use crate::output::{Flush, Output};
 use crate::process::Process;
 use crate::streams::Stream;
@@ -38,6 +39,8 @@ pub enum Token {
     Watch(u32),
     /// 0 is the listener, the rest its connections.
     Elevation(u32),
+    /// One of the files that count how often a limit was reached.
+    Limits(u32),
 }
 
 impl Token {
@@ -51,6 +54,7 @@ impl Token {
             Self::Socket(stream) => (5, 0, stream),
             Self::Watch(stream) => (6, 0, stream),
             Self::Elevation(caller) => (7, 0, caller),
+            Self::Limits(which) => (8, 0, which),
         };
         kind << 56 | u64::from(which) << 48 | u64::from(id)
     }
@@ -65,7 +69,8 @@ impl Token {
             4 => Self::Process(id, (value >> 48) as u8),
             5 => Self::Socket(id),
             6 => Self::Watch(id),
-            _ => Self::Elevation(id),
+            7 => Self::Elevation(id),
+            _ => Self::Limits(id),
         }
     }
 }
@@ -101,6 +106,7 @@ pub struct Agent {
     pub(crate) early: HashMap<u32, Exit>,
     pub(crate) surroundings: Surroundings,
     pub(crate) elevation: Elevation,
+    pub(crate) limits: Limits,
     pub(crate) started_ms: u64,
     pub(crate) boot_id: String,
     retry_at: Option<u64>,
@@ -159,6 +165,7 @@ impl Agent {
             early: HashMap::new(),
             surroundings,
             elevation: Elevation::default(),
+            limits: Limits::default(),
             started_ms: poll::clock_ms(libc::CLOCK_BOOTTIME),
             boot_id: if crate::guest::is_template() { String::new() } else { boot_id() },
             retry_at: None,
@@ -241,6 +248,7 @@ impl Agent {
             Token::Watch(stream) => self.watch_event(stream),
             Token::Elevation(0) => self.accept_callers(),
             Token::Elevation(caller) => self.caller_event(caller),
+            Token::Limits(_) => self.look_at_limits(),
         }
     }
 

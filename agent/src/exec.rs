@@ -63,7 +63,7 @@ impl Task for Start {
             gid: user.gid,
             groups: user.groups.clone(),
             change_user: user.uid != identity::own_uid() || user.gid != identity::own_gid(),
-            limits: self.limits(),
+            limits: self.limits()?,
             allow_setuid: self.surroundings.allow_setuid,
             stdin: theirs.input,
             stdout: theirs.out,
@@ -92,13 +92,19 @@ impl Task for Start {
 }
 
 impl Start {
-    fn limits(&self) -> Vec<Limit> {
+    fn limits(&self) -> Outcome<Vec<Limit>> {
         let (soft, hard) = self.surroundings.descriptor_limit;
         let mut limits = vec![Limit { resource: RLIMIT_NOFILE, soft, hard }];
         for limit in &self.request.rlimits {
-            limits.push(Limit { resource: u32::from(limit.resource), soft: limit.soft, hard: limit.hard });
+            let resource = u32::from(limit.resource);
+            // Where the kernel is the guest's own it would let us.
+            if resource == RLIMIT_NOFILE && limit.hard > hard {
+                let text = format!("{} open files are more than the sandbox's limit of {hard}", limit.hard);
+                return Err(Failure::with_kind(kind::PERMISSION, Errno(libc::EPERM), text));
+            }
+            limits.push(Limit { resource, soft: limit.soft, hard: limit.hard });
         }
-        limits
+        Ok(limits)
     }
 }
 

@@ -10,6 +10,7 @@ mod failure;
 mod files;
 pub mod guest;
 mod input;
+mod limits;
 mod output;
 mod process;
 mod processes;

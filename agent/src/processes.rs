@@ -222,6 +222,10 @@ impl Agent {
             return;
         }
         process.exit_told = true;
+        if exit.code != 0 || exit.signal != 0 {
+            // Why it failed is told before that it did.
+            self.look_at_limits();
+        }
         let message = Exited {
             code: exit.code,
             signal: exit.signal,

@@ -29,6 +29,9 @@ impl Agent {
                 self.surroundings.allow_setuid = configure.allow_setuid;
                 self.surroundings.env = configure.env;
                 self.configure_elevation(configure.elevate);
+                if configure.open_files > 0 {
+                    self.surroundings.descriptor_limit = (configure.open_files, configure.open_files);
+                }
                 if !configure.hostname.is_empty() && process::own_pid() == 1 {
                     // A sandbox that may not name itself keeps the name its runtime gave it.
                     let _ = start::set_hostname(&configure.hostname);
@@ -58,6 +61,7 @@ impl Agent {
             Message::PrepareGuest(request) => match crate::guest::prepare(&request) {
                 Ok(()) => {
                     self.boot_id = crate::agent::boot_id();
+                    self.limits.watch_group(&self.epoll);
                     self.done(id);
                 }
                 Err(failure) => self.fail(id, &failure),

@@ -1,6 +1,7 @@
 //! What the sandbox uses, as far as it can be seen from inside.
 
 use crate::failure::Failure;
+use crate::guest::GROUP;
 use crate::sys::{poll, process};
 use crate::table::{first_line, pids, read_some, stat};
 use crate::wire::generated::{Message, Usage};
@@ -17,7 +18,7 @@ pub struct UsageTask {
 impl Task for UsageTask {
     fn step(&mut self, _input: Input) -> Result<Output, Failure> {
         let pids = pids();
-        let (memory_used_bytes, memory_total_bytes) = memory();
+        let (memory_used_bytes, memory_total_bytes) = memory(&pids);
         let (disk_used_bytes, disk_total_bytes) = process::root_disk();
         let usage = Usage {
             processes: pids.len() as u32,
@@ -45,21 +46,20 @@ fn field(text: &str, name: &str) -> Option<u64> {
 }
 
 /// Bytes used and bytes there are: the control group's where it is shown inside, else the kernel's.
-fn memory() -> (u64, u64) {
+fn memory(pids: &[u32]) -> (u64, u64) {
     let text = read_some("/proc/meminfo", MEMINFO_BYTES_MAX).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let total = field(&text, "MemTotal").unwrap_or(0) * 1024;
     let available = field(&text, "MemAvailable").or_else(|| field(&text, "MemFree")).unwrap_or(0) * 1024;
-    let groups = [
-        ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.max"),
-        ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-    ];
-    for (used, limit) in groups {
-        if let Some(used) = number(used) {
-            return (used, number(limit).unwrap_or(total).min(total));
-        }
+    if let Some(used) = number(&format!("{GROUP}/memory.current")) {
+        return (used, number(&format!("{GROUP}/memory.max")).unwrap_or(total).min(total));
     }
-    (total.saturating_sub(available), total)
+    if available < total {
+        return (total - available, total);
+    }
+    // A limit in the figures' place says nothing of what is used.
+    let pages: u64 = pids.iter().filter_map(|pid| stat(*pid)).map(|stat| stat.rss_pages).sum();
+    (pages * PAGE_BYTES, total)
 }
 
 fn cpu_ms(pids: &[u32]) -> u64 {

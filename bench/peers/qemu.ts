@@ -128,6 +128,7 @@ async function startGuest({
     env: [],
     hostname: "",
     elevate: false,
+    openFiles: 0n,
   };
   const channel = await Channel.attach({ readable, writable, fresh: true, configure, timeoutMs: BOOT_TIMEOUT_MS });
   const identity = {

@@ -6,9 +6,12 @@ import { enduranceChecks } from "./endurance.ts";
 import { execChecks } from "./exec.ts";
 import { fileChecks } from "./files.ts";
 import { limitChecks } from "./limits.ts";
+import { limitEventChecks } from "./limit-events.ts";
+import { limitMeasureChecks } from "./limit-measures.ts";
 import { microvmChecks } from "./microvm.ts";
 import { microvmMountChecks } from "./microvm-mounts.ts";
 import { mountChecks } from "./mounts.ts";
+import { neighbourChecks } from "./neighbours.ts";
 import { planChecks } from "./plan.ts";
 import { processChecks } from "./processes.ts";
 import { ptyChecks } from "./pty.ts";
@@ -36,6 +39,9 @@ export const CHECKS: readonly Check[] = [
   ...stateChecks,
   ...sudoChecks,
   ...limitChecks,
+  ...limitEventChecks,
+  ...limitMeasureChecks,
+  ...neighbourChecks,
   ...crashChecks,
   ...enduranceChecks,
 ];

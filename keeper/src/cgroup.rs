@@ -21,7 +21,7 @@ const FREEZE_TIME: Duration = Duration::from_secs(10);
 const MAX_DEPTH: u32 = 16;
 
 /// What the limits of every sandbox rest on.
-const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
 
 const UNIFIED: &CStr = c"/sys/fs/cgroup/unified";
 
@@ -73,11 +73,27 @@ impl Hierarchies {
 
     /// How often the kernel's out-of-memory killer struck in `group`.
     pub fn oom_kills(&self, group: &str) -> u64 {
-        let files = ["memory.events", "memory.oom_control"];
-        let texts = self.dirs(group).into_iter().flat_map(|dir| files.map(|file| dir.join(file)));
+        self.counted(group, &["memory.events", "memory.oom_control"], "oom_kill ")
+    }
+
+    /// How often a program in `group` was refused a process.
+    pub fn refusals(&self, group: &str) -> u64 {
+        self.counted(group, &["pids.events"], "max ")
+    }
+
+    /// In how many periods the processors were taken away at the quota, and for how many microseconds in all.
+    pub fn throttled(&self, group: &str) -> (u64, u64) {
+        let count = |name| self.counted(group, &["cpu.stat"], name);
+        // Version 1 counts nanoseconds and calls it time.
+        (count("nr_throttled "), count("throttled_usec ").max(count("throttled_time ") / 1000))
+    }
+
+    /// The figure behind `name` at a line's beginning, in whichever of the files there is.
+    fn counted(&self, group: &str, files: &[&str], name: &str) -> u64 {
+        let texts = self.dirs(group).into_iter().flat_map(|dir| files.iter().map(move |file| dir.join(file)));
         let counts = texts.filter_map(|path| fs::read_to_string(path).ok()).map(|text| {
-            let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-            line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+            let count = text.lines().find_map(|line| line.strip_prefix(name));
+            count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
         });
         counts.max().unwrap_or(0)
     }

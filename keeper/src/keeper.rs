@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
@@ -14,6 +14,7 @@ use serde_json::{json, Value};
 use crate::capture;
 use crate::cgroup::{self, Hierarchies, PREFIX};
 use crate::ids::Ranges;
+use crate::limits::{Told, Watch};
 use crate::log::Log;
 use crate::proto::{Failure, Sender};
 use crate::reaper::{Ended, Reaper};
@@ -44,6 +45,9 @@ struct Instance {
     cgroup: String,
     /// Set when release is asked for; an acquire under way stops at its next step or kills what it runs.
     cancelled: AtomicBool,
+    told: Mutex<Told>,
+    /// Process id of the sandbox's first process, 0 until there is one.
+    first: AtomicI32,
     /// Held during acquire and release, so that a release waits for the acquire it has called off.
     live: Mutex<Live>,
 }
@@ -61,23 +65,34 @@ pub struct Keeper {
 }
 
 impl Instance {
-    /// Keeps the sandbox's diagnostics flowing, at a rate that costs the host nothing worth having, until it has ended.
-    fn drain_log_until(&self, ended: &OwnedFd) {
+    /// Until the sandbox has ended keeps its diagnostics flowing, at a rate that costs the host nothing worth having, and
+    /// calls `look` when it may have reached a limit.
+    fn attend_until(&self, ended: &OwnedFd, watches: &[Watch], look: impl Fn()) {
         const PAUSE_MS: i32 = 50;
         let mut log = self.live.lock().unwrap().got.log.as_ref().and_then(|log| log.fd().try_clone_to_owned().ok());
+        let mut pause = -1;
         loop {
-            match sys::poll_in(&[Some(ended.as_fd()), log.as_ref().map(AsFd::as_fd)], -1).as_deref() {
-                // A release takes what is left itself.
-                Ok([false, true]) if !self.cancelled.load(Ordering::Relaxed) => {
-                    // Without a writer it would be reported as readable for ever.
-                    if !self.live.lock().unwrap().got.log.as_mut().is_some_and(Log::drain) {
-                        log = None;
-                    }
-                    // An end is noticed at once all the same.
-                    let _ = sys::poll_in(&[Some(ended.as_fd())], PAUSE_MS);
-                }
-                Ok([false, false]) => {}
-                _ => return,
+            let mut set = vec![(Some(ended.as_fd()), libc::POLLIN), (log.as_ref().map(AsFd::as_fd), libc::POLLIN)];
+            set.extend(watches.iter().map(Watch::wanted).map(|(fd, events)| (Some(fd), events)));
+            let Ok(came) = sys::poll_any(&set, pause) else { return };
+            // A release takes what is left of the log itself.
+            if came[0] || self.cancelled.load(Ordering::Relaxed) {
+                return;
+            }
+            let alarmed = came[2..].contains(&true);
+            if alarmed || pause >= 0 {
+                watches.iter().for_each(Watch::rearm);
+                look();
+            }
+            // What an alarm announces is counted a moment later.
+            pause = if alarmed { PAUSE_MS } else { -1 };
+            // Without a writer it would be reported as readable for ever.
+            if came[1] && !self.live.lock().unwrap().got.log.as_mut().is_some_and(Log::drain) {
+                log = None;
+            }
+            if alarmed || came[1] {
+                // An end is noticed at once all the same.
+                let _ = sys::poll_in(&[Some(ended.as_fd())], PAUSE_MS);
             }
         }
     }
@@ -115,7 +130,9 @@ impl Keeper {
         let live = Live { got: Acquired::default(), namespace: None, init: None };
         let answer = json!({ "id": id, "dir": dir, "idBase": id_base, "cgroup": cgroup });
         let cancelled = AtomicBool::new(false);
-        let instance = Instance { id: id.clone(), dir, id_base, cgroup, cancelled, live: Mutex::new(live) };
+        let (told, first) = (Mutex::default(), AtomicI32::new(0));
+        let instance =
+            Instance { id: id.clone(), dir, id_base, cgroup, cancelled, told, first, live: Mutex::new(live) };
         self.instances.lock().unwrap().insert(id, Arc::new(instance));
         Ok(answer)
     }
@@ -146,8 +163,8 @@ impl Keeper {
         done_at: &mut Vec<u64>,
     ) -> Result<Option<libc::pid_t>, Failure> {
         let begin = Instant::now();
-        sys::unshare_mounts()?;
-        cgroup::cover_unified()?;
+        let prepared = sys::unshare_mounts().and_then(|()| cgroup::cover_unified());
+        prepared.map_err(|error| Failure::from(error).at("the sandbox's mount namespace"))?;
         live.namespace = Some(sys::mount_namespace()?);
         let mut scope = Scope {
             reaper: &self.reaper,
@@ -168,8 +185,11 @@ impl Keeper {
             } else {
                 result = scope.carry_out(step);
             }
-            if let Err(failure) = &mut result {
+            if let Err(mut failure) = result {
                 (failure.step, failure.op) = (Some(index), Some(step.name()));
+                // The system's own words name nothing.
+                let named = failure.errno.is_none() || failure.message.contains(step.subject());
+                result = Err(if named { failure } else { failure.at(step.subject()) });
                 break;
             }
             done_at.push(begin.elapsed().as_micros() as u64);
@@ -177,6 +197,7 @@ impl Keeper {
         live.got = scope.got;
         result?;
         if let Some(pid) = live.got.init {
+            instance.first.store(pid, Ordering::Relaxed);
             live.init = self.follow(instance, pid)?;
         }
         Ok(live.got.init)
@@ -189,7 +210,8 @@ impl Keeper {
         let watched = pidfd.as_ref().map(OwnedFd::try_clone).transpose()?;
         thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
             if let Some(pidfd) = watched {
-                instance.drain_log_until(&pidfd);
+                let watches = Watch::of(&keeper.hierarchies, &instance.cgroup);
+                instance.attend_until(&pidfd, &watches, || keeper.look(&instance, false));
             }
             let how = ended.recv().unwrap_or(Ended::UNKNOWN);
             keeper.report_end(&instance, how);
@@ -202,12 +224,31 @@ impl Keeper {
         if instance.cancelled.load(Ordering::Relaxed) {
             return;
         }
+        self.look(instance, true);
         let oom_killed = self.hierarchies.oom_kills(&instance.cgroup) > 0;
         let log = instance.live.lock().unwrap().got.log.as_mut().map(Log::tail);
         self.sender.send(&json!({
             "event": "ended", "instance": instance.id, "code": how.code, "signal": how.signal,
             "oomKilled": oom_killed, "log": log.unwrap_or_default(),
         }));
+    }
+
+    /// Tells what limits were reached since the last look.
+    fn look(&self, instance: &Instance, asked: bool) {
+        // Held while it is sent: what was told first is heard first.
+        let mut told = instance.told.lock().unwrap();
+        let first = instance.first.load(Ordering::Relaxed);
+        let Some(mut news) = told.news(&self.hierarchies, &instance.cgroup, first, asked) else { return };
+        news["event"] = json!("limit");
+        news["instance"] = json!(instance.id);
+        self.sender.send(&news);
+    }
+
+    pub fn look_for(&self, id: &str) -> Result<Value, Failure> {
+        let instance = self.instance(id)?;
+        self.look(&instance, true);
+        let (periods, micros) = self.hierarchies.throttled(&instance.cgroup);
+        Ok(json!({ "throttledPeriods": periods, "throttledUs": micros }))
     }
 
     pub fn settled(&self, id: &str) -> Result<Value, Failure> {

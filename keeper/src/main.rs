@@ -9,6 +9,7 @@ mod cgroup;
 mod digest;
 mod ids;
 mod keeper;
+mod limits;
 mod log;
 mod paths;
 mod proto;
@@ -132,7 +133,7 @@ fn serve(keeper: &Arc<Keeper>, mut lines: Lines) -> io::Result<()> {
         };
         let id = request.id;
         // These are quick and must keep their order with what follows them.
-        if matches!(request.op, Op::Hello | Op::Reserve | Op::Settled { .. }) {
+        if matches!(request.op, Op::Hello | Op::Reserve | Op::Settled { .. } | Op::Look { .. }) {
             keeper.sender.reply(id, answer(keeper, &request.op));
             continue;
         }
@@ -159,6 +160,7 @@ fn answer(keeper: &Arc<Keeper>, op: &Op) -> Result<Value, Failure> {
         Op::Reserve => keeper.reserve(),
         Op::Acquire { instance, steps } => keeper.acquire(instance, steps),
         Op::Settled { instance } => keeper.settled(instance),
+        Op::Look { instance } => keeper.look_for(instance),
         Op::Release { instance } => keeper.release(instance),
         Op::Freeze { instance, frozen } => keeper.freeze(instance, *frozen),
         Op::Capture { instance, into } => keeper.capture(instance, into),

@@ -29,6 +29,10 @@ pub enum Op {
     Settled {
         instance: String,
     },
+    /// Limits that were reached are told now, before the answer.
+    Look {
+        instance: String,
+    },
     Release {
         instance: String,
     },
@@ -256,6 +260,7 @@ impl Request {
             "reserve" => Op::Reserve,
             "counter" => Op::Counter,
             "settled" => Op::Settled { instance: from.must("instance", text)? },
+            "look" => Op::Look { instance: from.must("instance", text)? },
             "release" => Op::Release { instance: from.must("instance", text)? },
             "freeze" => {
                 Op::Freeze { instance: from.must("instance", text)?, frozen: from.must("frozen", Value::as_bool)? }
@@ -337,6 +342,16 @@ impl Step {
         };
         from.end()?;
         Ok(step)
+    }
+
+    /// What the step makes, or runs.
+    pub fn subject(&self) -> &str {
+        match self {
+            Step::Dir { path, .. } | Step::File { path, .. } | Step::Fifo { path, .. } | Step::Cgroup { path } => path,
+            Step::Tmpfs { target, .. } | Step::Bind { target, .. } | Step::Overlay { target, .. } => target,
+            Step::Userns { target } => target,
+            Step::Run { program, .. } => program.argv.first().map_or("", String::as_str),
+        }
     }
 
     pub fn name(&self) -> &'static str {

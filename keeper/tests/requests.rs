@@ -29,6 +29,30 @@ fn a_failed_step_undoes_all_and_says_which() {
 }
 
 #[test]
+fn what_ran_out_is_named_by_its_path() {
+    if !is_root() {
+        return;
+    }
+    let run = fresh_dir("full");
+    let mut keeper = Keeper::start(&run);
+    let instance = keeper.reserve();
+    let disk = format!("{}/disk", instance["dir"].as_str().unwrap());
+    let error = keeper
+        .acquire(
+            &instance,
+            json!([
+                {"op": "dir", "path": disk, "mode": 0o755},
+                {"op": "tmpfs", "target": disk, "sizeBytes": 4096, "inodes": 10, "mode": 0o755, "uid": 0, "gid": 0},
+                {"op": "file", "path": format!("{disk}/large"), "mode": 0o600, "content": "x".repeat(100_000)},
+            ]),
+        )
+        .unwrap_err();
+    assert_eq!((&error["step"], &error["errno"]), (&json!(2), &json!("ENOSPC")));
+    assert!(error["message"].as_str().unwrap().contains("/disk/large"), "{error}");
+    assert!(keeper.end());
+}
+
+#[test]
 fn a_start_that_hangs_is_called_off_by_release_and_by_its_own_time() {
     if !is_root() {
         return;

@@ -148,16 +148,19 @@ vector(
     env: [hex("LANG=C.UTF-8"), hex("TZ=UTC")],
     hostname: "box-1",
     elevate: true,
+    openFiles: "1048576",
   },
   0,
 );
 vector(
   "configure, empty list",
   "Configure",
-  { hostGone: 0, defaultUser: "", allowSetuid: false, env: [], hostname: "", elevate: false },
+  { hostGone: 0, defaultUser: "", allowSetuid: false, env: [], hostname: "", elevate: false, openFiles: "0" },
   0,
 );
 vector("shutdown", "Shutdown", { graceMs: 2000 }, 0);
+vector("limit hit", "LimitHit", { limit: 1, pid: 42, command: hex("python3") }, 0);
+vector("limit hit, nobody named", "LimitHit", { limit: 3, pid: 0, command: "" }, 0);
 vector("data in", "Data", { data: "00ff0d0a1b5b41" }, 1, 0);
 vector("data out, empty", "Data", { data: "" }, 2, 1);
 vector("data err, last stream id", "Data", { data: "ff" }, 2147483647, 2);

@@ -126,9 +126,37 @@ describe.each(levels)("run at %s", { timeout: 60 * SECONDS }, (level) => {
   });
 
   test("the time limit ends the program with 124 and says so", async () => {
-    const { code, stdout, stderr } = await shell("echo begun; sleep 300", "--timeout", "1s");
+    const { code, stdout, stderr } = await shell("echo begun; sleep 300", "--timeout", "3s");
     expect({ code, stdout }).toEqual({ code: 124, stdout: "begun\n" });
-    expect(stderr).toMatch(/^bulkhead: the time limit of 1 s was reached\n {2}why: .*\n {2}next: .*\n$/);
+    expect(stderr).toMatch(/^bulkhead: the time limit of 3 s was reached\n {2}why: .*\n {2}next: .*\n$/);
+  });
+
+  test("the output limit ends the program with 123, and what it wrote until then is there", async () => {
+    const { code, stdout, stderr } = await shell("echo 0123456789; sleep 300", "--output-max", "5b");
+    expect({ code, stdout }).toEqual({ code: 123, stdout: "01234" });
+    expect(stderr).toMatch(/^bulkhead: command .* wrote more than 5 B and was killed\n {2}why: .*\n {2}next: .*\n$/);
+  });
+
+  test("a limit that was reached is said after the program's own words, and in the report", async () => {
+    const fill = "head -c 100m /dev/zero > /home/user/fill";
+    const plain = await shell(fill, "--disk", "16m");
+    expect(plain.code).toBe(1);
+    expect(plain.stderr).toMatch(
+      /No space left on device\nbulkhead: the disk limit of 16 MiB was reached: .*--disk.*\n$/,
+    );
+    const { stdout } = await shell(fill, "--disk", "16m", "--json");
+    const lines = stdout
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+    expect(lines.at(-2)).toMatchObject({
+      type: "limit",
+      limit: "disk",
+      value: 2 ** 24,
+      killed: null,
+      toldBy: "inside",
+    });
+    expect(lines.at(-1)).toMatchObject({ type: "exit", code: 1, limits: ["disk"] });
   });
 
   test.each(["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1"] as const)(

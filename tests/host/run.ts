@@ -16,7 +16,7 @@ repository and its build in ${SOURCE_INSIDE}. Nothing it writes is kept.
 const QUICK: readonly { readonly drivers: readonly string[]; readonly only: string }[] = [
   {
     drivers: ["container/crun", "gvisor/runsc"],
-    only: "^(exec|limits|boundary|crash|plan):(?! every exit code)",
+    only: "^(exec|limits|neighbours|boundary|crash|plan):(?! every exit code)",
   },
   // With KVM: start, programs, streams, what root inside can reach, the jail, templates, limits, the monitor's end.
   {

@@ -94,6 +94,7 @@ async function attach(machine: Machine, signal: AbortSignal): Promise<Sandbox> {
     elevate: false,
     env,
     hostname: "",
+    openFiles: 0n,
   };
   const { agent } = machine;
   try {

@@ -11,6 +11,7 @@ mod prepare;
 mod refresh;
 mod shared;
 
+pub use mounts::GROUP;
 pub use prepare::prepare;
 pub use refresh::refresh;
 pub use shared::mount_shared;

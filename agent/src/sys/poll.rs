@@ -5,6 +5,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 pub const READABLE: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP) as u32;
 pub const WRITABLE: u32 = libc::EPOLLOUT as u32;
+/// What a file of the kernel's says when its contents have changed.
+pub const CHANGED: u32 = (libc::EPOLLPRI | libc::EPOLLERR) as u32;
 pub const CLOSED: u32 = (libc::EPOLLHUP | libc::EPOLLERR) as u32;
 
 pub struct Epoll {

@@ -105,6 +105,21 @@ pub fn root_disk() -> (u64, u64) {
     }
 }
 
+/// Whether the root file system has no room left for another file or another byte of one.
+pub fn root_disk_is_full() -> bool {
+    /// Less than what any file needs. ext4 keeps single blocks back, tmpfs none.
+    const ROOM_BLOCKS: u64 = 4;
+    // SAFETY: a live string, and plain data for the kernel to fill.
+    unsafe {
+        let mut stat: libc::statfs = std::mem::zeroed();
+        if libc::statfs(c"/".as_ptr(), &mut stat) != 0 {
+            return false;
+        }
+        // File systems that count no files say 0 of 0.
+        stat.f_bavail < ROOM_BLOCKS || (stat.f_files > 0 && stat.f_ffree == 0)
+    }
+}
+
 /// Clock ticks per second of the figures in /proc.
 pub fn ticks_per_second() -> u64 {
     // SAFETY: integers only.

@@ -18,6 +18,9 @@ pub fn protect() {
         libc::mallopt(libc::M_ARENA_MAX, 1);
         libc::mallopt(libc::M_MMAP_THRESHOLD, MAP_FROM_BYTES);
         libc::umask(0);
+        // Nothing that we start writes a core: on the host it would be handed to whoever collects them there.
+        let none = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+        libc::setrlimit64(libc::RLIMIT_CORE, &none);
         let default = [0u64; 4];
         for signal in 1..=64i64 {
             // An ignored signal would stay ignored in every process we start; libc's own call leaves out 32 and 33.

@@ -40,6 +40,11 @@ pub mod host_gone {
     pub const EXIT: u8 = 0;
     pub const KEEP: u8 = 1;
 }
+pub mod limit_kind {
+    pub const MEMORY: u8 = 1;
+    pub const PIDS: u8 = 2;
+    pub const DISK: u8 = 3;
+}
 pub mod write_mode {
     pub const TRUNCATE: u8 = 0;
     pub const APPEND: u8 = 1;
@@ -72,6 +77,7 @@ pub mod message_type {
     pub const PONG: u8 = 3;
     pub const CONFIGURE: u8 = 4;
     pub const SHUTDOWN: u8 = 5;
+    pub const LIMIT_HIT: u8 = 6;
     pub const DATA: u8 = 16;
     pub const END: u8 = 17;
     pub const CREDIT: u8 = 18;
@@ -425,6 +431,7 @@ pub struct Configure {
     pub env: Vec<Vec<u8>>,
     pub hostname: String,
     pub elevate: bool,
+    pub open_files: u64,
 }
 
 impl Configure {
@@ -435,6 +442,7 @@ impl Configure {
         w.list(&self.env, |w, v| w.bytes(v));
         w.str(&self.hostname);
         w.bool(*&self.elevate);
+        w.u64(*&self.open_files);
     }
 
     pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
@@ -445,6 +453,7 @@ impl Configure {
             env: r.list(|r| r.bytes())?,
             hostname: r.str()?,
             elevate: r.bool()?,
+            open_files: r.u64()?,
         })
     }
 
@@ -458,6 +467,7 @@ impl Configure {
         map.insert("env".into(), serde_json::Value::Array((&self.env).iter().map(|v| crate::wire::hex(v).into()).collect()));
         map.insert("hostname".into(), (&self.hostname).clone().into());
         map.insert("elevate".into(), (*(&self.elevate)).into());
+        map.insert("openFiles".into(), (&self.open_files).to_string().into());
         serde_json::Value::Object(map)
     }
 }
@@ -483,6 +493,39 @@ impl Shutdown {
         #[allow(unused_mut)]
         let mut map = serde_json::Map::new();
         map.insert("graceMs".into(), (*(&self.grace_ms)).into());
+        serde_json::Value::Object(map)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LimitHit {
+    pub limit: u8,
+    pub pid: u32,
+    pub command: Vec<u8>,
+}
+
+impl LimitHit {
+    pub fn write(&self, w: &mut Writer) {
+        w.u8(*&self.limit);
+        w.u32(*&self.pid);
+        w.bytes(&self.command);
+    }
+
+    pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            limit: r.u8()?,
+            pid: r.u32()?,
+            command: r.bytes()?,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn json(&self) -> serde_json::Value {
+        #[allow(unused_mut)]
+        let mut map = serde_json::Map::new();
+        map.insert("limit".into(), (*(&self.limit)).into());
+        map.insert("pid".into(), (*(&self.pid)).into());
+        map.insert("command".into(), crate::wire::hex((&self.command)).into());
         serde_json::Value::Object(map)
     }
 }
@@ -1616,6 +1659,7 @@ pub enum Message {
     Pong(Pong),
     Configure(Configure),
     Shutdown(Shutdown),
+    LimitHit(LimitHit),
     End(End),
     Credit(Credit),
     Cancel(Cancel),
@@ -1660,6 +1704,7 @@ impl Message {
             Message::Pong(_) => 3,
             Message::Configure(_) => 4,
             Message::Shutdown(_) => 5,
+            Message::LimitHit(_) => 6,
             Message::End(_) => 17,
             Message::Credit(_) => 18,
             Message::Cancel(_) => 19,
@@ -1704,6 +1749,7 @@ impl Message {
             Message::Pong(m) => m.write(w),
             Message::Configure(m) => m.write(w),
             Message::Shutdown(m) => m.write(w),
+            Message::LimitHit(m) => m.write(w),
             Message::End(m) => m.write(w),
             Message::Credit(m) => m.write(w),
             Message::Cancel(m) => m.write(w),
@@ -1749,6 +1795,7 @@ impl Message {
             3 => Message::Pong(Pong::read(r)?),
             4 => Message::Configure(Configure::read(r)?),
             5 => Message::Shutdown(Shutdown::read(r)?),
+            6 => Message::LimitHit(LimitHit::read(r)?),
             17 => Message::End(End::read(r)?),
             18 => Message::Credit(Credit::read(r)?),
             19 => Message::Cancel(Cancel::read(r)?),
@@ -1795,6 +1842,7 @@ impl Message {
             Message::Pong(m) => ("Pong", m.json()),
             Message::Configure(m) => ("Configure", m.json()),
             Message::Shutdown(m) => ("Shutdown", m.json()),
+            Message::LimitHit(m) => ("LimitHit", m.json()),
             Message::End(m) => ("End", m.json()),
             Message::Credit(m) => ("Credit", m.json()),
             Message::Cancel(m) => ("Cancel", m.json()),

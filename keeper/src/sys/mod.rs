@@ -137,16 +137,42 @@ pub fn clear_umask() {
 
 /// @returns whether each descriptor became readable (or hung up) within the time.
 pub fn poll_in(fds: &[Option<BorrowedFd<'_>>], timeout_ms: i32) -> io::Result<Vec<bool>> {
-    let mut set: Vec<libc::pollfd> = fds
-        .iter()
-        .map(|fd| libc::pollfd { fd: fd.map_or(-1, |fd| fd.as_raw_fd()), events: libc::POLLIN, revents: 0 })
-        .collect();
+    let readable: Vec<_> = fds.iter().map(|fd| (*fd, libc::POLLIN)).collect();
+    poll_any(&readable, timeout_ms)
+}
+
+/// Descriptors with what is waited for on each. @returns what came, as `poll_in`.
+pub fn poll_any(fds: &[(Option<BorrowedFd<'_>>, i16)], timeout_ms: i32) -> io::Result<Vec<bool>> {
+    let entry = |(fd, events): &(Option<BorrowedFd<'_>>, i16)| libc::pollfd {
+        fd: fd.map_or(-1, |fd| fd.as_raw_fd()),
+        events: *events,
+        revents: 0,
+    };
+    let mut set: Vec<libc::pollfd> = fds.iter().map(entry).collect();
     // SAFETY: the array lives across the call and its length is given.
     let got = unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, timeout_ms) };
     match check(got.into()) {
         Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
         _ => Ok(set.iter().map(|entry| entry.revents != 0).collect()),
     }
+}
+
+/// Counts what the kernel tells of; readable when that is not nothing.
+pub fn event_counter() -> io::Result<OwnedFd> {
+    // SAFETY: plain numbers.
+    owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }.into())
+}
+
+/// Takes what an event counter has counted.
+pub fn drain(counter: BorrowedFd<'_>) {
+    let mut value = [0u8; 8];
+    // SAFETY: the buffer lives across the call. Nothing counted is EAGAIN.
+    unsafe { libc::read(counter.as_raw_fd(), value.as_mut_ptr().cast(), value.len()) };
+}
+
+/// A descriptor's number, for kernel interfaces that take it as text.
+pub fn number(fd: impl AsFd) -> RawFd {
+    fd.as_fd().as_raw_fd()
 }
 
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {

@@ -26,6 +26,13 @@ export const ERRORS = {
     why: "this host cannot make that boundary",
     next: "see bulkhead doctor",
   },
+  LIMIT_UNSUPPORTED: {
+    exit: 120,
+    http: 409,
+    retryable: false,
+    why: "this host cannot hold a sandbox to that limit",
+    next: "ask for less, or leave the limit out",
+  },
   POLICY_REFUSED: {
     exit: 120,
     http: 403,
@@ -121,7 +128,7 @@ export const ERRORS = {
     exit: 125,
     http: 507,
     retryable: true,
-    why: "the host ran out of something",
+    why: "the host ran out of room, memory, processes or open files",
     next: "free some and try again",
   },
   RUNTIME_FAILED: {
@@ -209,7 +216,7 @@ export const ERRORS = {
     next: "close some first",
   },
   OUTPUT_LIMIT: {
-    exit: 125,
+    exit: 123,
     http: 413,
     retryable: false,
     why: "more came than the caller allowed",
@@ -221,6 +228,13 @@ export const ERRORS = {
     retryable: true,
     why: "the time limit was reached",
     next: "raise the limit, or make the work shorter",
+  },
+  IDLE_TIMEOUT: {
+    exit: 124,
+    http: 504,
+    retryable: true,
+    why: "nothing was read, written or asked for that long",
+    next: "raise the limit, or keep the sandbox in use",
   },
   ABORTED: {
     exit: 125,

@@ -39,6 +39,32 @@ export interface Limits {
   readonly diskBytes: number;
   readonly diskInodes: number;
   readonly timeoutMs: number | null;
+  /** Share among the busy, 1 to 10,000 where everybody else has 100; null leaves it at that. */
+  readonly cpuWeight: number | null;
+  /** Operations and bytes a second, each for reading and for writing. */
+  readonly diskIops: number | null;
+  readonly diskBytesPerSecond: number | null;
+  /** Who holds disk traffic to those two; null where neither was asked for. */
+  readonly diskThrottle: DiskThrottle | null;
+  /** Descriptors of one program, soft and hard. */
+  readonly openFiles: number;
+  /** Without output, input or a call for this long the sandbox is ended. */
+  readonly idleTimeoutMs: number | null;
+  /** Of a program's stdout and stderr together; at the limit it is killed. */
+  readonly outputMaxBytes: number | null;
+}
+
+export type DiskThrottle =
+  /** The host's kernel, on each of these block devices by itself. */
+  | { readonly by: "cgroup"; readonly devices: readonly BlockDevice[] }
+  /** The virtual machine's monitor, on all of the guest's disks together. */
+  | { readonly by: "monitor" };
+
+export interface BlockDevice {
+  readonly major: number;
+  readonly minor: number;
+  /** What is read from or written to it: `/var/lib/bulkhead/images`. */
+  readonly holds: readonly string[];
 }
 
 export interface MountPlan {

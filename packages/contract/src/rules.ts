@@ -25,6 +25,17 @@ export const SPEC_RULES = {
   /** PID_MAX_LIMIT of a 64-bit kernel. */
   pidsMax: 4_194_304,
   diskMinBytes: MIB,
+  /** The agent's own files and an empty home need some; a mask of 32 bits is what file systems count in. */
+  diskInodesMin: 64,
+  diskInodesMax: 2 ** 32 - 1,
+  /** One page of 4 KiB a second: less and nothing would ever start. */
+  diskBytesPerSecondMin: 4096,
+  /** Control groups of version 2 count weights like this; 100 is what nobody asked for. */
+  cpuWeightMin: 1,
+  cpuWeightMax: 10_000,
+  /** A shell, its pipes and an interpreter's libraries at once; the kernel's own bound (fs.nr_open) is 2^20. */
+  openFilesMin: 16,
+  openFilesMax: 2 ** 20,
   mountsMax: 64,
   envMax: 4096,
   envName: /^[^=\0]+$/,

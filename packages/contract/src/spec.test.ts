@@ -74,6 +74,13 @@ const anySpec = fc.record(
     pids: fc.oneof(fc.nat(), junk),
     diskBytes: fc.oneof(fc.nat(), junk),
     timeoutMs: fc.oneof(fc.nat(), junk),
+    cpuWeight: fc.oneof(fc.nat({ max: 20_000 }), junk),
+    diskInodes: fc.oneof(fc.nat(), junk),
+    diskIops: fc.oneof(fc.nat(), junk),
+    diskBytesPerSecond: fc.oneof(fc.nat(), junk),
+    openFiles: fc.oneof(fc.nat({ max: 2 ** 21 }), junk),
+    idleTimeoutMs: fc.oneof(fc.nat(), junk),
+    outputMaxBytes: fc.oneof(fc.nat(), junk),
     mounts: fc.oneof(fc.array(fc.record({ source: junk, target: junk, readOnly: junk }), { maxLength: 3 }), junk),
     network: fc.oneof(fc.constant("none"), junk),
     allowSetuid: fc.oneof(fc.boolean(), junk),
@@ -92,7 +99,8 @@ test("the parser and the published schema accept the same specs and give the sam
     }),
     { numRuns: 2000 },
   );
-});
+  // Four seconds on a busy machine.
+}, 60_000);
 
 test("parsing what was parsed changes nothing", () => {
   fc.assert(

@@ -145,6 +145,13 @@ const OPTIONAL: { readonly [K in keyof Spec]?: Check<NonNullable<Spec[K]>> } = {
   pids: range(1, R.pidsMax, true, "processes"),
   diskBytes: range(R.diskMinBytes, WHOLE_MAX, true, "bytes"),
   timeoutMs: range(1, WHOLE_MAX, true, "milliseconds"),
+  cpuWeight: range(R.cpuWeightMin, R.cpuWeightMax, true, "parts"),
+  diskInodes: range(R.diskInodesMin, R.diskInodesMax, true, "files"),
+  diskIops: range(1, WHOLE_MAX, true, "operations a second"),
+  diskBytesPerSecond: range(R.diskBytesPerSecondMin, WHOLE_MAX, true, "bytes a second"),
+  openFiles: range(R.openFilesMin, R.openFilesMax, true, "files"),
+  idleTimeoutMs: range(1, WHOLE_MAX, true, "milliseconds"),
+  outputMaxBytes: range(1, WHOLE_MAX, true, "bytes"),
   hostname: pattern(R.hostname, "1 to 63 of a-z, 0-9 and -, not starting or ending with -"),
 };
 

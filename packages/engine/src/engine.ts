@@ -1,6 +1,5 @@
 import {
   BulkheadError,
-  formatDuration,
   parseSpec,
   planDigest,
   type Plan,
@@ -17,11 +16,13 @@ import { probe } from "./host/probe.ts";
 import { requirePassable } from "./host/run-dir.ts";
 import { ImageStore } from "./image/store.ts";
 import { resolveSpec } from "./policy/defaults.ts";
+import { checkLimits } from "./policy/limits.ts";
 import { checkMounts } from "./policy/mounts.ts";
 import { resolveLevel, type Candidate, type Choice } from "./policy/resolve.ts";
 import type { Saver } from "./sandbox/saver.ts";
 import type { Sandbox } from "./sandbox/sandbox.ts";
 import { openSandbox } from "./sandbox/open.ts";
+import { watchTime } from "./sandbox/time-limits.ts";
 import type { RestoreOptions } from "./snapshot/restore.ts";
 import type { Origin, Workshop } from "./snapshot/saver.ts";
 import { SnapshotStore } from "./snapshot/store.ts";
@@ -184,8 +185,9 @@ export class Engine implements AsyncDisposable {
     const { state, run } = this.host.paths;
     const mounts = await checkMounts(spec.mounts, [state, run]);
     const { driver, runtime, ...choice } = await this.#choose(spec, options);
-    const definite = resolveSpec(spec, choice, this.host, image.config, driver.defaultMemoryBytes);
-    const { level: _level, levelReason: _reason, ...asked } = definite;
+    const devices = await checkLimits({ ...spec, mounts }, driver.capabilities, this.host);
+    const definite = resolveSpec(spec, choice, this.host, image.config, driver.defaultMemoryBytes, devices);
+    const { level: _level, levelReason: _reason, blockDevices: _devices, ...asked } = definite;
     const plan = driver.plan({ ...definite, mounts }, runtime, image, this.host);
     return { driver, plan, image, spec: { ...asked, mounts: spec.mounts } };
   }
@@ -276,15 +278,11 @@ export class Engine implements AsyncDisposable {
     return box;
   }
 
-  /** The time limit runs as long as the sandbox lives. */
   #watch(box: Sandbox): void {
     this.#boxes.add(box);
-    const { timeoutMs } = box.plan.limits;
-    // A teardown that fails is told to whoever disposes of the sandbox: it is the same promise.
-    const end = (limitMs: number): void => void box.kill(timeLimit(limitMs)).catch(() => undefined);
-    const timer = timeoutMs === null ? undefined : setTimeout(end, timeoutMs, timeoutMs);
+    const timers = watchTime(box);
     void box.ended.then(() => {
-      clearTimeout(timer);
+      timers[Symbol.dispose]();
       this.#boxes.delete(box);
     });
   }
@@ -312,14 +310,5 @@ function chosen(all: readonly Driver[], names: readonly string[] | undefined): r
   throw new BulkheadError("SPEC_INVALID", {
     what: `there is no driver ${JSON.stringify(unknown)}`,
     next: `name one of ${all.map((driver) => driver.name).join(", ")}`,
-  });
-}
-
-function timeLimit(timeoutMs: number): BulkheadError {
-  return new BulkheadError("TIMEOUT", {
-    what: `the time limit of ${formatDuration(timeoutMs)} was reached`,
-    why: "everything in the sandbox was ended",
-    next: "raise the limit, or make the work shorter",
-    details: { timeoutMs },
   });
 }

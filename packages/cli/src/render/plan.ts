@@ -48,13 +48,29 @@ function monitorRows({ monitor }: Plan["boundary"]): string[][] {
   ];
 }
 
+/** `each` of reading and writing. */
+function diskTraffic({ diskIops, diskBytesPerSecond, diskThrottle }: Plan["limits"]): string {
+  if (diskThrottle === null) return "not limited";
+  const rates = [
+    ...(diskBytesPerSecond === null ? [] : [`${formatBytes(diskBytesPerSecond)} a second`]),
+    ...(diskIops === null ? [] : [`${diskIops} operations a second`]),
+  ];
+  const where = diskThrottle.by === "monitor" ? "on all disks of the guest" : "on each block device";
+  return `${rates.join(" and ")}, each for reading and writing, ${where}`;
+}
+
 function limitRows({ limits }: Plan): string[][] {
+  const weight = limits.cpuWeight === null ? "" : `, weight ${limits.cpuWeight} (others have 100)`;
   return [
-    ["CPU", limits.cpus === null ? "all" : `${limits.cpus}`],
+    ["CPU", `${limits.cpus ?? "all"}${weight}`],
     ["memory", limits.memoryBytes === null ? "not limited" : formatBytes(limits.memoryBytes)],
     ["processes", `${limits.pids}`],
     ["writable layer", `${formatBytes(limits.diskBytes)}, ${limits.diskInodes} files; thrown away at the end`],
+    ["disk traffic", diskTraffic(limits)],
+    ["open files", `${limits.openFiles} in one program`],
+    ["output", limits.outputMaxBytes === null ? "not limited" : `${formatBytes(limits.outputMaxBytes)} of one program`],
     ["time", limits.timeoutMs === null ? "not limited" : formatDuration(limits.timeoutMs)],
+    ["idle time", limits.idleTimeoutMs === null ? "not limited" : formatDuration(limits.idleTimeoutMs)],
   ];
 }
 

@@ -45,7 +45,7 @@ test("a character cut by a chunk's end is still text", async () => {
       .map((l) => l["text"])
       .join(""),
   ).toBe("a€b");
-  expect(lines.at(-1)).toEqual({ type: "exit", code: 7, signal: null, durationMs: 12 });
+  expect(lines.at(-1)).toEqual({ type: "exit", code: 7, signal: null, limits: [], durationMs: 12 });
 });
 
 test.each([

@@ -1,5 +1,6 @@
 import { isUtf8 } from "node:buffer";
 import type { BulkheadError } from "@bulkhead/contract";
+import type { LimitHit, LimitName } from "@bulkhead/engine";
 import { openOutput, type Output } from "./output.ts";
 import type { Ended } from "./program.ts";
 
@@ -18,12 +19,16 @@ export interface Started {
 export interface Report {
   started(facts: Started): Promise<void>;
   chunk(lane: Lane, chunk: Uint8Array): Promise<void>;
+  /** Limits that were reached; said before how it ended. */
+  limits(hits: readonly LimitHit[]): Promise<void>;
   ended(ended: Ended, durationMs: number): Promise<void>;
   /** @returns false when a failure is still to be shown by the caller. */
   failed(error: BulkheadError): Promise<boolean>;
 }
 
-/** The program's streams as they are, and nothing else. */
+const TOLD_BY_ERROR: ReadonlySet<LimitName> = new Set(["output", "timeout", "idle"]);
+
+/** The program's streams as they are, and on standard error the limits that it reached. */
 export class PlainReport implements Report {
   readonly #outputs: Readonly<Record<Lane, Output>> = { stdout: openOutput(1), stderr: openOutput(2) };
 
@@ -31,6 +36,16 @@ export class PlainReport implements Report {
 
   chunk(lane: Lane, chunk: Uint8Array): Promise<void> {
     return this.#outputs[lane].write(chunk);
+  }
+
+  async limits(hits: readonly LimitHit[]): Promise<void> {
+    // Those that end the whole run are what its error says.
+    const untold = hits.filter(({ limit }) => !TOLD_BY_ERROR.has(limit));
+    if (untold.length === 0) return;
+    // Loaded by a run that has something to say.
+    const { renderLimits } = await import("../render/limits.ts");
+    const text = renderLimits(untold).map((line) => `bulkhead: ${line}\n`);
+    await this.#outputs.stderr.write(Buffer.from(text.join("")));
   }
 
   async ended(): Promise<void> {
@@ -60,6 +75,7 @@ export function openTail(bytes: Uint8Array): number {
 /** One JSON object a line. Text that is UTF-8 is in `text`, anything else in `base64`; together they lose no byte. */
 export class JsonReport implements Report {
   readonly #output: Output;
+  #limits: readonly LimitName[] = [];
   readonly #tails: Record<Lane, Buffer> = { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0) };
 
   constructor(output: Output = openOutput(1)) {
@@ -95,9 +111,16 @@ export class JsonReport implements Report {
     }
   }
 
+  async limits(hits: readonly LimitHit[]): Promise<void> {
+    await this.#flush();
+    for (const { kind: _, ...hit } of hits) await this.#line({ type: "limit", ...hit });
+    this.#limits = [...new Set(hits.map(({ limit }) => limit))];
+  }
+
   async ended(ended: Ended, durationMs: number): Promise<void> {
     await this.#flush();
-    await this.#line({ type: "exit", code: ended.code, signal: ended.signal, durationMs: Math.round(durationMs) });
+    const { code, signal } = ended;
+    await this.#line({ type: "exit", code, signal, limits: this.#limits, durationMs: Math.round(durationMs) });
     await this.#output.end();
   }
 

@@ -1,3 +1,5 @@
+import { BulkheadError } from "@bulkhead/contract";
+import type { LimitHit } from "@bulkhead/engine";
 import { OutputClosed } from "./output.ts";
 import type { Ended, Program } from "./program.ts";
 import { pumpInput, pumpOutput } from "./pump.ts";
@@ -10,10 +12,20 @@ export interface SessionOptions {
   readonly terminal: boolean;
   readonly report: Report;
   readonly signals: SignalForwarder;
+  /** The limits that were reached until now. */
+  readonly limitsReached: () => Promise<readonly LimitHit[]>;
 }
 
 /** A program whose reader has gone ends as one that wrote into a closed pipe does at home. */
 const ENDED_BY_CLOSED_PIPE: Ended = { code: exitCodeOfSignal("SIGPIPE"), signal: "SIGPIPE" };
+
+/** Its output breaks off as soon as the sandbox is gone; why it is comes a moment later, with the program's own end. */
+function explained(error: BulkheadError, { ended }: Program): Promise<unknown> {
+  return ended.then(
+    () => error,
+    (cause: unknown) => cause,
+  );
+}
 
 /**
  * Ties a running program to our own streams, terminal and signals until it has ended and all its output is written.
@@ -33,17 +45,24 @@ export async function attach(program: Program, options: SessionOptions): Promise
       () => program.endInput(),
     );
   }
+  const pumps: Promise<void>[] = [];
   try {
-    const pumps = [pumpOutput(program.stdout, (chunk) => report.chunk("stdout", chunk), program.ended)];
+    pumps.push(pumpOutput(program.stdout, (chunk) => report.chunk("stdout", chunk), program.ended));
     if (program.stderr !== null) {
       pumps.push(pumpOutput(program.stderr, (chunk) => report.chunk("stderr", chunk), program.ended));
     }
     const [ended] = await Promise.all([program.ended, ...pumps]);
+    await report.limits(await options.limitsReached());
     await report.ended(ended, performance.now() - started);
     return ended;
   } catch (error) {
-    if (!(error instanceof OutputClosed)) throw error;
-    program.signal("SIGKILL");
-    return ENDED_BY_CLOSED_PIPE;
+    if (error instanceof OutputClosed) {
+      program.signal("SIGKILL");
+      return ENDED_BY_CLOSED_PIPE;
+    }
+    // What the program wrote before it was ended is written first.
+    await Promise.allSettled(pumps);
+    await report.limits(await options.limitsReached());
+    throw error instanceof BulkheadError ? await explained(error, program) : error;
   }
 }

@@ -56,7 +56,11 @@ async function inside(box: Sandbox, job: Job, signals: SignalForwarder): Promise
     drainGraceMs: DRAIN_GRACE_MS,
     ...(job.terminal && { pty: terminalSize() }),
   });
-  const ended = await attach(programOf(execution, job.terminal), { ...job, signals });
+  const ended = await attach(programOf(execution, job.terminal), {
+    ...job,
+    signals,
+    limitsReached: () => box.limitsReached(),
+  });
   return ended.code;
 }
 

@@ -15,7 +15,7 @@ export const RUN_OPTIONS: readonly OptionDef[] = [
   ...SPEC_OPTIONS.filter((def) => def !== HELP),
   { name: "interactive", short: "i", help: "Send standard input to the program" },
   { name: "tty", short: "t", help: "Give the program a terminal" },
-  { name: "json", help: "Print events as JSON lines: start, stdout, stderr (text or base64), exit, error" },
+  { name: "json", help: "Print events as JSON lines: start, stdout, stderr (text or base64), limit, exit, error" },
   HELP,
 ];
 
@@ -41,7 +41,8 @@ export const RUN_EXIT_CODES: readonly (readonly [string, string])[] = [
   ["0–119", "the program's own exit code (as are all others when the program chose them)"],
   ["120", "the boundary asked for cannot be had, or the request contradicts its own floor"],
   ["121", "the request is not valid: option, image, user, working directory, mount"],
-  ["124", "the time limit ended the program"],
+  ["123", "the output limit ended the program"],
+  ["124", "a time limit ended the program or the sandbox"],
   ["125", "Bulkhead or this host failed"],
   ["126", "the program is there but cannot be run"],
   ["127", "the program does not exist"],

@@ -32,6 +32,11 @@ const EXITED: Message = {
   name: "Exited",
   body: { code: 0, signal: 0, coreDumped: false, userMs: 0n, systemMs: 0n, maxRssBytes: 0n },
 };
+const limitHit = (limit: number): { limit: number; pid: number; command: Uint8Array } => ({
+  limit,
+  pid: 1,
+  command: EMPTY,
+});
 const DONE: Message = { name: "Done", body: {} };
 const END: Message = { name: "End", body: {} };
 
@@ -99,6 +104,7 @@ describe("attach", () => {
     ["a generation not offered", (agent) => agent.answer({ generation: 2 })],
     ["reserved bytes in the answer", (agent) => agent.answer({ reserved: 1 })],
     ["a frame before Hello", (agent) => (agent.answer(), agent.say(1, DONE))],
+    ["a limit before Hello", (agent) => (agent.answer(), agent.say(0, { name: "LimitHit", body: limitHit(1) }))],
     ["a Pong before Hello", (agent) => (agent.answer(), agent.say(0, { name: "Pong", body: { token: 1n } }))],
     ["Hello on a stream", (agent) => (agent.answer(), agent.say(1, { name: "Hello", body: HELLO }))],
   ];
@@ -134,6 +140,8 @@ describe("a violation ends the channel, every stream, and nothing else", () => {
     ["data on the session", STAT, (a) => a.data(0, 1, Buffer.from("x"))],
     ["a lane where none belongs", STAT, (a) => a.say(1, DONE, 1)],
     ["a second Hello", STAT, (a) => a.say(0, { name: "Hello", body: HELLO })],
+    ["a limit that there is not", STAT, (a) => a.say(0, { name: "LimitHit", body: limitHit(9) })],
+    ["a limit on a stream", STAT, (a) => a.say(1, { name: "LimitHit", body: limitHit(1) })],
     ["a Pong nobody asked for", STAT, (a) => a.say(0, { name: "Pong", body: { token: 99n } })],
     ["Done before the answer", STAT, (a) => a.say(1, DONE)],
     ["a message of another kind of stream", STAT, (a) => a.say(1, STARTED)],

@@ -7,7 +7,17 @@ import { FrameDecoder, FrameEncoder } from "./frame.ts";
 import { grammarOf, type OpenMessage } from "./grammar.ts";
 import { Sender } from "./sender.ts";
 import { ChannelStream, type StreamHandlers, type StreamPort } from "./stream.ts";
-import { type Configure, type Hello, MAX_PAYLOAD_BYTES, MAX_STREAMS, readMessage, TO_HOST, TYPE } from "./wire.gen.ts";
+import {
+  type Configure,
+  type Hello,
+  LimitKind,
+  type LimitHit,
+  MAX_PAYLOAD_BYTES,
+  MAX_STREAMS,
+  readMessage,
+  TO_HOST,
+  TYPE,
+} from "./wire.gen.ts";
 
 /** The wire has stream ids below 2^31. */
 const LAST_STREAM_ID = 2 ** 31 - 1;
@@ -17,6 +27,7 @@ const MAX_PINGS = 64;
 const MAX_WAITING_BYTES = 64 * MAX_PAYLOAD_BYTES;
 const DEFAULT_ATTACH_TIMEOUT_MS = 10_000;
 const DEFAULT_PING_TIMEOUT_MS = 5_000;
+const LIMIT_KINDS: ReadonlySet<number> = new Set(Object.values(LimitKind));
 /** After a write has failed, what the agent still had to say is worth this much waiting. */
 const LAST_WORDS_MS = 1_000;
 
@@ -33,6 +44,8 @@ export interface AttachOptions {
   readonly timeoutMs?: number;
   /** Called once, when the agent broke the protocol: whoever owns the sandbox kills it. */
   readonly onBroken?: (error: BulkheadError) => void;
+  /** The agent says that a limit was reached. Untrusted, and as often as it likes. */
+  readonly onLimit?: (hit: LimitHit) => void;
 }
 
 export interface PingOptions {
@@ -52,6 +65,7 @@ export class Channel {
   readonly #sender: Sender;
   readonly #decoder: FrameDecoder;
   readonly #onBroken: ((error: BulkheadError) => void) | undefined;
+  readonly #onLimit: ((hit: LimitHit) => void) | undefined;
   readonly #streams = new Map<number, ChannelStream>();
   readonly #pings = new Map<bigint, (error: BulkheadError | null) => void>();
   readonly #port: StreamPort;
@@ -59,6 +73,7 @@ export class Channel {
   #state: State;
   #refusal: (() => BulkheadError) | null = null;
   #answered = false;
+  #activeAt = performance.now();
   #lastStream = 0;
   #lastToken = 0n;
 
@@ -85,13 +100,20 @@ export class Channel {
     this.#readable = options.readable;
     this.#writable = options.writable;
     this.#onBroken = options.onBroken;
+    this.#onLimit = options.onLimit;
     this.#state = { at: "attaching", done };
     this.#sender = new Sender(options.writable, new FrameEncoder(session.tag));
     this.#decoder = new FrameDecoder(session.tag, new AnswerHunt(session.nonce));
     this.#port = {
-      control: (stream, message) => this.#sender.control(stream, message),
+      control: (stream, message) => {
+        this.#activeAt = performance.now();
+        this.#sender.control(stream, message);
+      },
       wantCredit: (lane) => this.#sender.wantCredit(lane),
-      wantWrite: (lane) => this.#sender.wantWrite(lane),
+      wantWrite: (lane) => {
+        this.#activeAt = performance.now();
+        this.#sender.wantWrite(lane);
+      },
     };
     this.#listen();
     this.#sender.hold();
@@ -145,6 +167,11 @@ export class Channel {
     return this.#streams.size;
   }
 
+  /** When something last came or went on a stream, by performance.now(); pings do not count. */
+  get activeAt(): number {
+    return this.#activeAt;
+  }
+
   /** Bytes that have arrived and nobody has read yet. */
   get buffered(): number {
     let bytes = 0;
@@ -174,6 +201,7 @@ export class Channel {
     if (this.#streams.size >= MAX_STREAMS) throw streamLimit();
     if (this.#lastStream >= LAST_STREAM_ID || this.#sender.waitingBytes > MAX_WAITING_BYTES) throw streamLimit();
     const id = this.#lastStream + 1;
+    this.#activeAt = performance.now();
     try {
       this.#sender.control(id, message);
     } catch (error) {
@@ -270,6 +298,7 @@ export class Channel {
       return;
     }
     if (!this.#answered) throw new Malformed("a stream before Hello");
+    this.#activeAt = performance.now();
     const stream = this.#streams.get(streamId);
     if (stream === undefined) throw new Malformed("a frame on a stream that is not open");
     if (isSession(type)) throw new Malformed("a session message on a stream");
@@ -283,6 +312,7 @@ export class Channel {
     reader.finish();
     if (message?.name === "Hello") this.#hello(message.body);
     if (message?.name === "Pong") this.#pong(message.body.token);
+    if (message?.name === "LimitHit") this.#limitHit(message.body);
   }
 
   #hello(hello: Hello): void {
@@ -294,6 +324,12 @@ export class Channel {
     done(null);
   }
 
+  #limitHit(hit: LimitHit): void {
+    if (!this.#answered) throw new Malformed("a limit before Hello");
+    if (!LIMIT_KINDS.has(hit.limit)) throw new Malformed("a limit that there is not");
+    this.#onLimit?.(hit);
+  }
+
   #pong(token: bigint): void {
     const answer = this.#pings.get(token);
     if (answer === undefined) throw new Malformed("an answer to a ping that was not sent");
@@ -303,5 +339,5 @@ export class Channel {
 }
 
 function isSession(type: number): boolean {
-  return type === TYPE.Hello || type === TYPE.Pong;
+  return type === TYPE.Hello || type === TYPE.Pong || type === TYPE.LimitHit;
 }

@@ -30,6 +30,7 @@ export class InboundLane {
   #state: State = { at: "open" };
   #closed = false;
   #received = 0;
+  #limit: ((piece: Buffer) => Buffer) | null = null;
 
   constructor(stream: number, number: number, wantCredit: (lane: InboundLane) => void) {
     this.stream = stream;
@@ -58,6 +59,16 @@ export class InboundLane {
     this.#window -= piece.length;
     if (this.#closed || piece.length === 0) return;
     this.#received += piece.length;
+    this.#deliver(this.#limit === null ? piece : this.#limit(piece));
+  }
+
+  /** From now on only what `limit` returns of a piece is delivered; the rest counts as arrived and is dropped. */
+  limitBy(limit: (piece: Buffer) => Buffer): void {
+    this.#limit = limit;
+  }
+
+  #deliver(piece: Buffer): void {
+    if (piece.length === 0) return;
     const reader = this.#reader;
     if (reader.kind === "push") {
       this.#take(piece.length);

@@ -14,6 +14,7 @@ export const EntryKind = {"file":1,"directory":2,"symlink":3,"fifo":4,"socket":5
 export const WatchKind = {"create":1,"write":2,"remove":3,"rename":4,"chmod":5,"overflow":6} as const;
 export const StdinMode = {"null":0,"pipe":1} as const;
 export const HostGone = {"exit":0,"keep":1} as const;
+export const LimitKind = {"memory":1,"pids":2,"disk":3} as const;
 export const WriteMode = {"truncate":0,"append":1,"exclusive":2,"atomic":3} as const;
 export const ErrorKind = {"invalid":1,"notFound":2,"exists":3,"notDirectory":4,"isDirectory":5,"permission":6,"noSpace":7,"io":8,"userNotFound":9,"workdirNotFound":10,"commandNotFound":11,"commandNotExecutable":12,"processNotFound":13,"refused":14,"limit":15,"unsupported":16,"notEmpty":17} as const;
 
@@ -193,6 +194,7 @@ export interface Configure {
   readonly env: readonly Uint8Array[];
   readonly hostname: string;
   readonly elevate: boolean;
+  readonly openFiles: bigint;
 }
 export function writeConfigure(w: WireWriter, m: Configure): void {
   w.u8(m.hostGone);
@@ -201,6 +203,7 @@ export function writeConfigure(w: WireWriter, m: Configure): void {
   w.list(m.env, (v) => w.bytes(v));
   w.str(m.hostname);
   w.bool(m.elevate);
+  w.u64(m.openFiles);
 }
 export function readConfigure(r: WireReader): Configure {
   return {
@@ -210,6 +213,7 @@ export function readConfigure(r: WireReader): Configure {
     env: r.list(() => r.bytes()),
     hostname: r.str(),
     elevate: r.bool(),
+    openFiles: r.u64(),
   };
 }
 export interface Shutdown {
@@ -221,6 +225,23 @@ export function writeShutdown(w: WireWriter, m: Shutdown): void {
 export function readShutdown(r: WireReader): Shutdown {
   return {
     graceMs: r.u32(),
+  };
+}
+export interface LimitHit {
+  readonly limit: number;
+  readonly pid: number;
+  readonly command: Uint8Array;
+}
+export function writeLimitHit(w: WireWriter, m: LimitHit): void {
+  w.u8(m.limit);
+  w.u32(m.pid);
+  w.bytes(m.command);
+}
+export function readLimitHit(r: WireReader): LimitHit {
+  return {
+    limit: r.u8(),
+    pid: r.u32(),
+    command: r.bytes(),
   };
 }
 export type End = Record<never, never>;
@@ -807,6 +828,7 @@ export const TYPE = {
   Pong: 3,
   Configure: 4,
   Shutdown: 5,
+  LimitHit: 6,
   Data: 16,
   End: 17,
   Credit: 18,
@@ -850,6 +872,7 @@ export type Message =
   | { readonly name: "Pong"; readonly body: Pong }
   | { readonly name: "Configure"; readonly body: Configure }
   | { readonly name: "Shutdown"; readonly body: Shutdown }
+  | { readonly name: "LimitHit"; readonly body: LimitHit }
   | { readonly name: "End"; readonly body: End }
   | { readonly name: "Credit"; readonly body: Credit }
   | { readonly name: "Cancel"; readonly body: Cancel }
@@ -890,7 +913,7 @@ export const TO_AGENT = new Set<number>([
   2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80, 90,
 ]);
 export const TO_HOST = new Set<number>([
-  1, 3, 16, 17, 18, 20, 21, 34, 37, 41, 51, 59, 60,
+  1, 3, 6, 16, 17, 18, 20, 21, 34, 37, 41, 51, 59, 60,
 ]);
 export const OPENS = new Set<number>([
   32, 33, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80, 90,
@@ -913,6 +936,9 @@ export function writeMessage(w: WireWriter, message: Message): number {
     case "Shutdown":
       writeShutdown(w, message.body);
       return 5;
+    case "LimitHit":
+      writeLimitHit(w, message.body);
+      return 6;
     case "End":
       writeEnd(w, message.body);
       return 17;
@@ -1031,6 +1057,8 @@ export function readMessage(type: number, r: WireReader): Message | null {
       return { name: "Configure", body: readConfigure(r) };
     case 5:
       return { name: "Shutdown", body: readShutdown(r) };
+    case 6:
+      return { name: "LimitHit", body: readLimitHit(r) };
     case 17:
       return { name: "End", body: readEnd(r) };
     case 18:

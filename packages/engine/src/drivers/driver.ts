@@ -15,6 +15,8 @@ export interface DriverCapabilities {
   readonly ownKernel: boolean;
   /** Boundary is drawn by the CPU's virtualisation. */
   readonly hardware: boolean;
+  /** Who holds disk traffic to a limit: the host's control groups, or the virtual machine's monitor. */
+  readonly diskThrottle: "cgroup" | "monitor";
   /** A sandbox can be paused and goes on where it stood. */
   readonly freeze: boolean;
   /** A sandbox can be saved with its memory, and others can go on from that; `Driver.checkpoint` is there. */

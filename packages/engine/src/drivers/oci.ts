@@ -1,6 +1,6 @@
 import type { Plan } from "@bulkhead/contract";
 import type { HostFacts } from "../host/facts.ts";
-import { CPU_PERIOD_US, RLIMITS } from "./container/hardening.ts";
+import { CPU_PERIOD_US } from "./container/hardening.ts";
 
 export interface OciMount {
   readonly destination: string;
@@ -9,30 +9,72 @@ export interface OciMount {
   readonly options: readonly string[];
 }
 
-/** The limits every sandbox gets, lowered to the host's own where those are lower: raising them needs CAP_SYS_RESOURCE. */
-export function ociRlimits(host: HostFacts): { type: string; soft: number; hard: number }[] {
-  return Object.entries(RLIMITS).map(([type, wanted]) => {
-    const value = Math.min(wanted, host.rlimits[type]?.hard ?? wanted);
-    return { type, soft: value, hard: value };
-  });
-}
-
 /** What the host adds to the asked limits so that the runtime's own needs are not taken from the user. */
 export interface Overhead {
   readonly tasks: number;
   readonly memoryBytes: number;
 }
 
-/** `linux.resources`: memory with swap closed, CPU quota, tasks, no devices but the standard ones. */
-export function resources(plan: Plan, host: HostFacts, overhead: Overhead = { tasks: 0, memoryBytes: 0 }): unknown {
+/** Weight that control groups give where none is set; in version 1 they call it 1,024 shares. */
+const DEFAULT_WEIGHT = 100;
+const DEFAULT_SHARES = 1024;
+/** What runtimes make of shares where groups have weights: 2 to 262,144 become 1 to 10,000. */
+const SHARES_PER_WEIGHT = 262_142 / 9_999;
+
+/**
+ * A weight in OCI's words. Version 2 has it as it is; a runtime that does not pass on such values converts from shares,
+ * rounding down, so that the least number of shares that gives the weight is said.
+ */
+export function cpuWeight(
+  weight: number | null,
+  host: Pick<HostFacts, "cgroup">,
+  passesUnified: boolean,
+): { readonly cpu: object; readonly unified: object } {
+  if (weight === null) return { cpu: {}, unified: {} };
+  if (host.cgroup.mode !== "v2") {
+    return { cpu: { shares: Math.round((weight * DEFAULT_SHARES) / DEFAULT_WEIGHT) }, unified: {} };
+  }
+  if (passesUnified) return { cpu: {}, unified: { unified: { "cpu.weight": String(weight) } } };
+  return { cpu: { shares: 2 + Math.ceil((weight - 1) * SHARES_PER_WEIGHT) }, unified: {} };
+}
+
+function blockIo({ diskThrottle, diskIops, diskBytesPerSecond }: Plan["limits"]): object {
+  if (diskThrottle?.by !== "cgroup" || diskThrottle.devices.length === 0) return {};
+  const each = (rate: number): object[] => diskThrottle.devices.map(({ major, minor }) => ({ major, minor, rate }));
+  return {
+    blockIO: {
+      ...(diskBytesPerSecond !== null && {
+        throttleReadBpsDevice: each(diskBytesPerSecond),
+        throttleWriteBpsDevice: each(diskBytesPerSecond),
+      }),
+      ...(diskIops !== null && { throttleReadIOPSDevice: each(diskIops), throttleWriteIOPSDevice: each(diskIops) }),
+    },
+  };
+}
+
+export interface ResourceOptions {
+  readonly overhead?: Overhead;
+  /** The runtime writes `linux.resources.unified` as it is given. */
+  readonly passesUnified?: boolean;
+}
+
+/** `linux.resources`: memory with swap closed, CPU quota and weight, tasks, disk traffic, no devices but the standard ones. */
+export function resources(plan: Plan, host: HostFacts, options: ResourceOptions = {}): unknown {
+  const { overhead = { tasks: 0, memoryBytes: 0 }, passesUnified = false } = options;
   const { memoryBytes, cpus, pids } = plan.limits;
   const limit = memoryBytes === null ? null : memoryBytes + overhead.memoryBytes;
+  const weight = cpuWeight(plan.limits.cpuWeight, host, passesUnified);
   return {
     // Runtimes add the standard devices (null, zero, full, random, urandom, tty, ptmx, pts) to this by themselves.
     devices: [{ allow: false, access: "rwm" }],
     // OCI's `swap` is memory and swap together: equal to the limit means none.
     ...(limit === null ? {} : { memory: { limit, ...(host.cgroup.swap ? { swap: limit } : {}) } }),
-    ...(cpus === null ? {} : { cpu: { quota: Math.round(cpus * CPU_PERIOD_US), period: CPU_PERIOD_US } }),
+    cpu: {
+      ...(cpus === null ? {} : { quota: Math.round(cpus * CPU_PERIOD_US), period: CPU_PERIOD_US }),
+      ...weight.cpu,
+    },
     pids: { limit: pids + overhead.tasks },
+    ...blockIo(plan.limits),
+    ...weight.unified,
   };
 }

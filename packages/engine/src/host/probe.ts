@@ -37,6 +37,7 @@ function probeSpec(driver: Driver): ResolvedSpec {
     memoryBytes: driver.defaultMemoryBytes ?? 64 * MIB,
     pids: 16,
     diskBytes: MIB,
+    blockDevices: [],
   };
 }
 

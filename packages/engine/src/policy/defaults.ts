@@ -1,4 +1,4 @@
-import type { Spec } from "@bulkhead/contract";
+import type { BlockDevice, Spec } from "@bulkhead/contract";
 import type { Choice, ResolvedSpec } from "./resolve.ts";
 
 const GIB = 1024 ** 3;
@@ -34,6 +34,7 @@ export function resolveSpec(
   host: { readonly memoryBytes: number },
   image: ImageDefaults,
   defaultMemoryBytes: number = DEFAULT_MEMORY_BYTES,
+  blockDevices: readonly BlockDevice[] = [],
 ): Omit<ResolvedSpec, "mounts"> {
   const workdir = spec.workdir ?? said(image.workdir);
   return {
@@ -46,6 +47,7 @@ export function resolveSpec(
     memoryBytes: spec.memoryBytes ?? Math.min(defaultMemoryBytes, Math.floor(host.memoryBytes / 2)),
     pids: spec.pids ?? DEFAULT_PIDS,
     diskBytes: spec.diskBytes ?? DEFAULT_DISK_BYTES,
+    blockDevices,
     hostname: spec.hostname ?? DEFAULT_HOSTNAME,
   };
 }

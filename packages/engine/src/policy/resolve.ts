@@ -5,6 +5,7 @@ import {
   TRUST_FLOOR,
   satisfies,
   stronger,
+  type BlockDevice,
   type Isolation,
   type Level,
   type MountPlan,
@@ -24,6 +25,8 @@ export interface ResolvedSpec extends Omit<Spec, "mounts"> {
   readonly memoryBytes: number;
   readonly pids: number;
   readonly diskBytes: number;
+  /** Block devices that hold what this sandbox reads and writes; empty when no limit on disk traffic was asked for. */
+  readonly blockDevices: readonly BlockDevice[];
   readonly hostname: string;
 }
 

@@ -4,6 +4,8 @@ import { HostGone, type Configure } from "../channel/wire.gen.ts";
 import type { Driver } from "../drivers/driver.ts";
 import type { KeeperEnded } from "../system/keeper.ts";
 import { environmentBytes } from "./exec-request.ts";
+import { SandboxEvents } from "./events.ts";
+import { hitOfAgent, hitsOfKeeper } from "./limit-events.ts";
 import type { Saver } from "./saver.ts";
 import { Sandbox, type SandboxEnd } from "./sandbox.ts";
 import { signalName } from "./signals.ts";
@@ -32,6 +34,7 @@ function configureFor(plan: Plan, driver: Driver): Configure {
     env: environmentBytes(plan.process.env),
     hostname: plan.process.hostname,
     elevate: driver.capabilities.elevation === "agent",
+    openFiles: BigInt(plan.limits.openFiles),
   };
 }
 
@@ -90,6 +93,8 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
   await using stack = new AsyncDisposableStack();
   const { release, released } = releaser(started, options.held);
   stack.defer(release);
+  const events = new SandboxEvents();
+  started.onLimit((news) => hitsOfKeeper(news, plan.limits).forEach((hit) => events.emit(hit)));
   let channel: Channel;
   try {
     channel = await Channel.attach({
@@ -98,6 +103,7 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
       fresh: options.resumed !== true,
       timeoutMs: ANSWER_TIMEOUT_MS,
       configure: configureFor(plan, driver),
+      onLimit: (hit) => events.emit(hitOfAgent(hit, plan.limits)),
       onBroken: () => void release().catch(() => undefined),
       ...(signal !== undefined && { signal }),
     });
@@ -119,6 +125,8 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
     plan,
     channel,
     workdir: plan.process.workdir,
+    events,
+    look: () => started.look(),
     ended: Promise.race([byItself, byUs]),
     freeze: driver.capabilities.freeze ? (frozen) => keeper.freeze(instance, frozen) : null,
     save: saver && { by: saver, running: { instance, keeper } },

@@ -13,6 +13,10 @@ export interface Inside {
   readonly channel: Channel;
   /** Adds to "the sandbox is gone" why it is, once that is known. */
   explain(error: BulkheadError): Promise<BulkheadError>;
+  /** Resolves when every limit that was reached until now is among the sandbox's events. Never rejects. */
+  look?(): Promise<void>;
+  /** Of one program's output; `reached` is told when one has been killed for it. */
+  readonly output?: { readonly maxBytes: number; reached(pid: number | null): void };
 }
 
 /** A sandbox as those see it who work on it from outside. */

@@ -15,6 +15,8 @@ import {
 } from "./exec-request.ts";
 import { Collector, commandFailed, ExecResult, type ExitStatus, tail, toExitStatus } from "./exec-result.ts";
 import { MAX_PID, MAX_TIMEOUT_MS, whole } from "./names.ts";
+import { outputIsOver } from "./limit-events.ts";
+import { OutputBudget } from "./output-budget.ts";
 import { mergeLanes, type OutputEvent } from "./output-events.ts";
 import { type SignalInput, signalNumber } from "./signals.ts";
 
@@ -66,6 +68,8 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
   /** Signals asked for before there was a process to get them. */
   readonly #early: { readonly signal: number; readonly group: boolean }[] = [];
   #earlySize: TerminalSize | null = null;
+  /** Why it failed is known before that it did. */
+  #looked: Promise<void> = Promise.resolve();
   #timer: NodeJS.Timeout | null = null;
   #drain: NodeJS.Timeout | null = null;
 
@@ -84,6 +88,7 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
         message: (message) => this.#message(message),
         end: (end) => this.#end(end),
       });
+      this.#limitOutput(this.#stream);
       this.#feedStdin(this.#stream);
     } catch (error) {
       this.#fail(
@@ -120,6 +125,25 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
       stream.in.write(typeof stdin === "string" ? Buffer.from(stdin) : stdin, ignore);
       stream.in.end();
     }
+  }
+
+  #limitOutput(stream: ChannelStream): void {
+    const { output } = this.#inside;
+    if (output === undefined || !this.#kills) return;
+    const budget = new OutputBudget(output.maxBytes, () => this.#outputOver(output));
+    for (const lane of [stream.out, stream.err]) lane.limitBy((piece) => budget.take(piece));
+  }
+
+  /** Readers get what came before the limit, then the end; who waits for the process gets the error. */
+  #outputOver(output: NonNullable<Inside["output"]>): void {
+    if (this.#state.at === "failed") return;
+    const { out, err } = this.#collectors;
+    const kept = { stdout: tail(out?.take() ?? EMPTY), stderr: tail(err?.take() ?? EMPTY) };
+    const pid = this.#state.at === "running" || this.#state.at === "exited" ? this.#state.pid : null;
+    output.reached(pid);
+    this.kill("SIGKILL");
+    this.#stream?.cancel();
+    this.#fail(outputIsOver(this.#subject, output.maxBytes, { pid, ...kept }));
   }
 
   /** The process id inside; rejects when the process could not be started. */
@@ -241,7 +265,8 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
     if (message.name === "Exited" && this.#state.at === "running") {
       const status = toExitStatus(message.body);
       this.#state = { at: "exited", pid: this.#state.pid, status, durationMs: performance.now() - this.#begun };
-      this.#exit.resolve(status);
+      if (status.exitCode !== 0) this.#looked = this.#inside.look?.() ?? this.#looked;
+      void this.#looked.then(() => this.#exit.resolve(status));
       this.#watchDrain(-1);
     }
   }
@@ -266,7 +291,7 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
   #end(end: StreamEnd): void {
     if (end.how === "done") {
       this.#settle();
-      this.#over.resolve();
+      void this.#looked.then(() => this.#over.resolve());
     } else {
       this.#settle();
       void this.#inside.explain(end.error).then((error) => this.#fail(error));

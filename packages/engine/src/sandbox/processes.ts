@@ -34,6 +34,8 @@ export interface SandboxUsage {
   readonly diskUsedBytes: number;
   readonly diskTotalBytes: number;
   readonly agentRssBytes: number;
+  /** Waited at the limit on processor time, by the host's count; absent where no host counts. */
+  readonly throttledMs?: number;
 }
 
 function toProcess(process: Process): ProcessInfo {

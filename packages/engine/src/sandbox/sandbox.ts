@@ -1,4 +1,4 @@
-import { BulkheadError, type Plan } from "@bulkhead/contract";
+import { BulkheadError, formatBytes, type Plan } from "@bulkhead/contract";
 import type { Duplex } from "node:stream";
 import type { Channel, PingOptions } from "../channel/channel.ts";
 import type { EndReason } from "../drivers/driver.ts";
@@ -6,10 +6,13 @@ import type { Hello } from "../channel/wire.gen.ts";
 import type { CallOptions, Inside, Running } from "./calls.ts";
 import { dial, type DialTarget } from "./dial.ts";
 import { untrustedText } from "./errors.ts";
+import { type LimitHit, type SandboxEvent, SandboxEvents } from "./events.ts";
 import { Execution } from "./exec.ts";
 import type { Command, ExecOptions } from "./exec-request.ts";
 import { Files } from "./files.ts";
 import { type Freeze, Life } from "./life.ts";
+import { limitHit, timeIsOver } from "./limit-events.ts";
+import type { Throttled } from "../system/keeper.ts";
 import { listProcesses, type ProcessInfo, readUsage, type SandboxUsage, signalProcess } from "./processes.ts";
 import { openPty, type Pty, type PtyOptions } from "./pty.ts";
 import type { ForkOptions, Saver, SnapshotInfo } from "./saver.ts";
@@ -37,6 +40,9 @@ export interface SandboxParts {
   readonly freeze?: Freeze | null;
   /** Absent where nobody can save it. */
   readonly save?: { readonly by: Saver; readonly running: Omit<Running, "inside"> } | undefined;
+  readonly events?: SandboxEvents;
+  /** Has the host count what limits were reached; resolves when that is among the events. Never rejects. */
+  look?(): Promise<Throttled | null>;
   /** Ends everything that runs inside and undoes everything that was acquired for it. */
   release(): Promise<void>;
 }
@@ -58,6 +64,8 @@ export class Sandbox implements AsyncDisposable {
   readonly #inside: Inside;
   readonly #life: Life;
   readonly #save: SandboxParts["save"];
+  readonly #events: SandboxEvents;
+  readonly #look: () => Promise<Throttled | null>;
   #killed: Promise<void> | null = null;
   #ending = false;
 
@@ -69,7 +77,15 @@ export class Sandbox implements AsyncDisposable {
     this.#hello = parts.channel.hello;
     this.#workdir = parts.workdir ?? null;
     this.#release = () => parts.release();
-    this.#inside = { channel: parts.channel, explain: (error) => this.#explain(error) };
+    this.#events = parts.events ?? new SandboxEvents();
+    this.#look = async () => (await parts.look?.()) ?? null;
+    void this.ended.then(() => this.#events.end());
+    this.#inside = {
+      channel: parts.channel,
+      explain: (error) => this.#explain(error),
+      look: async () => void (await this.#look()),
+      ...outputLimitOf(parts.plan, this.#events),
+    };
     this.files = new Files(this.#inside);
     const driver = parts.plan.driver;
     this.#life = new Life({ id: parts.id, channel: parts.channel, freeze: parts.freeze ?? null, driver });
@@ -121,7 +137,33 @@ export class Sandbox implements AsyncDisposable {
   }
 
   async usage(options: CallOptions = {}): Promise<SandboxUsage> {
-    return readUsage(this.#inside, options);
+    const [inside, throttled] = await Promise.all([readUsage(this.#inside, options), this.#look()]);
+    return { ...inside, ...(throttled !== null && { throttledMs: Math.round(throttled.throttledUs / 1000) }) };
+  }
+
+  /**
+   * What happens to the sandbox, from its beginning on; ends with the sandbox. Who listens late or slowly misses the
+   * oldest beyond 256.
+   */
+  events(): AsyncGenerator<SandboxEvent, void, undefined> {
+    return this.#events.listen();
+  }
+
+  /** The limits that were reached until now, the oldest first. Of a program that failed for one it is there before its exit. */
+  async limitsReached(): Promise<readonly LimitHit[]> {
+    await this.#look();
+    return this.#events.kept.filter((event) => event.kind === "limit-hit");
+  }
+
+  /** Milliseconds since something last came or went on a stream of the sandbox. */
+  get idleMs(): number {
+    return performance.now() - this.#channel.activeAt;
+  }
+
+  /** Ends the sandbox for a limit on its time, which is among its events and the reason of all that fails. */
+  async endFor(limit: "timeout" | "idle", ms: number): Promise<void> {
+    if (this.#killed === null) this.#events.emit(limitHit(limit, this.plan.limits, { what: "sandbox" }));
+    await this.kill(timeIsOver(limit, ms));
   }
 
   /** @returns the round trip to the agent, in milliseconds. */
@@ -218,24 +260,39 @@ export class Sandbox implements AsyncDisposable {
   async #explain(error: BulkheadError): Promise<BulkheadError> {
     if (error.code !== "SANDBOX_GONE" || this.#ending) return error;
     const end = await within(this.ended, EXPLAIN_WITHIN_MS);
-    if (end === null) return error;
-    const reason = end.reason ?? null;
+    const outOfMemory = end?.oomKilled === true || this.#wasKilledForMemory();
+    if (end === null && !outOfMemory) return error;
+    const reason = end?.reason ?? null;
+    const memory = formatBytes(this.plan.limits?.memoryBytes ?? 0);
     const why =
-      reason !== null
-        ? reason.why
-        : end.oomKilled
-          ? "it used more memory than its limit"
-          : end.signal === null
-            ? `its first process exited with ${end.code}`
-            : `its first process was ended by ${end.signal}`;
+      reason?.why ??
+      (outOfMemory ? `it used more memory than its limit of ${memory}` : `its first process ${howEnded(end)}`);
+    const next = reason?.next ?? (outOfMemory ? "give it more memory" : undefined);
     return new BulkheadError("SANDBOX_GONE", {
       what: `sandbox ${this.id} is gone`,
       why,
-      ...(reason?.next !== undefined ? { next: reason.next } : end.oomKilled ? { next: "give it more memory" } : {}),
-      details: { ...end },
+      ...(next !== undefined && { next }),
+      details: { ...end, ...(outOfMemory && { limit: "memory" }) },
       cause: error,
     });
   }
+
+  /** Known before the end itself where that takes its time: a kernel in user space gives back its memory first. */
+  #wasKilledForMemory(): boolean {
+    return this.#events.kept.some(({ limit, killed }) => limit === "memory" && killed?.what === "sandbox");
+  }
+}
+
+function howEnded(end: SandboxEnd | null): string {
+  return end?.signal == null ? `exited with ${end?.code}` : `was ended by ${end.signal}`;
+}
+
+function outputLimitOf({ limits }: Plan, events: SandboxEvents): Pick<Inside, "output"> {
+  const maxBytes = limits?.outputMaxBytes ?? null;
+  if (maxBytes === null) return {};
+  const reached = (pid: number | null): void =>
+    events.emit(limitHit("output", limits, { what: "process", pid, hostPid: null, command: null }));
+  return { output: { maxBytes, reached } };
 }
 
 async function within<T>(promise: Promise<T>, ms: number): Promise<T | null> {

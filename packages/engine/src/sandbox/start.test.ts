@@ -38,6 +38,7 @@ function spec(driver: Driver, changes: Partial<ResolvedSpec> = {}): ResolvedSpec
     memoryBytes: 64 * MIB,
     pids: 32,
     diskBytes: 8 * MIB,
+    blockDevices: [],
     ...changes,
   };
 }

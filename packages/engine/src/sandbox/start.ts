@@ -4,7 +4,7 @@ import type { Readable, Writable } from "node:stream";
 import { BulkheadError, type Plan } from "@bulkhead/contract";
 import type { Driver, ImageFiles, Instance } from "../drivers/driver.ts";
 import type { HostFacts } from "../host/facts.ts";
-import type { Keeper, KeeperEnded } from "../system/keeper.ts";
+import type { Keeper, KeeperEnded, KeeperLimit, Throttled } from "../system/keeper.ts";
 
 /** Longer than the slowest runtime's own limit in its `run` step, so that its better message is the one shown. */
 const START_TIMEOUT_MS = 60_000;
@@ -35,6 +35,10 @@ export interface StartedSandbox extends AsyncDisposable {
   readonly doneAtUs: readonly number[];
   /** How the sandbox's first process ended, when it ended by itself. Never rejects. */
   readonly ended: Promise<KeeperEnded>;
+  /** Limits that the host saw reached, from now on. */
+  onLimit(listener: (news: KeeperLimit) => void): void;
+  /** Has the host count now; the listener has been told when this resolves, with null for a sandbox that is gone. Never rejects. */
+  look(): Promise<Throttled | null>;
   /** Kills what runs and undoes everything; may be called again. */
   release(): Promise<void>;
 }
@@ -112,5 +116,15 @@ export async function startSandbox(options: StartOptions): Promise<StartedSandbo
     channel.writable.destroy();
     return release();
   };
-  return { instance, channel, doneAtUs, ended, release: end, [Symbol.asyncDispose]: end };
+  return {
+    instance,
+    channel,
+    doneAtUs,
+    ended,
+    onLimit: (listener) => keeper.onLimit(instance, listener),
+    // A sandbox that is gone has told everything before its end.
+    look: () => keeper.look(instance).catch(() => null),
+    release: end,
+    [Symbol.asyncDispose]: end,
+  };
 }

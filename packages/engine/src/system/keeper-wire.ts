@@ -12,6 +12,28 @@ export interface KeeperEnded {
   readonly log: string;
 }
 
+/** What the host's control groups have counted of one sandbox since they were last looked at. */
+export interface KeeperLimit {
+  readonly instance: string;
+  /** Whom the kernel killed for want of memory, by host pid; null where it did not say. */
+  readonly killed: readonly {
+    readonly pid: number | null;
+    /** Chosen by the program: untrusted. */
+    readonly command: string | null;
+    /** The sandbox's first process, which ends the sandbox. */
+    readonly isFirst: boolean;
+  }[];
+  /** Programs were refused a process. */
+  readonly refused: boolean;
+}
+
+/** How often and for how long a sandbox had to wait at its limit on processor time. */
+export interface Throttled {
+  /** Of 100 ms each. */
+  readonly throttledPeriods: number;
+  readonly throttledUs: number;
+}
+
 type Fields = Readonly<Record<string, unknown>>;
 
 export type KeeperLine = (Fields & { readonly id: number }) | (Fields & { readonly event: string });
@@ -48,7 +70,14 @@ export function readLine(text: string): KeeperLine {
 }
 
 /** Errors of the system that mean the host has run out of something rather than that a runtime is broken. */
-const RESOURCE_ERRORS: ReadonlySet<string> = new Set(["ENOSPC", "EDQUOT", "ENOMEM", "EMFILE", "ENFILE", "EAGAIN"]);
+const RESOURCE_ERRORS: ReadonlyMap<string, string> = new Map([
+  ["ENOSPC", "there is no room left where it is made: bytes, files, or the kernel's own limit on such objects"],
+  ["EDQUOT", "the quota of its owner is used up"],
+  ["ENOMEM", "the host has no memory left for it"],
+  ["EMFILE", "the keeper has as many files open as its limit allows"],
+  ["ENFILE", "as many files are open on the host as its kernel allows"],
+  ["EAGAIN", "the host allows no more processes or namespaces"],
+]);
 
 function codeFor(errno: string | null): ErrorCode {
   if (errno === "ETIMEDOUT") return "TIMEOUT";
@@ -61,9 +90,10 @@ function readError(value: unknown): BulkheadError {
   const step = maybeNumber(error, "step");
   const op = error["op"] == null ? null : string(error, "op");
   const stderr = string(error, "stderr").trim();
+  const why = stderr === "" ? RESOURCE_ERRORS.get(errno ?? "") : stderr.split("\n").slice(-3).join("; ");
   return new BulkheadError(codeFor(errno), {
     what: step === null ? string(error, "message") : `step ${step} (${op}) failed: ${string(error, "message")}`,
-    ...(stderr === "" ? {} : { why: stderr.split("\n").slice(-3).join("; ") }),
+    ...(why === undefined ? {} : { why }),
     details: { step, op, errno, stderr },
   });
 }
@@ -127,6 +157,25 @@ export function readEnded(line: Fields): KeeperEnded {
     oomKilled: line["oomKilled"] === true,
     log: string(line, "log"),
   };
+}
+
+export function readLimit(line: Fields): KeeperLimit {
+  const killed = line["killed"];
+  if (!Array.isArray(killed)) throw broken(JSON.stringify(line));
+  return {
+    instance: string(line, "instance"),
+    killed: killed.map((one: unknown) => {
+      const from = fields(one);
+      const command = from["command"] == null ? null : string(from, "command");
+      return { pid: maybeNumber(from, "pid"), command, isFirst: from["isFirst"] === true };
+    }),
+    refused: line["refused"] === true,
+  };
+}
+
+export function readThrottled(value: unknown): Throttled {
+  const from = fields(value);
+  return { throttledPeriods: number(from, "throttledPeriods"), throttledUs: number(from, "throttledUs") };
 }
 
 export function readTimes(value: unknown): readonly number[] {

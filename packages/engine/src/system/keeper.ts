@@ -9,14 +9,18 @@ import {
   readHello,
   readInstance,
   readKhz,
+  readLimit,
   readLine,
   readOutput,
+  readThrottled,
   readTimes,
   type KeeperEnded,
+  type KeeperLimit,
+  type Throttled,
 } from "./keeper-wire.ts";
 import { splitLines } from "./lines.ts";
 
-export type { KeeperEnded } from "./keeper-wire.ts";
+export type { KeeperEnded, KeeperLimit, Throttled } from "./keeper-wire.ts";
 
 const GENERATION = 1;
 /** The end of a process that closed its socket is known within milliseconds. */
@@ -73,6 +77,7 @@ export class Keeper implements AsyncDisposable {
   readonly #socket: Duplex;
   readonly #waiting = new Map<number, Waiting>();
   readonly #listeners = new Map<string, (ended: KeeperEnded) => void>();
+  readonly #limitListeners = new Map<string, (news: KeeperLimit) => void>();
   readonly #closed = Promise.withResolvers<void>();
   #nextId = 1;
   #state: { readonly kind: "open" } | { readonly kind: "failed"; readonly error: BulkheadError } = { kind: "open" };
@@ -164,9 +169,20 @@ export class Keeper implements AsyncDisposable {
     await this.#request({ op: "settled", instance: instance.id });
   }
 
+  /** Counts what limits the sandbox has reached; who listens has been told when this resolves. */
+  async look(instance: Instance): Promise<Throttled> {
+    return readThrottled(await this.#request({ op: "look", instance: instance.id }));
+  }
+
+  /** Calls back whenever the host sees the sandbox reach a limit, until it is released. */
+  onLimit(instance: Instance, listener: (news: KeeperLimit) => void): void {
+    this.#limitListeners.set(instance.id, listener);
+  }
+
   /** Undoes all that was acquired. An acquire under way is called off. Fails when something is left over. */
   async release(instance: Instance): Promise<void> {
     this.#listeners.delete(instance.id);
+    this.#limitListeners.delete(instance.id);
     await this.#request({ op: "release", instance: instance.id });
   }
 
@@ -254,7 +270,11 @@ export class Keeper implements AsyncDisposable {
   #receive(text: string): void {
     try {
       const line = readLine(text);
-      if ("event" in line) return this.#end(readEnded(line));
+      if ("event" in line) {
+        if (line.event !== "limit") return this.#end(readEnded(line));
+        const news = readLimit(line);
+        return this.#limitListeners.get(news.instance)?.(news);
+      }
       const waiting = this.#waiting.get(line.id);
       this.#waiting.delete(line.id);
       const answer = readAnswer(line);

@@ -17,6 +17,7 @@ export const CONFIGURE: Configure = {
   env: [],
   hostname: "",
   elevate: false,
+  openFiles: 0n,
 };
 
 export interface RealAgent extends AsyncDisposable {

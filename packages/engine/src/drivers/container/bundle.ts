@@ -1,8 +1,9 @@
 import type { Plan } from "@bulkhead/contract";
 import { AGENT_INSIDE, type HostFacts } from "../../host/facts.ts";
 import type { Instance } from "../driver.ts";
-import { ociRlimits, resources, type OciMount } from "../oci.ts";
+import { resources, type OciMount } from "../oci.ts";
 import { ID_RANGE, places } from "../rootfs.ts";
+import { meminfoMounts } from "./meminfo.ts";
 import { DEV_BYTES, HOST_TASK_OVERHEAD, MAX_PTYS, SHM_BYTES } from "./hardening.ts";
 
 const NAMESPACES: Readonly<Record<string, string>> = { mnt: "mount", net: "network" };
@@ -17,6 +18,7 @@ function mounts(plan: Plan, instance: Instance): OciMount[] {
   const at = places(instance);
   return [
     { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
+    ...meminfoMounts(plan, instance),
     {
       destination: "/dev",
       type: "tmpfs",
@@ -46,13 +48,7 @@ function mounts(plan: Plan, instance: Instance): OciMount[] {
 }
 
 /** The OCI runtime configuration that carries out `plan.boundary` and `plan.limits`. */
-export function bundle(
-  plan: Plan,
-  instance: Instance,
-  host: HostFacts,
-  section: SeccompSection,
-  joinsUserns: boolean,
-): unknown {
+export function bundle(plan: Plan, instance: Instance, host: HostFacts, section: SeccompSection): unknown {
   const capabilities = plan.boundary.capabilitiesRoot;
   const ids = [{ containerID: 0, hostID: instance.idBase, size: ID_RANGE }];
   return {
@@ -67,19 +63,22 @@ export function bundle(
       cwd: "/",
       capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
       noNewPrivileges: plan.boundary.noNewPrivileges,
-      rlimits: ociRlimits(host),
     },
     mounts: mounts(plan, instance),
     annotations: section.annotations,
     linux: {
       namespaces: plan.boundary.namespaces.map((name) => ({
         type: NAMESPACES[name] ?? name,
-        ...(name === "user" && joinsUserns ? { path: places(instance).userns } : {}),
+        // Limits are the agent's to set: from outside a runtime needs CAP_SYS_RESOURCE in a namespace it does not own.
+        ...(name === "user" ? { path: places(instance).userns } : {}),
       })),
       uidMappings: ids,
       gidMappings: ids,
       cgroupsPath: instance.cgroup,
-      resources: resources(plan, host, { tasks: HOST_TASK_OVERHEAD, memoryBytes: 0 }),
+      resources: resources(plan, host, {
+        overhead: { tasks: HOST_TASK_OVERHEAD, memoryBytes: 0 },
+        passesUnified: true,
+      }),
       seccomp: section.seccomp,
       maskedPaths: plan.boundary.maskedPaths,
       readonlyPaths: plan.boundary.readOnlyPaths,

@@ -2,9 +2,11 @@ import type { Plan, Step } from "@bulkhead/contract";
 import type { HostFacts } from "../../host/facts.ts";
 import type { ResolvedSpec } from "../../policy/resolve.ts";
 import type { Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
+import { diskReasons, ociLimits } from "../limits.ts";
 import { located } from "../located.ts";
-import { diskInodes, places, rootSteps } from "../rootfs.ts";
+import { places, rootSteps } from "../rootfs.ts";
 import { bundle, type SeccompSection } from "./bundle.ts";
+import { meminfoSteps } from "./meminfo.ts";
 import { HOST_TASK_OVERHEAD, MASKED_PATHS, READ_ONLY_PATHS, ROOT_CAPABILITIES } from "./hardening.ts";
 import type { Filter } from "./seccomp/compile.ts";
 import { renderOci } from "./seccomp/oci.ts";
@@ -18,18 +20,13 @@ interface Flavour {
   readonly name: "crun" | "runc";
   /** Takes a compiled filter, which saves compiling one at every start (as long as the start itself). */
   readonly precompiled: boolean;
-  /**
-   * Joins a user namespace made beforehand. runc 1.1 sets limits from outside, for which it needs CAP_SYS_RESOURCE in a
-   * namespace it does not own.
-   */
-  readonly joinsUserns: boolean;
   /** First version that makes time namespaces. */
   readonly timeNamespaceSince: readonly [number, number] | null;
 }
 
 const FLAVOURS: Readonly<Record<"crun" | "runc", Flavour>> = {
-  crun: { name: "crun", precompiled: true, joinsUserns: true, timeNamespaceSince: [1, 6] },
-  runc: { name: "runc", precompiled: false, joinsUserns: false, timeNamespaceSince: [1, 2] },
+  crun: { name: "crun", precompiled: true, timeNamespaceSince: [1, 6] },
+  runc: { name: "runc", precompiled: false, timeNamespaceSince: [1, 2] },
 };
 
 const CONTAINER_NAMESPACES = ["pid", "mnt", "net", "ipc", "uts", "cgroup", "user"];
@@ -86,14 +83,7 @@ function plan(
       kernel: "shared",
       weakened: weakened(spec),
     },
-    limits: {
-      cpus: spec.cpus ?? null,
-      memoryBytes: spec.memoryBytes ?? null,
-      pids: spec.pids,
-      diskBytes: spec.diskBytes,
-      diskInodes: diskInodes(spec.diskBytes),
-      timeoutMs: spec.timeoutMs ?? null,
-    },
+    limits: ociLimits(spec, host),
     mounts: spec.mounts,
     network: "none",
     process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
@@ -103,6 +93,7 @@ function plan(
       time
         ? "the runtime and the kernel make a time namespace"
         : `no time namespace: ${flavour.name} ${runtime.version} or this kernel cannot make one`,
+      ...diskReasons(spec),
       ...(host.cgroup.swap ? [] : ["swap cannot be limited on this kernel; the memory limit is on memory alone"]),
     ],
   };
@@ -117,11 +108,12 @@ function steps(
   host: HostFacts,
 ): Step[] {
   const at = places(instance);
-  const config = bundle(plan, instance, host, seccompSection(flavour, filter), flavour.joinsUserns);
+  const config = bundle(plan, instance, host, seccompSection(flavour, filter));
   return [
     { op: "cgroup", path: instance.cgroup },
     ...rootSteps({ plan, instance, image, host, shiftIds: true }),
-    ...(flavour.joinsUserns ? [{ op: "userns", target: at.userns } as const] : []),
+    { op: "userns", target: at.userns },
+    ...meminfoSteps(plan, instance),
     { op: "file", path: at.config, mode: 0o600, content: JSON.stringify(config) },
     { op: "dir", path: at.state, mode: 0o700 },
     {
@@ -157,6 +149,7 @@ export function containerDriver(name: "crun" | "runc", filter: Filter): Driver {
       elevation: "none",
       ownKernel: false,
       hardware: false,
+      diskThrottle: "cgroup",
       freeze: true,
       checkpoint: false,
       hostTaskOverhead: HOST_TASK_OVERHEAD,

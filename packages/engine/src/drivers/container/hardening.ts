@@ -47,11 +47,8 @@ export const DEV_BYTES = 64 * 1024;
 /** Pseudo-terminals come out of one pool of the host (4,096 by default). */
 export const MAX_PTYS = 256;
 
-/** Below what the host's own hard limits allow these are what a sandbox gets, soft and hard. */
-export const RLIMITS: Readonly<Record<string, number>> = {
-  RLIMIT_NOFILE: 32_768,
-  RLIMIT_CORE: 0,
-};
+/** Descriptors of one program where nothing is asked for, below what the host's own hard limit allows. */
+export const OPEN_FILES = 32_768;
 
 /** Quota period of the CPU controller, µs: the kernel's default. */
 export const CPU_PERIOD_US = 100_000;

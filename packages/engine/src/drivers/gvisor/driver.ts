@@ -1,10 +1,12 @@
 import { BulkheadError, type Plan, type Step } from "@bulkhead/contract";
 import { AGENT_INSIDE, type HostFacts } from "../../host/facts.ts";
 import type { ResolvedSpec } from "../../policy/resolve.ts";
+import { OPEN_FILES } from "../container/hardening.ts";
 import type { Availability, Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
+import { diskReasons, ociLimits } from "../limits.ts";
 import { located } from "../located.ts";
-import { ociRlimits, resources, type OciMount } from "../oci.ts";
-import { diskInodes, ID_RANGE, places, rootSteps } from "../rootfs.ts";
+import { resources, type OciMount } from "../oci.ts";
+import { ID_RANGE, places, rootSteps } from "../rootfs.ts";
 
 const MIB = 1024 * 1024;
 /**
@@ -42,7 +44,14 @@ const CAPABILITIES = [
  * --directfs=false: the Sentry opens no files itself and so runs as nobody without capabilities (with directfs it runs as
  * root with nine). --overlay2=none: writes reach the host's overlay, whose size is bounded; the Sentry's own is not.
  */
-const FLAGS = ["--platform=systrap", "--network=none", "--directfs=false", "--overlay2=none", "--host-uds=none"];
+const FLAGS = [
+  "--platform=systrap",
+  "--network=none",
+  "--directfs=false",
+  "--overlay2=none",
+  "--host-uds=none",
+  "--cpu-num-from-quota",
+];
 
 /** `0.0~20240729.0` (Debian) and `20240729.0`. */
 function releaseYear(version: string): number {
@@ -91,14 +100,7 @@ function plan(spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: Hos
       kernel: "sentry",
       weakened: writable.map((mount) => `the host's ${mount.source} is writable from inside at ${mount.target}`),
     },
-    limits: {
-      cpus: spec.cpus ?? null,
-      memoryBytes: spec.memoryBytes ?? null,
-      pids: spec.pids,
-      diskBytes: spec.diskBytes,
-      diskInodes: diskInodes(spec.diskBytes),
-      timeoutMs: spec.timeoutMs ?? null,
-    },
+    limits: ociLimits(spec, host),
     mounts: spec.mounts,
     network: "none",
     process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
@@ -111,6 +113,7 @@ function plan(spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: Hos
         ? "sudo asks the agent, which runs the command as root inside: the Sentry ignores set-user-id bits"
         : "no sudo: the Sentry ignores set-user-id bits, and the image has no directory /usr/bin for one that asks the agent",
       "/tmp is the Sentry's own, as large as the disk limit and part of the memory limit",
+      ...diskReasons(spec),
       ...(host.cgroup.swap ? [] : ["swap cannot be limited on this kernel; the memory limit is on memory alone"]),
     ],
   };
@@ -141,6 +144,7 @@ function mounts(plan: Plan, instance: Instance): OciMount[] {
 function bundle(plan: Plan, instance: Instance, host: HostFacts): unknown {
   const capabilities = plan.boundary.capabilitiesRoot;
   const ids = [{ containerID: 0, hostID: instance.idBase, size: ID_RANGE }];
+  const descriptors = Math.max(OPEN_FILES, plan.limits.openFiles);
   const overhead = { tasks: HOST_TASK_OVERHEAD, memoryBytes: HOST_MEMORY_OVERHEAD_BYTES };
   return {
     ociVersion: "1.0.2",
@@ -153,7 +157,8 @@ function bundle(plan: Plan, instance: Instance, host: HostFacts): unknown {
       env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
       cwd: "/",
       capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
-      rlimits: ociRlimits(host),
+      // The agent's own, in the Sentry's eyes; it gives programs what the plan says.
+      rlimits: [{ type: "RLIMIT_NOFILE", soft: descriptors, hard: descriptors }],
     },
     mounts: mounts(plan, instance),
     linux: {
@@ -161,7 +166,7 @@ function bundle(plan: Plan, instance: Instance, host: HostFacts): unknown {
       uidMappings: ids,
       gidMappings: ids,
       cgroupsPath: instance.cgroup,
-      resources: resources(plan, host, overhead),
+      resources: resources(plan, host, { overhead }),
     },
   };
 }
@@ -203,6 +208,7 @@ export function gvisorDriver(): Driver {
       elevation: "agent",
       ownKernel: true,
       hardware: false,
+      diskThrottle: "cgroup",
       freeze: true,
       checkpoint: false,
       hostTaskOverhead: HOST_TASK_OVERHEAD,

@@ -5,12 +5,13 @@ import { erofsPath } from "../../guest/erofs.ts";
 import { FileCache } from "../../host/file-cache.ts";
 import type { HostFacts } from "../../host/facts.ts";
 import type { ResolvedSpec } from "../../policy/resolve.ts";
-import { HOST_TASK_OVERHEAD } from "../container/hardening.ts";
+import { HOST_TASK_OVERHEAD, OPEN_FILES } from "../container/hardening.ts";
 import { located } from "../located.ts";
 import type { Inside } from "../../sandbox/calls.ts";
 import type { Filter } from "../container/seccomp/compile.ts";
 import type { Architecture } from "../container/seccomp/syscalls.ts";
 import type { Availability, Checkpoint, Driver, Help, ImageFiles, Instance, Runtime } from "../driver.ts";
+import { commonLimits, limitsDisk } from "../limits.ts";
 import { diskInodes } from "../rootfs.ts";
 import { GUEST_CAPABILITIES } from "./capabilities.ts";
 import { fingerprint, savedSizes, saveMachine } from "./checkpoint.ts";
@@ -162,14 +163,14 @@ function plan(known: Known, spec: ResolvedSpec, runtime: Runtime, image: ImageFi
   if (cpus > CPUS_MAX) {
     refuse(`${cpus} processors cannot be had at microvm`, `a guest has at most ${CPUS_MAX}`, "ask for fewer");
   }
-  const scratch = scratchSize(spec.diskBytes, diskInodes(spec.diskBytes));
+  const scratch = scratchSize(spec.diskBytes, spec.diskInodes ?? diskInodes(spec.diskBytes));
   const limits: Plan["limits"] = {
+    ...commonLimits(spec),
     cpus,
-    memoryBytes: spec.memoryBytes,
-    pids: spec.pids,
     diskBytes: scratch.bytes,
     diskInodes: scratch.inodes,
-    timeoutMs: spec.timeoutMs ?? null,
+    diskThrottle: limitsDisk(spec) ? { by: "monitor" } : null,
+    openFiles: spec.openFiles ?? OPEN_FILES,
   };
   const size = { memoryMib: memoryMib(spec.memoryBytes), cpus: Math.ceil(cpus), scratch };
   return {
@@ -336,6 +337,7 @@ function unsurveyed(options: MicrovmOptions, hardware: boolean): Driver {
       elevation: "setuid",
       ownKernel: true,
       hardware,
+      diskThrottle: "monitor",
       freeze: true,
       checkpoint: options.templates,
       hostTaskOverhead: HOST_TASK_OVERHEAD,

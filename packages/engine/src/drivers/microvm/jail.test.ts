@@ -15,6 +15,7 @@ const request: JailRequest = {
   cgroup: "/bulkhead/x",
   kvm: false,
   cpus: 2,
+  cpuWeight: null,
   cpuLimit: 1.5,
   guestMemoryBytes: GUEST_BYTES,
   diskBytes: 4096,

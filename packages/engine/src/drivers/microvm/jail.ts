@@ -1,6 +1,7 @@
 import type { HostFacts } from "../../host/facts.ts";
 import { makeFilter, type Filter } from "../container/seccomp/compile.ts";
 import type { Architecture } from "../container/seccomp/syscalls.ts";
+import { cpuWeight } from "../oci.ts";
 import { vmmProfile, type Sharing } from "./filter.ts";
 import { JAIL } from "./jail-root.ts";
 import { TRANSLATED_MIB } from "./qemu.ts";
@@ -39,6 +40,7 @@ export interface JailRequest {
   readonly cpus: number;
   /** Share of the host's processors, null for no limit. */
   readonly cpuLimit: number | null;
+  readonly cpuWeight: number | null;
   readonly guestMemoryBytes: number;
   /** Size of the writable layer's file. */
   readonly diskBytes: number;
@@ -100,7 +102,6 @@ export function taskLimit(cpus: number): number {
  */
 export function jailBundle(request: JailRequest, filter: Filter, host: Pick<HostFacts, "cgroup">): unknown {
   const ids = [{ containerID: 0, hostID: request.idBase, size: ID_RANGE }];
-  const limit = memoryLimit(request.guestMemoryBytes);
   return {
     ociVersion: "1.0.2",
     hostname: "vmm",
@@ -124,22 +125,32 @@ export function jailBundle(request: JailRequest, filter: Filter, host: Pick<Host
       gidMappings: ids,
       cgroupsPath: request.cgroup,
       ...(request.kvm ? { devices: [{ type: "c", path: "/dev/kvm", major: 10, minor: 232, fileMode: 0o666 }] } : {}),
-      resources: {
-        devices: [
-          { allow: false, access: "rwm" },
-          ...(request.kvm ? [{ allow: true, type: "c", major: 10, minor: 232, access: "rw" }] : []),
-        ],
-        memory: { limit, ...(host.cgroup.swap ? { swap: limit } : {}) },
-        ...(request.cpuLimit === null
-          ? {}
-          : { cpu: { quota: Math.round(request.cpuLimit * CPU_PERIOD_US), period: CPU_PERIOD_US } }),
-        pids: { limit: taskLimit(request.cpus) },
-      },
+      resources: jailResources(request, host),
       // Without the annotation's program nothing would be allowed: a runtime that does not know it fails.
       seccomp: { defaultAction: "SCMP_ACT_ERRNO" },
       maskedPaths: MASKED,
       readonlyPaths: [],
     },
+  };
+}
+
+function jailResources(request: JailRequest, host: Pick<HostFacts, "cgroup">): unknown {
+  const limit = memoryLimit(request.guestMemoryBytes);
+  const weight = cpuWeight(request.cpuWeight, host, true);
+  return {
+    devices: [
+      { allow: false, access: "rwm" },
+      ...(request.kvm ? [{ allow: true, type: "c", major: 10, minor: 232, access: "rw" }] : []),
+    ],
+    memory: { limit, ...(host.cgroup.swap ? { swap: limit } : {}) },
+    cpu: {
+      ...(request.cpuLimit === null
+        ? {}
+        : { quota: Math.round(request.cpuLimit * CPU_PERIOD_US), period: CPU_PERIOD_US }),
+      ...weight.cpu,
+    },
+    pids: { limit: taskLimit(request.cpus) },
+    ...weight.unified,
   };
 }
 

@@ -69,6 +69,21 @@ test("a clone boots nothing", () => {
   expect(after(argv, "-incoming")).toEqual(["defer"]);
 });
 
+test("a limit on disk traffic binds all disks together, and changes no device", () => {
+  const disks = { root: "/r", upper: 4 };
+  const limited = qemuArgv({ ...machine, throttle: { iops: 50, bytesPerSecond: 4096 } }, {
+    ...starts.cold,
+    disks,
+  } as Start);
+  expect(after(limited, "-object")[1]).toBe(
+    "throttle-group,id=disks,x-iops-read=50,x-iops-write=50,x-bps-read=4096,x-bps-write=4096",
+  );
+  expect(after(limited, "-blockdev").filter((text) => text.includes("throttle-group=disks,file=raw"))).toHaveLength(2);
+  expect(after(limited, "-device")).toEqual(after(qemuArgv(machine, starts.cold), "-device"));
+  const none = qemuArgv({ ...machine, throttle: { iops: null, bytesPerSecond: null } }, starts.cold);
+  expect(none).toEqual(qemuArgv(machine, starts.cold));
+});
+
 test("host directories are served as they are, and for reading only where all are", () => {
   const served = (readOnly: boolean): string =>
     after(qemuArgv(machine, { ...starts.clone, shared: { path: "/s", readOnly } }), "-fsdev").join();

@@ -11,6 +11,7 @@ const AGENT_PORT = "bulkhead.agent";
 /** Port 0 of a virtio-serial device is a console's, in the standard's words. */
 const AGENT_PORT_NUMBER = 1;
 const SERIAL_PORTS = 2;
+const THROTTLE_GROUP = "disks";
 const CONSOLE_FD_SET = 1;
 const UPPER_FD_SET = 2;
 /**
@@ -52,6 +53,14 @@ export interface Machine {
    * bound to. Above 2 and opened for writing only, as QEMU wants it. A reader that stalls stalls the guest's console and nothing else.
    */
   readonly consoleFd: number | null;
+  /** Of all disks together, each for reading and for writing; not part of what a template is bound to. */
+  readonly throttle?: Throttle;
+}
+
+/** Operations and bytes a second, null for no limit. */
+export interface Throttle {
+  readonly iops: number | null;
+  readonly bytesPerSecond: number | null;
 }
 
 export interface Boot {
@@ -185,7 +194,7 @@ function console(fd: number | null): string[] {
 function startArguments(machine: Machine, start: Start): string[] {
   switch (start.kind) {
     case "cold":
-      return [...memory(machine, null), ...boot(machine, start.boot), ...disks(start.disks)];
+      return [...memory(machine, null), ...boot(machine, start.boot), ...disks(start.disks, machine.throttle)];
     case "template":
       return [
         ...memory(machine, { path: start.memory, shared: true }),
@@ -202,7 +211,7 @@ function startArguments(machine: Machine, start: Start): string[] {
     case "clone":
       return [
         ...memory(machine, { path: start.memory, shared: false }),
-        ...disks(start.disks),
+        ...disks(start.disks, machine.throttle),
         ...["-chardev", `pipe,id=qmp,path=${escaped(start.control)}`, "-mon", "chardev=qmp,mode=control"],
         ...(start.devicesOnly ? ["-global", "migration.send-configuration=off"] : []),
         ...["-incoming", "defer"],
@@ -220,17 +229,30 @@ function memory({ memoryMib }: Machine, file: { readonly path: string; readonly 
   return ["-object", `memory-backend-file,${size},mem-path=${escaped(file.path)},share=${file.shared ? "on" : "off"}`];
 }
 
-function disks({ root, upper }: Disks): string[] {
-  if (upper === null) return [...disk(0, root, true), ...placeholder(1, false)];
+function disks({ root, upper }: Disks, throttle?: Throttle): string[] {
+  const group = throttleGroup(throttle);
+  const throttled = group.length > 0;
+  const first = [...group, ...disk(0, root, true, throttled)];
+  if (upper === null) return [...first, ...placeholder(1, false)];
   const set = ["-add-fd", `fd=${upper},set=${UPPER_FD_SET}`];
-  return [...disk(0, root, true), ...set, ...disk(1, `/dev/fdset/${UPPER_FD_SET}`, false)];
+  return [...first, ...set, ...disk(1, `/dev/fdset/${UPPER_FD_SET}`, false, throttled)];
 }
 
-function disk(index: number, path: string, readOnly: boolean): string[] {
+/** One for all disks: what a guest reads of its image and writes to its layer comes out of the same allowance. */
+function throttleGroup({ iops, bytesPerSecond }: Throttle = { iops: null, bytesPerSecond: null }): string[] {
+  const limits = [
+    ...(iops === null ? [] : [`x-iops-read=${iops},x-iops-write=${iops}`]),
+    ...(bytesPerSecond === null ? [] : [`x-bps-read=${bytesPerSecond},x-bps-write=${bytesPerSecond}`]),
+  ];
+  return limits.length === 0 ? [] : ["-object", `throttle-group,id=${THROTTLE_GROUP},${limits.join(",")}`];
+}
+
+function disk(index: number, path: string, readOnly: boolean, throttled: boolean): string[] {
   const options = readOnly ? "read-only=on" : `read-only=off,${SCRATCH}`;
   const file = `driver=file,filename=${escaped(path)},node-name=file${index},locking=off,${options}`;
-  const raw = `driver=raw,file=file${index},node-name=disk${index},${options}`;
-  return ["-blockdev", file, "-blockdev", raw, ...blockDevice(index)];
+  const raw = `driver=raw,file=file${index},node-name=${throttled ? "raw" : "disk"}${index},${options}`;
+  const filter = `driver=throttle,throttle-group=${THROTTLE_GROUP},file=raw${index},node-name=disk${index},${options}`;
+  return ["-blockdev", file, "-blockdev", raw, ...(throttled ? ["-blockdev", filter] : []), ...blockDevice(index)];
 }
 
 function placeholder(index: number, readOnly: boolean): string[] {

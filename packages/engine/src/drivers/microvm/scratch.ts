@@ -1,5 +1,6 @@
 import { access, mkdir, rename } from "node:fs/promises";
 import { join } from "node:path";
+import { BulkheadError, formatBytes } from "@bulkhead/contract";
 import { lockFile } from "../../system/file-lock.ts";
 import { runChecked } from "../../system/process.ts";
 import { removeTree } from "../../system/remove-tree.ts";
@@ -12,8 +13,9 @@ const TIMEOUT_MS = 60_000;
 /** An inode's own size on the disk and as much again: more of them would leave a small disk without room for contents. */
 const MIN_BYTES_PER_INODE = 8192;
 const BLOCK_BYTES = 4096;
-/** The first blocks of a file system are its own. */
-const MIN_INODES = 64;
+/** ext4 divides a disk into groups of so many blocks, of which each has its own inodes, in whole blocks of them. */
+const BLOCKS_PER_GROUP = 8 * BLOCK_BYTES;
+const INODES_PER_BLOCK = 16;
 
 /** How large an empty file system is, and how many files it can hold. */
 export interface ScratchSize {
@@ -21,9 +23,24 @@ export interface ScratchSize {
   readonly inodes: number;
 }
 
+/**
+ * The size that can be made exactly, never more than asked for.
+ * @throws BulkheadError LIMIT_UNSUPPORTED for fewer files than a disk of that size has in any case.
+ */
 export function scratchSize(bytes: number, inodes: number): ScratchSize {
-  const whole = Math.floor(bytes / BLOCK_BYTES) * BLOCK_BYTES;
-  return { bytes: whole, inodes: Math.max(MIN_INODES, Math.min(inodes, Math.floor(whole / MIN_BYTES_PER_INODE))) };
+  const blocks = Math.floor(bytes / BLOCK_BYTES);
+  const whole = blocks * BLOCK_BYTES;
+  const groups = Math.ceil(blocks / BLOCKS_PER_GROUP);
+  const most = Math.max(INODES_PER_BLOCK * groups, Math.floor(whole / MIN_BYTES_PER_INODE));
+  const step = INODES_PER_BLOCK * groups;
+  const size = { bytes: whole, inodes: Math.floor(Math.min(inodes, most) / step) * step };
+  if (size.inodes > 0) return size;
+  throw new BulkheadError("LIMIT_UNSUPPORTED", {
+    what: `a disk of ${formatBytes(whole)} cannot be held to ${inodes} files at this level`,
+    why: `its file system has at least ${step} of them`,
+    next: `ask for ${step} or more, or for a smaller disk`,
+    details: { limit: "inodes", inodes, least: step },
+  });
 }
 
 export function scratchPath(stateDir: string, { bytes, inodes }: ScratchSize): string {

@@ -128,6 +128,7 @@ function bundle(request: StepsRequest, way: Way, machine: Machine): unknown {
     kvm: machine.accelerator.kind === "kvm",
     cpus,
     cpuLimit: plan.limits.cpus,
+    cpuWeight: plan.limits.cpuWeight,
     guestMemoryBytes: memoryMib * 1024 * 1024,
     diskBytes: scratch.bytes,
     sharing: sharingOf(plan.mounts),
@@ -152,13 +153,15 @@ export function microvmSteps(request: StepsRequest): Step[] {
   const way = origin.kind === "boot" ? cold(request) : clone(request, origin);
   const { accelerator } = survey;
   const { memoryMib, cpus } = request;
-  const machine = {
+  const { diskIops, diskBytesPerSecond } = request.plan.limits;
+  const machine: Machine = {
     binary: JAIL.binary,
     accelerator,
     kernel: survey.boot.kind,
     memoryMib,
     cpus,
     consoleFd: FDS.console,
+    throttle: { iops: diskIops, bytesPerSecond: diskBytesPerSecond },
   };
   return [
     { op: "cgroup", path: instance.cgroup },
