@@ -69,7 +69,7 @@ async function useEverything(box: Sandbox, trap: Trap): Promise<string> {
     await tried(box.files.remove(path, { user }));
   }
   for (const path of ["/etc", "/usr", "/home", `${trap.path}/etc`]) {
-    await tried(box.files.list(path, { user }).then((list) => list.map((entry) => entry.name).join(" ")));
+    await tried(box.files.list(path, { user }).then((list) => list.map((entry) => entry.path).join(" ")));
     await tried(box.files.remove(path, { user, recursive: true }));
   }
   return texts.join("\n");

@@ -17,6 +17,7 @@ import { probe } from "./host/probe.ts";
 import { requirePassable } from "./host/run-dir.ts";
 import { ImageStore } from "./image/store.ts";
 import { resolveSpec } from "./policy/defaults.ts";
+import { landings } from "./policy/landing.ts";
 import { checkMounts } from "./policy/mounts.ts";
 import { resolveLevel, type Candidate, type Choice } from "./policy/resolve.ts";
 import type { Sandbox } from "./sandbox/sandbox.ts";
@@ -180,7 +181,7 @@ export class Engine implements AsyncDisposable {
     resolveLevel(spec, this.candidates);
     const image = this.images.resolve(spec.image);
     const { state, run } = this.host.paths;
-    const mounts = await checkMounts(spec.mounts, [state, run]);
+    const mounts = await checkMounts(await landings(spec.mounts, image.rootfs), [state, run]);
     const { driver, runtime, ...choice } = await this.#choose(spec, options);
     const resolved = resolveSpec({ ...spec, mounts }, choice, this.host, image.config, driver.defaultMemoryBytes);
     return { driver, plan: driver.plan(resolved, runtime, image, this.host), image };
