@@ -139,8 +139,7 @@ impl Scope<'_> {
         if !source.is_absolute() {
             return Err(Failure::new(format!("bind source {source:?} is not absolute")));
         }
-        let tree = sys::clone_tree(source).map_err(|error| Failure::from(error).at(&source.to_string_lossy()))?;
-        self.refuse_neighbours(source)?;
+        let tree = self.source(source).map_err(|failure| failure.at(&source.to_string_lossy()))?;
         let is_dir = sys::fstat(tree.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
         let userns = match idmap {
             Some(map) if map.id_base == self.id_base && map.size == RANGE => Some(self.userns(map.exchange)?),
@@ -162,9 +161,19 @@ impl Scope<'_> {
         Ok(sys::attach(tree.as_fd(), place.as_fd())?)
     }
 
+    /// A copy of the mount at `path`. The engine has judged what was there: a link that has taken its place or that of a
+    /// directory above since then is not followed, and what is judged here is what is mounted.
+    fn source(&self, path: &Path) -> Result<OwnedFd, Failure> {
+        let found = sys::open_real(path).map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) => Failure::new("a part of the path has become a symbolic link since it was checked"),
+            _ => Failure::from(error),
+        })?;
+        self.refuse_neighbours(&fs::read_link(sys::fd_path(&found))?)?;
+        Ok(sys::clone_tree(found.as_fd())?)
+    }
+
     /// A sandbox is never given another sandbox's directory, nor the keeper's.
-    fn refuse_neighbours(&self, source: &Path) -> Result<(), Failure> {
-        let real = fs::canonicalize(source)?;
+    fn refuse_neighbours(&self, real: &Path) -> Result<(), Failure> {
         let run_dir = fs::canonicalize(self.run_dir)?;
         let own = real.starts_with(self.dir);
         if !own && (real.starts_with(&run_dir) || run_dir.starts_with(&real)) {
@@ -192,8 +201,7 @@ impl Scope<'_> {
 
     /// Puts the user namespace where a runtime can join it by path.
     fn show_userns(&mut self, target: &str) -> Result<(), Failure> {
-        let source = sys::fd_path(self.userns(Exchange::default())?);
-        let tree = sys::clone_tree(Path::new(&source))?;
+        let tree = sys::clone_tree(self.userns(Exchange::default())?)?;
         self.create(target, 0o444, (0, 0))?;
         let place = self.open(target, libc::O_PATH)?;
         Ok(sys::attach(tree.as_fd(), place.as_fd())?)

@@ -183,3 +183,27 @@ fn a_one_off_program_has_bounded_output_and_time() {
     assert_eq!(keeper.ask(ask(json!(["/nonexistent"]), 50)).unwrap_err()["errno"], json!("ENOENT"));
     assert!(keeper.end());
 }
+
+#[test]
+fn a_bind_source_that_became_a_link_is_not_followed() {
+    if !is_root() {
+        return;
+    }
+    let (run, outside) = (fresh_dir("swapped"), fresh_dir("swapped-outside"));
+    let out = std::fs::canonicalize(&*outside).unwrap();
+    std::fs::create_dir_all(out.join("secret/below")).unwrap();
+    std::os::unix::fs::symlink(out.join("secret"), out.join("link")).unwrap();
+    let mut keeper = Keeper::start(&run);
+    let mut bind = |name: &str| {
+        let instance = keeper.reserve();
+        let target = format!("{}/made", instance["dir"].as_str().unwrap());
+        let source = out.join(name);
+        keeper.acquire(&instance, json!([{"op": "bind", "source": source, "target": target, "readOnly": true}]))
+    };
+    for name in ["link", "link/below"] {
+        let error = bind(name).unwrap_err();
+        assert!(error["message"].as_str().unwrap().contains("symbolic link"), "{error}");
+    }
+    bind("secret/below").unwrap();
+    assert!(keeper.end() && empty(&run));
+}

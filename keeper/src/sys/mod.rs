@@ -48,17 +48,26 @@ pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
 
 /// Opens `path` below `dir`, following no symbolic link and leaving `dir` in no way.
 pub fn open_beneath(dir: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, extra: u64) -> io::Result<OwnedFd> {
+    open_without_links(dir.as_raw_fd(), path, flags, mode, libc::RESOLVE_BENEATH | extra)
+}
+
+/// A handle on what is at an absolute `path`. Fails with ELOOP when any part of it is a symbolic link.
+pub fn open_real(path: &Path) -> io::Result<OwnedFd> {
+    open_without_links(libc::AT_FDCWD, path, libc::O_PATH, 0, 0)
+}
+
+fn open_without_links(dir: RawFd, path: &Path, flags: i32, mode: u32, resolve: u64) -> io::Result<OwnedFd> {
     let path = cpath(path)?;
     // SAFETY: open_how is plain data, all zero is valid.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
     how.flags = (flags | libc::O_CLOEXEC) as u64;
     how.mode = u64::from(mode);
-    how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS | extra;
+    how.resolve = libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS | resolve;
     // SAFETY: pointers live across the call and the size is that of the structure.
     owned(unsafe {
         libc::syscall(
             libc::SYS_openat2,
-            dir.as_raw_fd(),
+            dir,
             path.as_ptr(),
             &how as *const libc::open_how,
             std::mem::size_of::<libc::open_how>(),

@@ -4,9 +4,8 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
-use super::{check, cpath, owned};
+use super::{check, owned};
 
 /// A private mount namespace for the calling thread; mounts made on the host later still arrive.
 pub fn unshare_mounts() -> io::Result<()> {
@@ -39,11 +38,10 @@ struct MountAttr {
 }
 
 /// A detached copy of the mount at `source`.
-pub fn clone_tree(source: &Path) -> io::Result<OwnedFd> {
-    let source = cpath(source)?;
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
-    // SAFETY: the path lives across the call.
-    owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags) })
+pub fn clone_tree(source: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint | libc::AT_EMPTY_PATH as libc::c_uint;
+    // SAFETY: an empty path, the descriptor is borrowed for the call.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, source.as_raw_fd(), c"".as_ptr(), flags) })
 }
 
 pub fn set_mount(tree: BorrowedFd<'_>, set: u64, userns: Option<BorrowedFd<'_>>) -> io::Result<()> {

@@ -16,6 +16,7 @@ import { probe } from "./host/probe.ts";
 import { requirePassable } from "./host/run-dir.ts";
 import { ImageStore } from "./image/store.ts";
 import { resolveSpec } from "./policy/defaults.ts";
+import { landings } from "./policy/landing.ts";
 import { checkLimits } from "./policy/limits.ts";
 import { checkMounts } from "./policy/mounts.ts";
 import { resolveLevel, type Candidate, type Choice } from "./policy/resolve.ts";
@@ -183,7 +184,7 @@ export class Engine implements AsyncDisposable {
     resolveLevel(spec, this.candidates);
     const image = this.images.resolve(spec.image);
     const { state, run } = this.host.paths;
-    const mounts = await checkMounts(spec.mounts, [state, run]);
+    const mounts = await checkMounts(await landings(spec.mounts, image.rootfs), [state, run]);
     const { driver, runtime, ...choice } = await this.#choose(spec, options);
     const devices = await checkLimits({ ...spec, mounts }, driver.capabilities, this.host);
     const definite = resolveSpec(spec, choice, this.host, image.config, driver.defaultMemoryBytes, devices);

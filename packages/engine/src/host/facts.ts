@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
-import { chmod, copyFile, mkdir, readFile, readdir, rename, stat, symlink } from "node:fs/promises";
+import { chmod, copyFile, mkdir, readFile, readdir, realpath, rename, stat, symlink } from "node:fs/promises";
 import { availableParallelism, totalmem } from "node:os";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { BulkheadError } from "@bulkhead/contract";
 import type { Runtime } from "../drivers/driver.ts";
 import type { Config } from "./config.ts";
@@ -151,6 +151,15 @@ async function withoutKnownCves(found: HostFacts["runtimes"]): Promise<HostFacts
   return Object.fromEntries(await Promise.all(entries));
 }
 
+/** `path` without symbolic links; what is not there yet stays as it is written. */
+async function withoutLinks(path: string): Promise<string> {
+  try {
+    return await realpath(path);
+  } catch {
+    return join(await withoutLinks(dirname(path)), basename(path));
+  }
+}
+
 /**
  * Reads the machine. Nothing is started but an unknown runtime, for its version.
  *
@@ -163,19 +172,21 @@ export async function gatherFacts(config: Config, signal?: AbortSignal): Promise
       next: "use a Linux machine or virtual machine",
     });
   }
-  const cache = await FileCache.open(join(config.state, "cache", "files.json"));
+  // The keeper follows no link on the way to what it mounts, and images and layers are mounted from here.
+  const state = await withoutLinks(config.state);
+  const cache = await FileCache.open(join(state, "cache", "files.json"));
   const digest = async (path: string): Promise<string> =>
     (await exists(path)) ? (await cache.identify(path)).digest : "";
   const [agent, keeper, runtimes] = await Promise.all([
     digest(config.agent),
     digest(config.keeper),
-    findRuntimes(config.state, config.searchPath, cache, signal).then((found) =>
+    findRuntimes(state, config.searchPath, cache, signal).then((found) =>
       config.refuseKnownCves ? withoutKnownCves(found) : found,
     ),
   ]);
   const [layer, sudoLayer] = await Promise.all([
-    prepareLayer(config.state, config.agent, agent, false),
-    prepareLayer(config.state, config.agent, agent, true),
+    prepareLayer(state, config.agent, agent, false),
+    prepareLayer(state, config.agent, agent, true),
     cache.save(),
   ]);
   const lsms = await readLine("/sys/kernel/security/lsm").catch(() => "");
@@ -190,9 +201,9 @@ export async function gatherFacts(config: Config, signal?: AbortSignal): Promise
     lsms: lsms.split(",").filter((name) => name !== ""),
     namespaces: (await readdir("/proc/self/ns")).filter((name) => !name.endsWith("_for_children")),
     rlimits: await rlimitFacts(),
-    guestKernel: await preferredKernel(config.state),
+    guestKernel: await preferredKernel(state),
     runtimes,
     digests: { agent, keeper },
-    paths: { state: config.state, run: config.run, agent: config.agent, keeper: config.keeper, layer, sudoLayer },
+    paths: { state, run: config.run, agent: config.agent, keeper: config.keeper, layer, sudoLayer },
   };
 }

@@ -11,7 +11,12 @@ function within(path: string, parent: string): boolean {
   return path === parent || path.startsWith(parent === "/" ? "/" : `${parent}/`);
 }
 
-function invalid(mount: Mount, what: string, why: string, next: string): BulkheadError {
+/** The one of the boundary's own places that `target` lies in. */
+export function keptTarget(target: string): string | undefined {
+  return KEPT_TARGETS.find((path) => within(target, path));
+}
+
+export function invalid(mount: Mount, what: string, why: string, next: string): BulkheadError {
   return new BulkheadError("MOUNT_INVALID", {
     what,
     why,
@@ -81,15 +86,14 @@ function checkTarget(mount: Mount): string {
   if (target === "/") {
     throw invalid(mount, `${named} is refused`, "it would hide the whole image", "mount below /, for example at /mnt");
   }
-  for (const path of KEPT_TARGETS) {
-    if (within(target, path)) {
-      throw invalid(
-        mount,
-        `${named} is refused`,
-        `${path} belongs to the boundary`,
-        "mount somewhere else, for example at /mnt",
-      );
-    }
+  const kept = keptTarget(target);
+  if (kept !== undefined) {
+    throw invalid(
+      mount,
+      `${named} is refused`,
+      `${kept} belongs to the boundary`,
+      "mount somewhere else, for example at /mnt",
+    );
   }
   return target;
 }

@@ -13,18 +13,23 @@ export const ROOT_CAPABILITIES = [
   "CAP_SETPCAP",
 ] as const;
 
-/** Kernel internals, addresses, the host's hardware and its command line. Absent ones are skipped by the runtimes. */
+/** Kernel internals, addresses, the host's hardware, its file locks and its command line. Absent ones are skipped by the runtimes. */
 export const MASKED_PATHS = [
   "/proc/acpi",
   "/proc/asound",
+  "/proc/buddyinfo",
   "/proc/cmdline",
   "/proc/config.gz",
+  "/proc/crypto",
   "/proc/interrupts",
+  "/proc/iomem",
+  "/proc/ioports",
   "/proc/kallsyms",
   "/proc/kcore",
   "/proc/key-users",
   "/proc/keys",
   "/proc/latency_stats",
+  "/proc/locks",
   "/proc/modules",
   "/proc/sched_debug",
   "/proc/scsi",
