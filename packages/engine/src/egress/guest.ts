@@ -52,8 +52,16 @@ export const MAX_CONNECTIONS = 256;
 /** DNS messages of a sandbox that wait for their answer, at once. */
 export const MAX_QUERIES = 64;
 export const MAX_QUERY_BYTES = 4096;
-/** What fits one packet of the interface. */
-export const MAX_DATAGRAM_BYTES = 1452;
+/** UDP over IPv6 in one packet of the interface, whose MTU is 16 KiB. */
+export const MAX_DATAGRAM_BYTES = 16_336;
 
-/** Where the interface inside is. On-link prefixes stand for a default route, which gVisor does not have; 127/8 and fe80/10 stay their own. */
-export const GUEST_ADDRESSES = { interface: "eth0", ipv4: "10.0.0.2", ipv6: "fd00::2", resolver: "10.0.0.1" } as const;
+/**
+ * Addresses that are nobody's outside: 192.0.0.0/29 is for the ends of such tunnels (RFC 7335), the IPv6 one is a private
+ * prefix. What goes to the resolver's ports other than 53 is refused inside.
+ */
+export const GUEST_ADDRESSES = {
+  interface: "eth0",
+  ipv4: "192.0.0.2",
+  ipv6: "fd62:756c:6b68::2",
+  resolver: "192.0.0.1",
+} as const;
