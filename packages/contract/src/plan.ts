@@ -1,4 +1,5 @@
 import type { Level } from "./level.ts";
+import type { NetworkPolicy } from "./network.ts";
 
 /** What the driver will enforce, in the field's terms. Printed by `explain`, hashed, later compared with measurements. */
 export interface Boundary {
@@ -133,7 +134,8 @@ export interface Plan {
   readonly boundary: Boundary;
   readonly limits: Limits;
   readonly mounts: readonly MountPlan[];
-  readonly network: "none";
+  /** What may leave; with a policy the sandbox has an interface whose traffic rides the channel. */
+  readonly network: "none" | NetworkPolicy;
   readonly process: {
     readonly user: string;
     readonly workdir: string | null;

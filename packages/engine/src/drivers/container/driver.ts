@@ -106,7 +106,7 @@ function plan(
       timeoutMs: spec.timeoutMs ?? null,
     },
     mounts: spec.mounts,
-    network: "none",
+    network: spec.network,
     process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
     reasons: [
       spec.levelReason,

@@ -102,7 +102,7 @@ function plan(spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: Hos
       timeoutMs: spec.timeoutMs ?? null,
     },
     mounts: spec.mounts,
-    network: "none",
+    network: spec.network,
     process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
     reasons: [
       spec.levelReason,

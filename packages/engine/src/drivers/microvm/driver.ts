@@ -179,7 +179,7 @@ function plan(known: Known, spec: ResolvedSpec, runtime: Runtime, image: ImageFi
     boundary: boundary(known.kvm, known.filter, size),
     limits,
     mounts: [],
-    network: "none",
+    network: spec.network,
     process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
     reasons: reasons(spec, runtime, host, known.survey, known.options),
   };

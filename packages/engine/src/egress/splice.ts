@@ -1,0 +1,25 @@
+import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
+
+/** As long as nothing is carried either way; clouds' load balancers give up after minutes, databases' pools after hours. */
+const IDLE_MS = 7_200_000;
+
+/** Carries bytes both ways until both have ended. Either side's reset resets the other. */
+export function splice(inside: Duplex, upstream: Socket): void {
+  inside.pipe(upstream);
+  upstream.pipe(inside);
+  tie(inside, upstream);
+}
+
+/** The end of one that was not an end of its sending and receiving both is the end of the other. */
+export function tie(inside: Duplex, upstream: Socket): void {
+  upstream.on("error", () => inside.destroy());
+  inside.on("error", () => upstream.resetAndDestroy());
+  upstream.on("close", () => {
+    if (!upstream.readableEnded || !upstream.writableFinished) inside.destroy();
+  });
+  inside.on("close", () => {
+    if (!inside.readableEnded || !inside.writableFinished) upstream.resetAndDestroy();
+  });
+  upstream.setTimeout(IDLE_MS, () => upstream.resetAndDestroy());
+}
