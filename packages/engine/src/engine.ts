@@ -11,6 +11,7 @@ import {
 import { loadDrivers } from "./drivers/registry.ts";
 import type { Driver, ImageFiles } from "./drivers/driver.ts";
 import type { DoctorReport } from "./doctor.ts";
+import type { EgressHandler } from "./egress/guest.ts";
 import { gatherFacts, type HostFacts } from "./host/facts.ts";
 import { configOf, type Directories } from "./host/index.ts";
 import { probe } from "./host/probe.ts";
@@ -28,6 +29,8 @@ export interface EngineOptions extends Directories {
   readonly drivers?: readonly string[];
   /** False boots each guest at the microvm level instead of waking a clone of one that was booted before. Default: true. */
   readonly templates?: boolean;
+  /** Answers what programs of a sandbox with a network ask of the outside, in place of the policy's own judge. */
+  readonly egress?: (plan: Plan) => EgressHandler;
   /** Aborts the opening. */
   readonly signal?: AbortSignal;
 }
@@ -82,10 +85,12 @@ export class Engine implements AsyncDisposable {
   #drivers: readonly Driver[];
   readonly #surveys = new Map<Driver, Promise<Driver>>();
   readonly #boxes = new Set<Sandbox>();
+  readonly #egress: EngineOptions["egress"];
   #keeper: Promise<Keeper> | undefined;
 
-  private constructor(host: HostFacts, drivers: readonly Driver[]) {
+  private constructor(host: HostFacts, drivers: readonly Driver[], options: EngineOptions) {
     this.host = host;
+    this.#egress = options.egress;
     this.#drivers = drivers;
     this.images = new ImageStore(host.paths.state);
   }
@@ -101,6 +106,7 @@ export class Engine implements AsyncDisposable {
       return new Engine(
         host,
         chosen(await loadDrivers(host, { templates: options.templates ?? true }), options.drivers),
+        options,
       );
     } catch (error) {
       // What was thrown may be the signal's own reason, of whatever class.
@@ -219,6 +225,7 @@ export class Engine implements AsyncDisposable {
       image,
       host: this.host,
       held,
+      ...(plan.network !== "none" && this.#egress !== undefined && { egress: this.#egress(plan) }),
       ...(options.onProgress && { onProgress: options.onProgress }),
       ...(signal !== undefined && { signal }),
     });
