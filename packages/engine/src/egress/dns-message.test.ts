@@ -3,23 +3,14 @@ import { Resolver } from "node:dns/promises";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { describe, expect, test } from "vitest";
+import { dnsQuery } from "../testing/dns-query.ts";
 import { fc, fuzz } from "../testing/fuzz.ts";
 import { EXTENDED, RCODE, readQuestion, TYPE, writeAnswer, writeFormatError, type Question } from "./dns-message.ts";
-
-function query(name: string, type: number, edns: number | null = null): Buffer {
-  const labels = name.split(".").flatMap((label) => [Buffer.from([label.length]), Buffer.from(label)]);
-  const question = Buffer.concat([...labels, Buffer.from([0, 0, type, 0, 1])]);
-  const head = Buffer.from([0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, edns === null ? 0 : 1]);
-  const opt = Buffer.alloc(11);
-  opt.writeUInt16BE(TYPE.OPT, 1);
-  opt.writeUInt16BE(edns ?? 0, 3);
-  return Buffer.concat([head, question, ...(edns === null ? [] : [opt])]);
-}
 
 const read = (bytes: Uint8Array): Question => readQuestion(bytes) as Question;
 
 test("a question is read, its letters' case kept for the answer", () => {
-  const question = read(query("PyPI.org", TYPE.AAAA, 1232));
+  const question = read(dnsQuery("PyPI.org", TYPE.AAAA, 1232));
   expect(question).toMatchObject({ id: 0xabcd, opcode: 0, name: "PyPI.org", type: 28, klass: 1 });
   expect(question.edns).toEqual({ udpBytes: 1232, version: 0 });
   const answer = writeAnswer(question, { rcode: RCODE.noError }, "udp");
@@ -27,7 +18,7 @@ test("a question is read, its letters' case kept for the answer", () => {
 });
 
 describe("what is no question is no question", () => {
-  const good = query("a.example.com", TYPE.A);
+  const good = dnsQuery("a.example.com", TYPE.A);
   const changed = (at: number, value: number): Buffer => {
     const bytes = Buffer.from(good);
     bytes[at] = value;
@@ -44,24 +35,24 @@ describe("what is no question is no question", () => {
     ["a compressed name", changed(12, 0xc0), { malformed: 0xabcd }],
     ["a label longer than the message", changed(12, 63), { malformed: 0xabcd }],
     ["an OPT that is not there", changed(11, 1), { malformed: 0xabcd }],
-    ["a name of 256 bytes", query(Array(128).fill("a").join("."), TYPE.A), { malformed: 0xabcd }],
+    ["a name of 256 bytes", dnsQuery(Array(128).fill("a").join("."), TYPE.A), { malformed: 0xabcd }],
   ])("%s", (_, bytes, expected) => expect(readQuestion(bytes)).toEqual(expected));
 
   test("a name that is no text has none", () => {
-    const bytes = query("a.example.com", TYPE.A);
+    const bytes = dnsQuery("a.example.com", TYPE.A);
     bytes[13] = 0x2e;
     expect(read(bytes).name).toBeNull();
   });
 
   test("a name of 255 bytes is one", () => {
     const name = [..."abc"].map((letter) => letter.repeat(63)).join(".") + "." + "d".repeat(61);
-    expect(read(query(name, TYPE.A)).name).toBe(name);
+    expect(read(dnsQuery(name, TYPE.A)).name).toBe(name);
   });
 });
 
 test("an answer that does not fit UDP says so, and is whole over TCP", () => {
   const addresses = Array.from({ length: 40 }, (_, i) => parseAddress(`2606:4700::${i + 1}`)!);
-  const plain = read(query("a.example.com", TYPE.AAAA));
+  const plain = read(dnsQuery("a.example.com", TYPE.AAAA));
   const udp = writeAnswer(plain, { rcode: 0, addresses, ttl: 5 }, "udp");
   expect(udp.length).toBeLessThanOrEqual(512);
   expect(udp[2]! & 2).toBe(2);
@@ -76,11 +67,11 @@ test("the reason is told to who speaks EDNS, and to nobody else, and always fits
     rcode: RCODE.noSuchName,
     extended: { code: EXTENDED.prohibited, text: "no rule allows it ".repeat(40) },
   };
-  const told = writeAnswer(read(query(name, TYPE.A, 512)), answer, "udp");
+  const told = writeAnswer(read(dnsQuery(name, TYPE.A, 512)), answer, "udp");
   expect(told.toString("latin1")).toContain("no rule allows it");
   expect(told.length).toBeLessThanOrEqual(512);
   expect(told[2]! & 2).toBe(0);
-  expect(writeAnswer(read(query(name, TYPE.A)), answer, "udp").toString("latin1")).not.toContain("no rule");
+  expect(writeAnswer(read(dnsQuery(name, TYPE.A)), answer, "udp").toString("latin1")).not.toContain("no rule");
 });
 
 test("a resolver of the wider world reads the answers", async () => {
@@ -110,7 +101,7 @@ test("an unreadable message is answered with its id alone", () => {
 const near = fc
   .tuple(fc.nat(60), fc.nat(255), fc.constantFrom(TYPE.A, TYPE.AAAA, 65), fc.option(fc.nat(65_535)))
   .map(([at, value, type, edns]) => {
-    const bytes = query("some.example.com", type, edns);
+    const bytes = dnsQuery("some.example.com", type, edns);
     bytes[at % bytes.length] = value;
     return bytes;
   });

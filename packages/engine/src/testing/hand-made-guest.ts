@@ -1,6 +1,8 @@
 import { once } from "node:events";
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import { formatAddress } from "@bulkhead/contract";
 import type { EgressHandler, Refusal } from "../egress/guest.ts";
+import { dnsQuery } from "./dns-query.ts";
 
 /** Raised where a program inside would see connect(2) fail. */
 export class ConnectFailed extends Error {
@@ -58,12 +60,34 @@ export class HandMadeGuest implements AsyncDisposable {
           if (early === undefined) this.#waiting.set(program.localPort!, resolve);
           else resolve(early);
         });
+        // Destroying is a reset, as the agent makes it.
+        inside.on("close", () => {
+          if (!inside.readableEnded || !inside.writableFinished) program.destroy();
+        });
         outcome.resolve(program);
         return inside;
       },
       refuse: (how) => outcome.reject(new ConnectFailed(how)),
     });
     return outcome.promise;
+  }
+
+  /**
+   * What a program's resolver asks of the sandbox's. @returns the addresses, or the answer's code: 3 for no such name.
+   * `why` is the extended error's text.
+   */
+  async resolve(name: string, family: 4 | 6 = 4): Promise<{ addresses: string[]; rcode: number; why: string }> {
+    const answer = Buffer.from((await this.#egress.query(dnsQuery(name, family === 4 ? 1 : 28, 1232), "tcp"))!);
+    const count = answer.readUInt16BE(6);
+    const rcode = answer[3]! & 0xf;
+    let at = 12 + name.length + 2 + 4;
+    const addresses: string[] = [];
+    for (let i = 0; i < count; i++) {
+      const data = answer.subarray(at + 12, at + 12 + answer.readUInt16BE(at + 10));
+      addresses.push(formatAddress({ family, value: BigInt(`0x${data.toString("hex")}`) }));
+      at += 12 + data.length;
+    }
+    return { addresses, rcode, why: answer.subarray(at + 11 + 6).toString() };
   }
 
   /** @returns the first answer to a datagram, or how it was refused. */
