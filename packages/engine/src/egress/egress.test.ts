@@ -1,8 +1,11 @@
 import type { Socket } from "node:net";
 import { text } from "node:stream/consumers";
-import { expect, test, describe } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { dnsQuery } from "../testing/dns-query.ts";
 import { scene } from "../testing/egress-scene.ts";
+
+/** A loaded machine takes its time over a few hundred connections. */
+vi.setConfig({ testTimeout: 60_000 });
 
 const A = "93.184.216.34";
 const B = "93.184.216.35";

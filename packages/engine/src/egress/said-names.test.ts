@@ -3,9 +3,12 @@ import { Agent, createServer as createHttp, request, type IncomingMessage, type 
 import type { Socket } from "node:net";
 import { text } from "node:stream/consumers";
 import { connect as tlsConnect, createServer as createTls } from "node:tls";
-import { beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test, vi } from "vitest";
 import { type Issued, TestAuthority } from "../testing/certificates.ts";
 import { scene, type Scene } from "../testing/egress-scene.ts";
+
+/** A loaded machine takes its time over a few hundred connections. */
+vi.setConfig({ testTimeout: 60_000 });
 
 /** One address of a provider that serves several of its customers there. */
 const SHARED = "93.184.216.34";
@@ -90,7 +93,7 @@ describe("TLS", () => {
     ]);
     s.update({ allow: [GOOD, EVIL] });
     // Allowed by now, but never resolved: the address may be anybody's.
-    await expect(overTls(s, EVIL)).rejects.toThrow();
+    await expect(overTls(s, EVIL)).rejects.toThrow(/access denied/i);
     await s.guest.resolve(EVIL);
     expect(await overTls(s, EVIL)).toBe(`TLS ${EVIL}`);
   });
@@ -112,8 +115,8 @@ describe("TLS", () => {
   test("by * where a name is denied", async () => {
     await using s = await shared({ allow: ["*"], deny: [EVIL] });
     expect(await overTls(s, GOOD)).toBe(`TLS ${GOOD}`);
-    await expect(overTls(s, EVIL)).rejects.toThrow();
-    await expect(overTls(s, "")).rejects.toThrow();
+    await expect(overTls(s, EVIL)).rejects.toThrow(/access denied/i);
+    await expect(overTls(s, "")).rejects.toThrow(/access denied/i);
     expect((await s.guest.resolve(EVIL)).rcode).toBe(3);
   });
 
@@ -123,7 +126,7 @@ describe("TLS", () => {
     const got: Buffer[] = [];
     await s.net.talk(SHARED, 443, (socket) => void socket.on("data", (piece: Buffer) => void got.push(piece)));
     await s.guest.resolve(GOOD);
-    await expect(overTls(s, EVIL)).rejects.toThrow();
+    await expect(overTls(s, EVIL)).rejects.toThrow(/access denied/i);
     expect(Buffer.concat(got)).toHaveLength(0);
   });
 
@@ -233,7 +236,8 @@ describe("plaintext HTTP", () => {
       createHttp((message, response) => {
         if (message.url === "/missing")
           return void response.writeHead(404, "Nowhere", { "X-A": ["1", "2"] }).end("gone");
-        response.writeHead(200, { "content-length": message.headers["content-length"] ?? 0 });
+        const length = message.headers["content-length"];
+        response.writeHead(200, length === undefined ? {} : { "content-length": length });
         if (message.method === "HEAD") response.end();
         else message.pipe(response);
       }),
@@ -262,7 +266,7 @@ describe("plaintext HTTP", () => {
       { method: "POST", headers: { host: GOOD, "transfer-encoding": "chunked" } },
       Buffer.from("x"),
     );
-    expect(chunked.status).toBe(200);
+    expect([chunked.status, chunked.body]).toEqual([200, "x"]);
   });
 
   test("a WebSocket is let through, h2c is not", async () => {
