@@ -2,6 +2,7 @@ import type { Check } from "../check.ts";
 import { boundaryChecks } from "./boundary.ts";
 import { crashChecks } from "./crash.ts";
 import { dialChecks } from "./dial.ts";
+import { egressChecks } from "./egress.ts";
 import { enduranceChecks } from "./endurance.ts";
 import { execChecks } from "./exec.ts";
 import { fileChecks } from "./files.ts";
@@ -24,6 +25,7 @@ export const CHECKS: readonly Check[] = [
   ...fileChecks,
   ...watchChecks,
   ...dialChecks,
+  ...egressChecks,
   ...boundaryChecks,
   ...planChecks,
   ...microvmChecks,

@@ -248,6 +248,7 @@ vector(
     realtimeNs: "1790000000123456789",
     pids: "512",
     memoryBytes: "0",
+    resolver: "192.0.0.1",
   },
   1,
 );
@@ -286,6 +287,8 @@ vector("make symlink", "MakeSymlink", { path, target: hex("../é"), user }, 21);
 vector("dial tcp", "DialTcp", { address: "127.0.0.1", port: 8080 }, 22);
 vector("dial tcp, empty address", "DialTcp", { address: "", port: 65535 }, 22);
 vector("dial unix", "DialUnix", { path: hex("/run/a.sock"), user }, 23);
+vector("open egress", "OpenEgress", { resolver: "192.0.0.1" }, 24);
+vector("take connection", "TakeConnection", { id: U32_MAX, windowBytes: 262144 }, 25);
 
 const ping = little(7n, 8);
 const shape = definition("Exec").fields ?? [];

@@ -8,6 +8,10 @@ export interface Boundary {
   readonly noNewPrivileges: boolean;
   /** Capabilities of process 1 and of processes run as root inside; scoped to the sandbox's user namespace or kernel. */
   readonly capabilitiesRoot: readonly string[];
+  /** Capabilities that process 1 has besides while it sets the sandbox up, and gives up before anything else runs. */
+  readonly setupCapabilities?: readonly string[];
+  /** Device nodes of the host besides those that every sandbox has. */
+  readonly devices?: readonly string[];
   /** Capabilities of processes run as any other user. */
   readonly capabilitiesUser: readonly string[];
   /** Name and digest of the system-call filter, or null where the sandbox kernel takes its place. */

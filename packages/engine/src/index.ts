@@ -3,6 +3,7 @@ export { Engine, type CallOptions, type EngineOptions, type Explanation } from "
 export type { Denial, DenialListener } from "./egress/denials.ts";
 export type { Network } from "./egress/network.ts";
 export type { Outside, Resolved } from "./egress/outside.ts";
+export type { AskedConnection, AskedDatagram, EgressHandler, Refusal } from "./egress/guest.ts";
 export type { Execution } from "./sandbox/exec.ts";
 export type { Command, ExecOptions } from "./sandbox/exec-request.ts";
 export type { ExecResult, ExitStatus } from "./sandbox/exec-result.ts";

@@ -25,6 +25,8 @@ function boundaryRows({ boundary }: Plan): string[][] {
       boundary.noNewPrivileges ? "never (no_new_privs)" : "possible inside, through set-user-id programs",
     ],
     ["capabilities of root", list(boundary.capabilitiesRoot)],
+    ...(boundary.setupCapabilities === undefined ? [] : [["given up at start", list(boundary.setupCapabilities)]]),
+    ...(boundary.devices === undefined ? [] : [["host devices", list(boundary.devices)]]),
     ["capabilities of others", list(boundary.capabilitiesUser)],
     [
       "system-call filter",

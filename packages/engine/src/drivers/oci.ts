@@ -2,6 +2,11 @@ import type { Plan } from "@bulkhead/contract";
 import type { HostFacts } from "../host/facts.ts";
 import { CPU_PERIOD_US, RLIMITS } from "./container/hardening.ts";
 
+/** Through it a process makes an interface, given the right to administrate its network. */
+export const TUN_DEVICE = "/dev/net/tun";
+/** What the agent makes the sandbox's interface with; it gives it up before anything else runs. */
+export const EGRESS_CAPABILITIES = ["CAP_NET_ADMIN"] as const;
+
 export interface OciMount {
   readonly destination: string;
   readonly type: string;
@@ -23,13 +28,23 @@ export interface Overhead {
   readonly memoryBytes: number;
 }
 
-/** `linux.resources`: memory with swap closed, CPU quota, tasks, no devices but the standard ones. */
+const TUN = { type: "c", path: TUN_DEVICE, major: 10, minor: 200 } as const;
+
+/** `linux.devices`: what the plan names besides the standard ones, which runtimes make by themselves. */
+export function devices({ boundary }: Plan): unknown[] {
+  return boundary.devices?.includes(TUN_DEVICE) === true ? [{ ...TUN, fileMode: 0o666, uid: 0, gid: 0 }] : [];
+}
+
+/** `linux.resources`: memory with swap closed, CPU quota, tasks, no devices but the standard ones and the plan's. */
 export function resources(plan: Plan, host: HostFacts, overhead: Overhead = { tasks: 0, memoryBytes: 0 }): unknown {
   const { memoryBytes, cpus, pids } = plan.limits;
   const limit = memoryBytes === null ? null : memoryBytes + overhead.memoryBytes;
   return {
     // Runtimes add the standard devices (null, zero, full, random, urandom, tty, ptmx, pts) to this by themselves.
-    devices: [{ allow: false, access: "rwm" }],
+    devices: [
+      { allow: false, access: "rwm" },
+      ...(devices(plan).length === 0 ? [] : [{ allow: true, ...TUN, access: "rw" }]),
+    ],
     // OCI's `swap` is memory and swap together: equal to the limit means none.
     ...(limit === null ? {} : { memory: { limit, ...(host.cgroup.swap ? { swap: limit } : {}) } }),
     ...(cpus === null ? {} : { cpu: { quota: Math.round(cpus * CPU_PERIOD_US), period: CPU_PERIOD_US } }),

@@ -1,4 +1,5 @@
 import type { Plan, Step } from "@bulkhead/contract";
+import { GUEST_ADDRESSES } from "../egress/guest.ts";
 import type { HostFacts } from "../host/facts.ts";
 import type { ImageFiles, Instance } from "./driver.ts";
 
@@ -96,8 +97,8 @@ export function rootSteps({ plan, instance, image, host, shiftIds, sudo = false 
     { op: "dir", path: etc, mode: 0o755, ...owner },
     file("hostname", `${plan.process.hostname}\n`),
     file("hosts", hosts(plan.process.hostname)),
-    // No resolver is reachable: an empty file makes lookups fail at once instead of asking 127.0.0.1.
-    file("resolv.conf", ""),
+    // Without a way out no resolver is reachable: an empty file makes lookups fail at once instead of asking 127.0.0.1.
+    file("resolv.conf", plan.network === "none" ? "" : `nameserver ${GUEST_ADDRESSES.resolver}\n`),
     { op: "dir", path: at.root, mode: 0o755 },
     {
       op: "overlay",

@@ -47,13 +47,8 @@ export interface EgressSession {
   readonly ended: Promise<Error | undefined>;
 }
 
-/** TCP connections of a sandbox that wait or are open, at once. */
-export const MAX_CONNECTIONS = 256;
-/** DNS messages of a sandbox that wait for their answer, at once. */
-export const MAX_QUERIES = 64;
-export const MAX_QUERY_BYTES = 4096;
-/** UDP over IPv6 in one packet of the interface, whose MTU is 16 KiB. */
-export const MAX_DATAGRAM_BYTES = 16_336;
+/** At once, of one sandbox: TCP connections that wait or are open, and DNS messages that wait for their answer. */
+export { MAX_CONNECTIONS, MAX_DATAGRAM_BYTES, MAX_QUERIES, MAX_QUERY_BYTES } from "../channel/wire.gen.ts";
 
 /**
  * Addresses that are nobody's outside: 192.0.0.0/29 is for the ends of such tunnels (RFC 7335), the IPv6 one is a private

@@ -1,7 +1,7 @@
 import type { Plan } from "@bulkhead/contract";
 import { AGENT_INSIDE, type HostFacts } from "../../host/facts.ts";
 import type { Instance } from "../driver.ts";
-import { ociRlimits, resources, type OciMount } from "../oci.ts";
+import { devices, ociRlimits, resources, type OciMount } from "../oci.ts";
 import { ID_RANGE, places } from "../rootfs.ts";
 import { DEV_BYTES, HOST_TASK_OVERHEAD, MAX_PTYS, SHM_BYTES } from "./hardening.ts";
 
@@ -53,7 +53,8 @@ export function bundle(
   section: SeccompSection,
   joinsUserns: boolean,
 ): unknown {
-  const capabilities = plan.boundary.capabilitiesRoot;
+  const { capabilitiesRoot, setupCapabilities = [] } = plan.boundary;
+  const capabilities = [...capabilitiesRoot, ...setupCapabilities];
   const ids = [{ containerID: 0, hostID: instance.idBase, size: ID_RANGE }];
   return {
     ociVersion: "1.0.2",
@@ -79,6 +80,7 @@ export function bundle(
       uidMappings: ids,
       gidMappings: ids,
       cgroupsPath: instance.cgroup,
+      devices: devices(plan),
       resources: resources(plan, host, { tasks: HOST_TASK_OVERHEAD, memoryBytes: 0 }),
       seccomp: section.seccomp,
       maskedPaths: plan.boundary.maskedPaths,

@@ -2,6 +2,7 @@ import type { Plan, Step } from "@bulkhead/contract";
 import type { HostFacts } from "../../host/facts.ts";
 import type { ResolvedSpec } from "../../policy/resolve.ts";
 import type { Availability, Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
+import { EGRESS_CAPABILITIES, TUN_DEVICE } from "../oci.ts";
 import { diskInodes, places, rootSteps } from "../rootfs.ts";
 import { bundle, type SeccompSection } from "./bundle.ts";
 import { HOST_TASK_OVERHEAD, MASKED_PATHS, READ_ONLY_PATHS, ROOT_CAPABILITIES } from "./hardening.ts";
@@ -90,6 +91,7 @@ function plan(
       userNamespace: true,
       noNewPrivileges: !spec.allowSetuid,
       capabilitiesRoot: ROOT_CAPABILITIES,
+      ...(spec.network !== "none" && { setupCapabilities: EGRESS_CAPABILITIES, devices: [TUN_DEVICE] }),
       capabilitiesUser: [],
       seccomp: { name: filter.name, digest: filter.digest, precompiled: flavour.precompiled },
       maskedPaths: MASKED_PATHS,

@@ -2,7 +2,7 @@ import { BulkheadError, type Plan, type Step } from "@bulkhead/contract";
 import { AGENT_INSIDE, type HostFacts } from "../../host/facts.ts";
 import type { ResolvedSpec } from "../../policy/resolve.ts";
 import type { Availability, Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
-import { ociRlimits, resources, type OciMount } from "../oci.ts";
+import { EGRESS_CAPABILITIES, ociRlimits, resources, type OciMount } from "../oci.ts";
 import { diskInodes, ID_RANGE, places, rootSteps } from "../rootfs.ts";
 
 const MIB = 1024 * 1024;
@@ -86,6 +86,7 @@ function plan(spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: Hos
       userNamespace: true,
       noNewPrivileges: true,
       capabilitiesRoot: CAPABILITIES,
+      ...(spec.network !== "none" && { setupCapabilities: EGRESS_CAPABILITIES }),
       capabilitiesUser: [],
       seccomp: null,
       maskedPaths: [],
@@ -141,7 +142,8 @@ function mounts(plan: Plan, instance: Instance): OciMount[] {
 }
 
 function bundle(plan: Plan, instance: Instance, host: HostFacts): unknown {
-  const capabilities = plan.boundary.capabilitiesRoot;
+  const { capabilitiesRoot, setupCapabilities = [] } = plan.boundary;
+  const capabilities = [...capabilitiesRoot, ...setupCapabilities];
   const ids = [{ containerID: 0, hostID: instance.idBase, size: ID_RANGE }];
   const overhead = { tasks: HOST_TASK_OVERHEAD, memoryBytes: HOST_MEMORY_OVERHEAD_BYTES };
   return {

@@ -7,6 +7,7 @@ import type { Inside } from "../../sandbox/calls.ts";
 import type { Filter } from "../container/seccomp/compile.ts";
 import type { Architecture } from "../container/seccomp/syscalls.ts";
 import type { Availability, Driver, Help, ImageFiles, Instance, Runtime } from "../driver.ts";
+import { GUEST_ADDRESSES } from "../../egress/guest.ts";
 import { diskInodes } from "../rootfs.ts";
 import { GUEST_CAPABILITIES } from "./capabilities.ts";
 import { explainEnd } from "./end.ts";
@@ -203,7 +204,7 @@ async function provide({ survey, options }: Known, made: Plan, image: ImageFiles
   await ensureTemplate(state, keyOf(made, help.host, survey), made.runtime.path, survey.boot, help);
 }
 
-async function prepare({ limits, process }: Plan, inside: Inside, signal?: AbortSignal): Promise<void> {
+async function prepare({ limits, network, process }: Plan, inside: Inside, signal?: AbortSignal): Promise<void> {
   const { prepareGuest } = await import("../../guest/prepare.ts");
   const identity = {
     hostname: process.hostname,
@@ -211,6 +212,7 @@ async function prepare({ limits, process }: Plan, inside: Inside, signal?: Abort
     upper: { device: "/dev/vdb" },
     pids: limits.pids + HOST_TASK_OVERHEAD,
     memoryBytes: limits.memoryBytes ?? DEFAULT_MEMORY_BYTES,
+    resolver: network === "none" ? "" : GUEST_ADDRESSES.resolver,
   };
   await prepareGuest(inside, identity, { signal });
 }
