@@ -1,5 +1,5 @@
 import { fileURLToPath } from "node:url";
-import { isIP } from "node:net";
+import { isIP, isIPv4, isIPv6 } from "node:net";
 import { isAbsolute, join } from "node:path";
 import { BulkheadError } from "@bulkhead/contract";
 
@@ -23,9 +23,9 @@ export interface Config {
 }
 
 function resolver(text: string): string {
-  const [, address = text, , port = "53"] =
-    /^\[?([^\]]*?)\]?(:(\d+))?$/.exec(isIP(text) === 0 ? text : `[${text}]`) ?? [];
-  if (isIP(address) !== 0 && Number(port) > 0 && Number(port) < 65_536) return text;
+  const { four, six, port = "53" } = /^(?:(?<four>[\d.]+)|\[(?<six>.+)\])(?::(?<port>\d+))?$/.exec(text)?.groups ?? {};
+  const addressed = isIP(text) !== 0 || isIPv4(four ?? "") || isIPv6(six ?? "");
+  if (addressed && Number(port) > 0 && Number(port) < 65_536) return text;
   throw new BulkheadError("SPEC_INVALID", {
     what: `BULKHEAD_RESOLVERS has ${JSON.stringify(text)}, which is not a name server's address`,
     next: "write addresses with commas between: 192.0.2.53,[2001:db8::53]:5353",
