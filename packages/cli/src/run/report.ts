@@ -1,5 +1,7 @@
 import { isUtf8 } from "node:buffer";
 import type { BulkheadError } from "@bulkhead/contract";
+import type { Denial } from "@bulkhead/engine";
+import { allowingOption } from "../render/denials.ts";
 import { openOutput, type Output } from "./output.ts";
 import type { Ended } from "./program.ts";
 
@@ -18,6 +20,8 @@ export interface Started {
 export interface Report {
   started(facts: Started): Promise<void>;
   chunk(lane: Lane, chunk: Uint8Array): Promise<void>;
+  /** Something was not let out of the sandbox. */
+  denied(denial: Denial): Promise<void>;
   ended(ended: Ended, durationMs: number): Promise<void>;
   /** @returns false when a failure is still to be shown by the caller. */
   failed(error: BulkheadError): Promise<boolean>;
@@ -28,6 +32,9 @@ export class PlainReport implements Report {
   readonly #outputs: Readonly<Record<Lane, Output>> = { stdout: openOutput(1), stderr: openOutput(2) };
 
   async started(): Promise<void> {}
+
+  /** Said at the end: the program's standard error is its own while it runs. */
+  async denied(): Promise<void> {}
 
   chunk(lane: Lane, chunk: Uint8Array): Promise<void> {
     return this.#outputs[lane].write(chunk);
@@ -61,6 +68,7 @@ export function openTail(bytes: Uint8Array): number {
 export class JsonReport implements Report {
   readonly #output: Output;
   readonly #tails: Record<Lane, Buffer> = { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0) };
+  #over = false;
 
   constructor(output: Output = openOutput(1)) {
     this.#output = output;
@@ -87,7 +95,15 @@ export class JsonReport implements Report {
     if (whole > 0) await this.#data(lane, bytes.subarray(0, whole));
   }
 
+  /** The last line is `exit` or `error`, so what comes after it is not told. */
+  async denied(denial: Denial): Promise<void> {
+    if (this.#over) return;
+    const { kind, name, address, port, rule, why } = denial;
+    await this.#line({ type: "denied", kind, name, address, port, rule, why, next: allowingOption(denial) });
+  }
+
   async #flush(): Promise<void> {
+    this.#over = true;
     for (const lane of ["stdout", "stderr"] as const) {
       const tail = this.#tails[lane];
       this.#tails[lane] = Buffer.alloc(0);

@@ -1,3 +1,4 @@
+import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import { Engine, type Sandbox } from "@bulkhead/engine";
 import type { Spec } from "@bulkhead/contract";
@@ -22,6 +23,7 @@ interface Job {
   readonly command: readonly string[];
   readonly interactive: boolean;
   readonly terminal: boolean;
+  readonly json: boolean;
   readonly report: Report;
 }
 
@@ -38,8 +40,9 @@ function jobOf(parsed: Parsed): Job {
   if (interactive && terminal && !isatty(0)) {
     throw usageError("-t cannot be had together with -i here", "standard input is not a terminal", "leave out -t");
   }
-  const report = parsed.values.has("json") ? new JsonReport() : new PlainReport();
-  return { command: parsed.rest, interactive, terminal, report };
+  const json = parsed.values.has("json");
+  const report = json ? new JsonReport() : new PlainReport();
+  return { command: parsed.rest, interactive, terminal, json, report };
 }
 
 async function inside(box: Sandbox, job: Job, signals: SignalForwarder): Promise<number> {
@@ -51,6 +54,8 @@ async function inside(box: Sandbox, job: Job, signals: SignalForwarder): Promise
     runtime: `${plan.runtime.name} ${plan.runtime.version}`,
     image: plan.image.digest,
   });
+  // A report that cannot be written ends the run where the program's output is written.
+  using _ = box.network.onDenial((denial) => void job.report.denied(denial).catch(() => undefined));
   const execution = box.exec(job.command, {
     stdin: job.interactive,
     drainGraceMs: DRAIN_GRACE_MS,
@@ -60,10 +65,27 @@ async function inside(box: Sandbox, job: Job, signals: SignalForwarder): Promise
   return ended.code;
 }
 
+/** Short, on standard error, after the program's own output. */
+async function showDenials(box: Sandbox, config: CliConfig): Promise<void> {
+  const denials = box.network.denials();
+  if (denials.length === 0) return;
+  const [{ renderDenials }, { makeStyle }] = await Promise.all([
+    import("../render/denials.ts"),
+    import("../render/style.ts"),
+  ]);
+  try {
+    writeSync(2, renderDenials(denials, makeStyle(process.stderr.isTTY === true && !config.noColor)));
+  } catch {
+    // Nobody can read it.
+  }
+}
+
 async function sandboxed(spec: Spec, job: Job, config: CliConfig, signals: SignalForwarder): Promise<number> {
   await using engine = await Engine.open(engineOptions(config, signals.starting));
   await using box = await engine.create(spec, { signal: signals.starting, ...firstUseNotes() });
-  return await inside(box, job, signals);
+  const code = await inside(box, job, signals);
+  if (!job.json) await showDenials(box, config);
+  return code;
 }
 
 export async function run(words: readonly string[], config: CliConfig): Promise<number> {

@@ -15,7 +15,7 @@ export const RUN_OPTIONS: readonly OptionDef[] = [
   ...SPEC_OPTIONS.filter((def) => def !== HELP),
   { name: "interactive", short: "i", help: "Send standard input to the program" },
   { name: "tty", short: "t", help: "Give the program a terminal" },
-  { name: "json", help: "Print events as JSON lines: start, stdout, stderr (text or base64), exit, error" },
+  { name: "json", help: "Print events as JSON lines: start, stdout, stderr (text or base64), denied, exit, error" },
   HELP,
 ];
 

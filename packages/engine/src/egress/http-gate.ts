@@ -172,17 +172,13 @@ export class HttpGate {
     const upstream = ask(message, target, held.agent, [...passed(message), ...framing(message)]);
     // Without an answer begun the program sees what it would have seen: a connection that is reset.
     const fail = (): void => void message.socket.destroy();
+    if (upstream === null) return fail();
     upstream.on("error", fail);
     upstream.on("continue", () => response.writeContinue());
     upstream.on("response", (answer) => {
       const close: Headers = says(answer, "connection", "close") ? [["Connection", "close"]] : [];
-      // What our parser lets through and our writer does not is the server's fault.
-      if (
-        !attempt(() =>
-          response.writeHead(answer.statusCode!, answer.statusMessage!, [...passed(answer), ...close].flat()),
-        )
-      )
-        return fail();
+      const headers = [...passed(answer), ...close].flat();
+      if (attempt(() => response.writeHead(answer.statusCode!, answer.statusMessage!, headers)) === null) return fail();
       response.flushHeaders();
       pipeline(answer, response, (error) => error && fail());
     });
@@ -204,6 +200,7 @@ export class HttpGate {
       ["Upgrade", "websocket"],
     ];
     const upstream = ask(message, judged.target, judged.held.agent, [...passed(message), ...upgrade]);
+    if (upstream === null) return void inside.destroy();
     upstream.on("upgrade", (answer, socket, first) => {
       inside.write(responseHead(answer, headersOf(answer)));
       if (first.length > 0) socket.unshift(first);
@@ -225,10 +222,11 @@ export class HttpGate {
   }
 }
 
-/** @throws nothing: what cannot be written is an error of the request. */
-function ask(message: IncomingMessage, { path }: Target, agent: Agent, headers: Headers): ClientRequest {
+/** @returns null for what our parser lets through and our writer does not. */
+function ask(message: IncomingMessage, { path }: Target, agent: Agent, headers: Headers): ClientRequest | null {
   const { method = "GET" } = message;
-  return request({ agent, method, path, headers: headers.flat(), setHost: false, maxHeaderSize: HEADERS_MAX_BYTES });
+  const options = { agent, method, path, headers: headers.flat(), setHost: false, maxHeaderSize: HEADERS_MAX_BYTES };
+  return attempt(() => request(options));
 }
 
 function says(message: IncomingMessage, header: "connection" | "upgrade", token: string): boolean {
@@ -242,12 +240,11 @@ function isWebSocket(message: IncomingMessage): boolean {
   return says(message, "upgrade", "websocket");
 }
 
-function attempt(act: () => void): boolean {
+function attempt<T>(act: () => T): T | null {
   try {
-    act();
-    return true;
+    return act();
   } catch {
-    return false;
+    return null;
   }
 }
 

@@ -110,24 +110,20 @@ export class Policy {
       const why = `${shown} is ${block.what}, which only a rule that names it by address allows`;
       return { verdict: "deny", rule: null, why, allow };
     }
-    const verdicts = transport === "udp" ? [] : names.map((name) => this.judgeName(name, port));
-    if (verdicts.some((one) => one.verdict === "allow" && one.named)) return { verdict: "ask-name" };
     const denial = this.#deny.find(
       (rule) => deniesOver(rule, transport) && (fits(rule) || (rule.kind === "any" && coversPort(rule, port))),
     );
+    const rest = this.#rest.find((rule) => allowsOver(rule, transport) && coversPort(rule, port));
+    if (denial === undefined && rest !== undefined && !this.#namesOnly) return { verdict: "allow", rule: rest.text };
+    const verdicts = transport === "udp" ? [] : names.map((name) => this.judgeName(name, port));
+    if (verdicts.some((one) => one.verdict === "allow" && one.named)) return { verdict: "ask-name" };
     if (denial !== undefined) {
       return { verdict: "deny", rule: denial.text, why: `${shown} port ${port} is denied by ${denial.text}`, allow };
     }
-    const rest = this.#rest.find((rule) => allowsOver(rule, transport) && coversPort(rule, port));
-    if (rest !== undefined) return this.#byDefault(rest, destination, verdicts);
-    return this.#refuse(destination, names, allow);
-  }
-
-  #byDefault(rest: Compiled, destination: Destination, verdicts: readonly NameVerdict[]): Verdict {
-    if (!this.#namesOnly) return { verdict: "allow", rule: rest.text };
+    if (rest === undefined) return this.#refuse(destination, names, allow);
     if (verdicts.some(({ verdict }) => verdict === "allow")) return { verdict: "ask-name" };
     const why = `${rest.text} lets through only what says its name while a name is denied, and this has none`;
-    return { verdict: "deny", rule: null, why, allow: ruleFor(destination) };
+    return { verdict: "deny", rule: null, why, allow };
   }
 
   #refuse({ address, port, transport }: Destination, names: readonly string[], byAddress: string): Refused {

@@ -27,7 +27,8 @@ function classify(bytes: Buffer): Sniffed | null {
     return { kind: "unknown", why: `its TLS cannot be read: ${hello.why}` };
   }
   const start = bytes.subarray(0, LONGEST_METHOD + 1).toString("latin1");
-  if (/^PRI /.test(start)) return { kind: "unknown", why: "it is HTTP/2 without TLS, whose names are not checked" };
+  if (start.startsWith("PRI "))
+    return { kind: "unknown", why: "it is HTTP/2 without TLS, whose names are not checked" };
   if (/^[A-Z-]+ /.test(start)) return { kind: "http" };
   if (/^[A-Z-]*$/.test(start) && start.length <= LONGEST_METHOD) return null;
   return { kind: "unknown", why: "it is neither TLS nor HTTP, so it says no name that could be checked" };

@@ -15,7 +15,7 @@ const LAST_WORDS_MS = 500;
 const ANSWER_TIMEOUT_MS = 60_000;
 const SHOWN_LOG_CHARS = 300;
 
-export interface AttachOptions extends Pick<StartOptions, "plan" | "driver" | "egress" | "signal"> {
+export interface AttachOptions extends Pick<StartOptions, "plan" | "driver" | "wayOut" | "signal"> {
   /** Disposed of when the sandbox is no more. */
   readonly held: AsyncDisposable;
 }
@@ -77,10 +77,10 @@ function releaser(
 }
 
 /** Before any program: none is to find its first connection unanswered. */
-async function openWayOut(inside: Inside, { egress, signal }: AttachOptions): Promise<void> {
-  if (egress === undefined) throw new BulkheadError("INTERNAL", { what: "nobody answers for the sandbox's network" });
+async function openWayOut(inside: Inside, { wayOut, signal }: AttachOptions): Promise<void> {
+  if (wayOut === undefined) throw new BulkheadError("INTERNAL", { what: "nobody answers for the sandbox's network" });
   const { openEgress } = await import("../egress/session.ts");
-  await openEgress(inside, egress, { signal });
+  await openEgress(inside, wayOut.handler, { signal });
 }
 
 /**
@@ -123,6 +123,7 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
     plan,
     channel,
     workdir: plan.process.workdir,
+    ...(options.wayOut && { network: options.wayOut.network }),
     ended: Promise.race([byItself, byUs]),
     release,
   });

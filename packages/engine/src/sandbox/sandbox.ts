@@ -3,6 +3,7 @@ import type { Duplex } from "node:stream";
 import type { Channel, PingOptions } from "../channel/channel.ts";
 import type { EndReason } from "../drivers/driver.ts";
 import type { Hello } from "../channel/wire.gen.ts";
+import { Network } from "../egress/network.ts";
 import type { CallOptions, Inside } from "./calls.ts";
 import { dial, type DialTarget } from "./dial.ts";
 import { untrustedText } from "./errors.ts";
@@ -29,6 +30,8 @@ export interface SandboxParts {
   readonly channel: Channel;
   /** Where processes start unless told otherwise. Default: the user's home. */
   readonly workdir?: string | null;
+  /** Default: none. */
+  readonly network?: Network;
   /** Resolves, never rejects, when process 1 has ended. */
   readonly ended: Promise<SandboxEnd>;
   /** Ends everything that runs inside and undoes everything that was acquired for it. */
@@ -43,6 +46,7 @@ export class Sandbox implements AsyncDisposable {
   readonly id: string;
   readonly plan: Plan;
   readonly files: Files;
+  readonly network: Network;
   /** Resolves when process 1 has ended, by itself or by `kill`. */
   readonly ended: Promise<SandboxEnd>;
   readonly #channel: Channel;
@@ -63,6 +67,7 @@ export class Sandbox implements AsyncDisposable {
     this.#release = () => parts.release();
     this.#inside = { channel: parts.channel, explain: (error) => this.#explain(error) };
     this.files = new Files(this.#inside);
+    this.network = parts.network ?? new Network(null);
   }
 
   /** What the agent said of itself when it was attached to. Untrusted. */
