@@ -10,6 +10,8 @@ export interface Box extends AsyncDisposable {
   readonly files: Files;
   dialTcp(port: number, options?: Waiting): Promise<Duplex>;
   dialUnix(path: string, options?: Waiting & { readonly user?: string }): Promise<Duplex>;
+  /** Where the host finds a TCP port of the sandbox. */
+  url(port: number): Promise<string>;
   ping(): Promise<void>;
   processes(): Promise<readonly ProcessEntry[]>;
   signalProcess(pid: number, signal: string, group?: boolean): Promise<void>;
