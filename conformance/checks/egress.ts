@@ -35,7 +35,7 @@ async function echo(asked: AskedConnection): Promise<void> {
 }
 
 /** What fails is seen where it is waited for, if it is; a check that ended by then must not bring the run down. */
-function quietly<T>(work: Promise<T>): Promise<T> {
+function quietly<W extends Promise<unknown>>(work: W): W {
   work.catch(() => undefined);
   return work;
 }
@@ -145,11 +145,13 @@ export const egressChecks = theme("egress", "function", (define) => {
     (await eventually("a connection", () => taken.shift())).destroy();
     assert.equal((await buffer(reset.stdout)).toString(), "ECONNRESET\n");
 
-    const code = "import struct\ns.setsockopt(socket.SOL_SOCKET,socket.SO_LINGER,struct.pack('ii',1,0))\ns.close()";
+    const code =
+      "import struct\ns.recv(1)\ns.setsockopt(socket.SOL_SOCKET,socket.SO_LINGER,struct.pack('ii',1,0))\ns.close()";
     const broken = quietly(box.run([...client(code), SOMEWHERE, "2"]));
     const connection = await eventually("a connection", () => taken.shift());
     connection.resume();
-    await within("the break", 20_000, once(connection, "close"));
+    connection.write("x");
+    await within("the break", 20_000, new Promise((resolve) => connection.once("close", resolve)));
     assert.equal(connection.readableEnded, false);
     await broken;
 

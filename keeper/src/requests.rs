@@ -111,6 +111,9 @@ pub enum Step {
     Userns {
         target: String,
     },
+    Tun {
+        target: String,
+    },
     Overlay {
         target: String,
         lower: Vec<String>,
@@ -288,6 +291,7 @@ impl Step {
                 idmap: from.maybe("idmap", idmap)?,
             },
             "userns" => Step::Userns { target: from.must("target", text)? },
+            "tun" => Step::Tun { target: from.must("target", text)? },
             "overlay" => Step::Overlay {
                 target: from.must("target", text)?,
                 lower: from.must("lower", texts)?,
@@ -317,6 +321,7 @@ impl Step {
             Step::Tmpfs { .. } => "tmpfs",
             Step::Bind { .. } => "bind",
             Step::Userns { .. } => "userns",
+            Step::Tun { .. } => "tun",
             Step::Overlay { .. } => "overlay",
             Step::Cgroup { .. } => "cgroup",
             Step::Run { .. } => "run",

@@ -2,6 +2,8 @@
 //! host decides and connects (`serve`). Nothing of it takes memory before the host opens it.
 
 mod connection;
+#[cfg(test)]
+mod fuzz;
 mod interface;
 mod outbox;
 mod packet;

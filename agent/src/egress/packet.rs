@@ -163,7 +163,7 @@ pub fn unreachable(quoted: &[u8], how: Refusal) -> Option<Vec<u8>> {
             let original = Ipv6Packet::new_checked(quoted).ok()?;
             let reason = match how {
                 Refusal::Reset => Icmpv6DstUnreachable::PortUnreachable,
-                Refusal::Unreachable => Icmpv6DstUnreachable::AddrUnreachable,
+                Refusal::Unreachable => Icmpv6DstUnreachable::NoRoute,
                 Refusal::Prohibited => Icmpv6DstUnreachable::AdminProhibit,
             };
             let data = cut(original.payload());

@@ -254,6 +254,10 @@ impl<L: Link> Stack<L> {
             return self.feed(bytes, now);
         }
         self.answer(packet::unreachable(bytes, how));
+        if how == Refusal::Prohibited {
+            // gVisor passes over this word in IPv6; any other kernel has heard it by now.
+            self.answer(packet::unreachable(bytes, Refusal::Unreachable));
+        }
     }
 
     /// A connection that was asked for is not made. One that is gone meanwhile needs no answer.

@@ -94,6 +94,8 @@ export type Step =
    * id: a runtime's own would be owned by root, and what a sandbox uses up of per-user quotas would be root's.
    */
   | { readonly op: "userns"; readonly target: string }
+  /** A directory with a node `tun` of the device that makes interfaces, which only the sandbox's own root may open. */
+  | { readonly op: "tun"; readonly target: string }
   /** Registers a control group by its path below each controller; undo kills what is in it and removes it. */
   | { readonly op: "cgroup"; readonly path: string }
   /** Runs a program to its end; a non-zero exit fails the step with the tail of its standard error. */

@@ -28,13 +28,6 @@ export interface Overhead {
   readonly memoryBytes: number;
 }
 
-const TUN = { type: "c", path: TUN_DEVICE, major: 10, minor: 200 } as const;
-
-/** `linux.devices`: what the plan names besides the standard ones, which runtimes make by themselves. */
-export function devices({ boundary }: Plan): unknown[] {
-  return boundary.devices?.includes(TUN_DEVICE) === true ? [{ ...TUN, fileMode: 0o666, uid: 0, gid: 0 }] : [];
-}
-
 /** `linux.resources`: memory with swap closed, CPU quota, tasks, no devices but the standard ones and the plan's. */
 export function resources(plan: Plan, host: HostFacts, overhead: Overhead = { tasks: 0, memoryBytes: 0 }): unknown {
   const { memoryBytes, cpus, pids } = plan.limits;
@@ -43,7 +36,9 @@ export function resources(plan: Plan, host: HostFacts, overhead: Overhead = { ta
     // Runtimes add the standard devices (null, zero, full, random, urandom, tty, ptmx, pts) to this by themselves.
     devices: [
       { allow: false, access: "rwm" },
-      ...(devices(plan).length === 0 ? [] : [{ allow: true, ...TUN, access: "rw" }]),
+      ...(plan.boundary.devices?.includes(TUN_DEVICE)
+        ? [{ allow: true, type: "c", major: 10, minor: 200, access: "rw" }]
+        : []),
     ],
     // OCI's `swap` is memory and swap together: equal to the limit means none.
     ...(limit === null ? {} : { memory: { limit, ...(host.cgroup.swap ? { swap: limit } : {}) } }),

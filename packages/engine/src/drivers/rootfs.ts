@@ -19,6 +19,7 @@ export interface Places {
   readonly pidFile: string;
   readonly config: string;
   readonly userns: string;
+  readonly devices: string;
   readonly stdin: string;
   readonly stdout: string;
   readonly stderr: string;
@@ -32,6 +33,7 @@ export function places({ dir }: Instance): Places {
     pidFile: `${dir}/pid`,
     config: `${dir}/config.json`,
     userns: `${dir}/userns`,
+    devices: `${dir}/devices`,
     stdin: `${dir}/in`,
     stdout: `${dir}/out`,
     stderr: `${dir}/log`,

@@ -207,6 +207,8 @@ class Session implements EgressSession {
       // A cancelled stream tells nobody of its end.
       connection.once("close", () => stream.over && over());
       await opened;
+      // It may have broken in the same breath: whoever gets it would wait for a "close" that has been.
+      if (connection.destroyed) throw new Error("the program broke the connection off");
       return connection;
     } catch (error) {
       free();

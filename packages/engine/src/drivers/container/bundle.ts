@@ -1,7 +1,7 @@
 import type { Plan } from "@bulkhead/contract";
 import { AGENT_INSIDE, type HostFacts } from "../../host/facts.ts";
 import type { Instance } from "../driver.ts";
-import { devices, ociRlimits, resources, type OciMount } from "../oci.ts";
+import { ociRlimits, resources, TUN_DEVICE, type OciMount } from "../oci.ts";
 import { ID_RANGE, places } from "../rootfs.ts";
 import { DEV_BYTES, HOST_TASK_OVERHEAD, MAX_PTYS, SHM_BYTES } from "./hardening.ts";
 
@@ -12,6 +12,8 @@ export interface SeccompSection {
   readonly seccomp: unknown;
   readonly annotations: Readonly<Record<string, string>>;
 }
+
+export const hasTun = ({ boundary }: Plan): boolean => boundary.devices?.includes(TUN_DEVICE) === true;
 
 function mounts(plan: Plan, instance: Instance): OciMount[] {
   const at = places(instance);
@@ -36,6 +38,16 @@ function mounts(plan: Plan, instance: Instance): OciMount[] {
       options: ["nosuid", "noexec", "nodev", "mode=1777", `size=${SHM_BYTES}`],
     },
     { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"] },
+    ...(hasTun(plan)
+      ? [
+          {
+            destination: TUN_DEVICE,
+            type: "bind",
+            source: `${at.devices}/tun`,
+            options: ["bind", "private", "nosuid", "noexec"],
+          },
+        ]
+      : []),
     ...plan.mounts.map(({ target, readOnly }, index) => ({
       destination: target,
       type: "bind",
@@ -80,7 +92,6 @@ export function bundle(
       uidMappings: ids,
       gidMappings: ids,
       cgroupsPath: instance.cgroup,
-      devices: devices(plan),
       resources: resources(plan, host, { tasks: HOST_TASK_OVERHEAD, memoryBytes: 0 }),
       seccomp: section.seccomp,
       maskedPaths: plan.boundary.maskedPaths,

@@ -4,7 +4,7 @@ import type { ResolvedSpec } from "../../policy/resolve.ts";
 import type { Availability, Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
 import { EGRESS_CAPABILITIES, TUN_DEVICE } from "../oci.ts";
 import { diskInodes, places, rootSteps } from "../rootfs.ts";
-import { bundle, type SeccompSection } from "./bundle.ts";
+import { bundle, hasTun, type SeccompSection } from "./bundle.ts";
 import { HOST_TASK_OVERHEAD, MASKED_PATHS, READ_ONLY_PATHS, ROOT_CAPABILITIES } from "./hardening.ts";
 import type { Filter } from "./seccomp/compile.ts";
 import { renderOci } from "./seccomp/oci.ts";
@@ -135,6 +135,7 @@ function steps(
     { op: "cgroup", path: instance.cgroup },
     ...rootSteps({ plan, instance, image, host, shiftIds: true }),
     ...(flavour.joinsUserns ? [{ op: "userns", target: at.userns } as const] : []),
+    ...(hasTun(plan) ? [{ op: "tun", target: at.devices } as const] : []),
     { op: "file", path: at.config, mode: 0o600, content: JSON.stringify(config) },
     { op: "dir", path: at.state, mode: 0o700 },
     {
