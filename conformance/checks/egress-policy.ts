@@ -213,6 +213,9 @@ socket.setdefaulttimeout(120)
 stalled=[socket.create_connection(('${SHARED}',${STALL_PORT})) for _ in range(5)]
 for s in stalled: s.setblocking(False); s.send(b'x'*60000)
 context=ssl.create_default_context(cafile='${CA}')
+# One question for all: what is asked here is how many connections there can be.
+known=socket.getaddrinfo('${GOOD}',None,type=socket.SOCK_STREAM)
+socket.getaddrinfo=lambda host,port,*_: [(f,t,p,n,(a[0],port)+a[2:]) for f,t,p,n,a in known]
 ok=[]
 def one(i):
     url=('https' if i%20==0 else 'http')+'://${GOOD}/large'
