@@ -1,3 +1,4 @@
+import type { Network } from "@bulkhead/engine";
 import type { Duplex, Readable, Writable } from "node:stream";
 
 /** What the checks need of a sandbox. Each target adapts its own objects to it, so that no check knows who made the box. */
@@ -12,6 +13,8 @@ export interface Box extends AsyncDisposable {
   dialUnix(path: string, options?: Waiting & { readonly user?: string }): Promise<Duplex>;
   /** Where the host finds a TCP port of the sandbox. */
   url(port: number): Promise<string>;
+  /** What may leave. */
+  readonly network: Pick<Network, "update" | "denials">;
   ping(): Promise<void>;
   processes(): Promise<readonly ProcessEntry[]>;
   signalProcess(pid: number, signal: string, group?: boolean): Promise<void>;

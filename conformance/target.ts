@@ -1,5 +1,5 @@
 import type { SpecInput } from "@bulkhead/contract";
-import type { EgressHandler } from "@bulkhead/engine";
+import type { EgressHandler, Outside as Internet } from "@bulkhead/engine";
 import type { Box } from "./box.ts";
 
 /** A spec without the choice of level and driver, which the target makes. */
@@ -36,6 +36,8 @@ export interface OpenOptions {
   readonly run?: string;
   /** Answers programs of sandboxes that have a network, whatever their policy. */
   readonly egress?: EgressHandler;
+  /** What lies outside of the host for sandboxes that have a network. */
+  readonly internet?: Internet;
 }
 
 export interface Target {

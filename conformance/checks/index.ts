@@ -3,6 +3,7 @@ import { boundaryChecks } from "./boundary.ts";
 import { crashChecks } from "./crash.ts";
 import { dialChecks } from "./dial.ts";
 import { egressChecks } from "./egress.ts";
+import { egressPolicyChecks } from "./egress-policy.ts";
 import { enduranceChecks } from "./endurance.ts";
 import { execChecks } from "./exec.ts";
 import { fileChecks } from "./files.ts";
@@ -26,6 +27,7 @@ export const CHECKS: readonly Check[] = [
   ...watchChecks,
   ...dialChecks,
   ...egressChecks,
+  ...egressPolicyChecks,
   ...boundaryChecks,
   ...planChecks,
   ...microvmChecks,

@@ -46,6 +46,7 @@ export function boxOf(sandbox: Sandbox): Box {
     dialUnix: (path, { user, ...options } = {}) =>
       sandbox.dial(user === undefined ? { unix: path } : { unix: path, user }, options),
     url: (port) => sandbox.url(port),
+    network: sandbox.network,
     ping: async () => void (await sandbox.ping()),
     processes: async () =>
       (await sandbox.processes()).map((p) => ({

@@ -25,9 +25,14 @@ export function driver(
       const { availability } = candidate;
       return availability.ok ? { ok: true } : { ok: false, reason: `${availability.reason}; ${availability.remedy}` };
     },
-    open: async ({ run: given, egress } = {}): Promise<OpenTarget> => {
+    open: async ({ run: given, egress, internet } = {}): Promise<OpenTarget> => {
       const run = given ?? (await freshDirectory("conformance-run-"));
-      const engine = await Engine.open({ ...options, run, ...(egress !== undefined && { egress: () => egress }) });
+      const engine = await Engine.open({
+        ...options,
+        run,
+        ...(egress !== undefined && { egress: () => egress }),
+        ...(internet !== undefined && { outside: internet }),
+      });
       return {
         create: async (spec = {}, signal) => {
           const sandbox = await engine.create(full(spec), signal === undefined ? {} : { signal });

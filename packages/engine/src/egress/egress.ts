@@ -19,7 +19,7 @@ import { Policy, ruleFor, type Destination, type Refused } from "./policy.ts";
 import { Rate, rated } from "./rated.ts";
 import { sniff } from "./sniff.ts";
 import { specialBlock } from "./special.ts";
-import { splice, tie } from "./splice.ts";
+import { reset, splice, tie } from "./splice.ts";
 import { UdpFlows } from "./udp.ts";
 
 export interface EgressOptions {
@@ -177,10 +177,10 @@ export class Egress implements EgressHandler {
     try {
       inside = rated(await asked.accept(), this.#rate);
     } catch {
-      return void upstream.resetAndDestroy();
+      return void reset(upstream);
     }
     const closed = new Promise<void>((resolve) => inside.once("close", resolve));
-    const end = (): void => void (inside.destroy(), upstream.resetAndDestroy());
+    const end = (): void => void (inside.destroy(), reset(upstream));
     const open: Open = { destination, names: askName ? new Set() : null, end };
     this.#open.add(open);
     try {
@@ -214,7 +214,7 @@ export class Egress implements EgressHandler {
         ? this.#denyNameless(destination, "its TLS names no server")
         : this.#judgeSaid(open, first.serverName);
     if (refused === null) return splice(inside, upstream);
-    upstream.resetAndDestroy();
+    reset(upstream);
     inside.resume();
     inside.end(ACCESS_DENIED_ALERT);
     const timer = setTimeout(() => inside.destroy(), LINGER_MS);

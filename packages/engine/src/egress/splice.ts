@@ -4,6 +4,15 @@ import type { Duplex } from "node:stream";
 /** As long as nothing is carried either way; clouds' load balancers give up after minutes, databases' pools after hours. */
 const IDLE_MS = 7_200_000;
 
+/**
+ * Resets a connection. While the end of its sending is on its way the kernel's handle cannot be reset, and Node would never
+ * close it: such a connection is closed instead.
+ */
+export function reset(socket: Socket): void {
+  if (socket.writableEnded && !socket.writableFinished) socket.destroy();
+  else socket.resetAndDestroy();
+}
+
 /** Carries bytes both ways until both have ended. Either side's reset resets the other. */
 export function splice(inside: Duplex, upstream: Socket): void {
   inside.pipe(upstream);
@@ -14,12 +23,12 @@ export function splice(inside: Duplex, upstream: Socket): void {
 /** The end of one that was not an end of its sending and receiving both is the end of the other. */
 export function tie(inside: Duplex, upstream: Socket): void {
   upstream.on("error", () => inside.destroy());
-  inside.on("error", () => upstream.resetAndDestroy());
+  inside.on("error", () => reset(upstream));
   upstream.on("close", () => {
     if (!upstream.readableEnded || !upstream.writableFinished) inside.destroy();
   });
   inside.on("close", () => {
-    if (!inside.readableEnded || !inside.writableFinished) upstream.resetAndDestroy();
+    if (!inside.readableEnded || !inside.writableFinished) reset(upstream);
   });
-  upstream.setTimeout(IDLE_MS, () => upstream.resetAndDestroy());
+  upstream.setTimeout(IDLE_MS, () => reset(upstream));
 }
