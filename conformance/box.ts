@@ -11,6 +11,8 @@ export interface Box extends AsyncDisposable {
   readonly files: Files;
   dialTcp(port: number, options?: Waiting): Promise<Duplex>;
   dialUnix(path: string, options?: Waiting & { readonly user?: string }): Promise<Duplex>;
+  /** Where the host finds a TCP port of the sandbox. */
+  url(port: number): Promise<string>;
   /** What may leave. */
   readonly network: Pick<Network, "update" | "denials">;
   ping(): Promise<void>;

@@ -55,7 +55,8 @@ async function main(): Promise<boolean> {
   }
   const ok = missing === 0 && outcomes.length > 0 && outcomes.every((o) => o.verdict.kind !== "failed");
   for (const { check, verdict } of outcomes)
-    if (verdict.kind === "failed") print(`failed: ${check.theme}: ${check.name}`);
+    if (verdict.kind === "failed" || verdict.kind === "unsteady")
+      print(`${verdict.kind}: ${check.theme}: ${check.name}`);
   if (outcomes.length === 0) print("no check was run");
   print(summary(outcomes, missing));
   return ok;
@@ -63,7 +64,9 @@ async function main(): Promise<boolean> {
 
 function summary(outcomes: readonly Outcome[], missing = 0): string {
   const count = (kind: string): number => outcomes.filter((o) => o.verdict.kind === kind).length;
-  return `${count("passed")} passed, ${count("failed") + missing} failed, ${count("skipped")} skipped`;
+  const unsteady = count("unsteady");
+  const said = unsteady === 0 ? "" : `, of them ${unsteady} only the second time`;
+  return `${count("passed") + unsteady} passed${said}, ${count("failed") + missing} failed, ${count("skipped")} skipped`;
 }
 
 process.exitCode = (await main()) ? 0 : 1;

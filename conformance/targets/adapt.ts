@@ -45,6 +45,7 @@ export function boxOf(sandbox: Sandbox): Box {
     dialTcp: (port, options) => sandbox.dial(port, options),
     dialUnix: (path, { user, ...options } = {}) =>
       sandbox.dial(user === undefined ? { unix: path } : { unix: path, user }, options),
+    url: (port) => sandbox.url(port),
     network: sandbox.network,
     ping: async () => void (await sandbox.ping()),
     processes: async () =>

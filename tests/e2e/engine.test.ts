@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { Engine } from "@bulkhead/engine";
+import { openCves } from "../../packages/engine/src/host/known-cves.ts";
 import { lacking, leftovers } from "./cli-process.ts";
 
 const SECONDS = 1000;
@@ -42,6 +43,24 @@ describe.skipIf(missing.length > 0)(`the library${lack}`, { timeout: 60 * SECOND
       engines = seen();
     }
     expect(leftovers(run, engines)).toEqual([]);
+  });
+
+  test("a runtime with known vulnerabilities is not used where that is refused", async () => {
+    await using lenient = await open();
+    const { runtimes } = lenient.host;
+    await using strict = await Engine.open({ run, refuseKnownCves: true });
+    for (const [name, found] of Object.entries(runtimes)) {
+      if (found.kind !== "found") continue;
+      const open = await openCves(found.runtime);
+      expect(strict.host.runtimes[name]?.kind, `${name} ${open.join(" ")}`).toBe(open.length > 0 ? "refused" : "found");
+    }
+    for (const { driver, availability } of strict.candidates) {
+      if (availability.ok) continue;
+      const only = Engine.open({ run, refuseKnownCves: true, drivers: [driver.name] });
+      await using engine = await only;
+      const refused = engine.explain({ isolation: driver.level });
+      await expect(refused).rejects.toMatchObject({ code: "LEVEL_UNAVAILABLE", why: availability.reason });
+    }
   });
 
   test("a start that is called off leaves nothing", async () => {

@@ -1,6 +1,7 @@
 import { BulkheadError, ERRORS, LEVELS, parseSpec, type Level } from "@bulkhead/contract";
 import type { Driver, ImageFiles, Runtime } from "./drivers/driver.ts";
 import type { HostFacts } from "./host/facts.ts";
+import { fixedRelease, openCves } from "./host/known-cves.ts";
 import { emptyImage } from "./host/probe.ts";
 import { resolveSpec } from "./policy/defaults.ts";
 import type { Candidate } from "./policy/resolve.ts";
@@ -86,12 +87,21 @@ function failed(driver: string, error: unknown): DriverReport {
   return { state: "failed", driver, reason, remedy };
 }
 
+async function vulnerabilities(runtime: Runtime): Promise<readonly string[]> {
+  const cves = await openCves(runtime);
+  if (cves.length === 0) return [];
+  const { name, version } = runtime;
+  const upgrade = `${name} ${fixedRelease(name)} has the fixes; BULKHEAD_REFUSE_KNOWN_CVES=1 refuses what has not`;
+  return [`${name} ${version} has known vulnerabilities: ${cves.join(", ")} (${upgrade})`];
+}
+
 async function report(candidate: Candidate<Driver>, image: ImageFiles, from: Examination): Promise<DriverReport> {
   const { driver, availability } = candidate;
   if (!availability.ok) {
     return { state: "unavailable", driver: driver.name, reason: availability.reason, remedy: availability.remedy };
   }
-  const { runtime, notes } = availability;
+  const { runtime } = availability;
+  const notes = [...availability.notes, ...(await vulnerabilities(runtime))];
   try {
     return { state: "works", driver: driver.name, runtime, startMs: await probe(driver, runtime, image, from), notes };
   } catch (error) {

@@ -7,4 +7,5 @@ export type { AskedConnection, AskedDatagram, EgressHandler, Refusal } from "./e
 export type { Execution } from "./sandbox/exec.ts";
 export type { Command, ExecOptions } from "./sandbox/exec-request.ts";
 export type { ExecResult, ExitStatus } from "./sandbox/exec-result.ts";
+export type { PublishedPort, PublishOptions } from "./sandbox/publish.ts";
 export type { Sandbox, SandboxEnd } from "./sandbox/sandbox.ts";

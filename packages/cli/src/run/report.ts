@@ -14,6 +14,8 @@ export interface Started {
   readonly driver: string;
   readonly runtime: string;
   readonly image: string;
+  /** Ports inside and where on this host they are; absent without any. */
+  readonly published?: readonly { readonly port: number; readonly url: string }[];
 }
 
 /** Where a run's output and outcome go. */

@@ -1,6 +1,6 @@
 import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
-import { Engine, type Sandbox } from "@bulkhead/engine";
+import { Engine, type PublishedPort, type Sandbox } from "@bulkhead/engine";
 import type { Spec } from "@bulkhead/contract";
 import type { CliConfig } from "../config.ts";
 import { engineOptions } from "../engine-options.ts";
@@ -9,6 +9,7 @@ import { parseOptions, usageError, type Parsed } from "../options.ts";
 import { asBulkheadError } from "../render/errors.ts";
 import { OutputClosed } from "../run/output.ts";
 import { programOf } from "../run/program.ts";
+import { parsePublish, type Publish } from "../run/publish.ts";
 import { JsonReport, PlainReport, type Report } from "../run/report.ts";
 import { attach } from "../run/session.ts";
 import { SignalForwarder, exitCodeOfSignal } from "../run/signals.ts";
@@ -25,6 +26,7 @@ interface Job {
   readonly terminal: boolean;
   readonly json: boolean;
   readonly report: Report;
+  readonly publish: readonly Publish[];
 }
 
 function jobOf(parsed: Parsed): Job {
@@ -42,18 +44,22 @@ function jobOf(parsed: Parsed): Job {
   }
   const json = parsed.values.has("json");
   const report = json ? new JsonReport() : new PlainReport();
-  return { command: parsed.rest, interactive, terminal, json, report };
+  const publish = (parsed.values.get("publish") ?? []).map(parsePublish);
+  return { command: parsed.rest, interactive, terminal, json, report, publish };
 }
 
 async function inside(box: Sandbox, job: Job, signals: SignalForwarder): Promise<number> {
   const { plan } = box;
+  const ports = await Promise.all(job.publish.map(({ port, options }) => box.publish(port, options)));
   await job.report.started({
     id: box.id,
     level: plan.level,
     driver: plan.driver,
     runtime: `${plan.runtime.name} ${plan.runtime.version}`,
     image: plan.image.digest,
+    ...(ports.length > 0 && { published: ports.map(({ url }, i) => ({ port: job.publish[i]!.port, url })) }),
   });
+  if (!job.json) showPorts(job.publish, ports);
   // A report that cannot be written ends the run where the program's output is written.
   using _ = box.network.onDenial((denial) => void job.report.denied(denial).catch(() => undefined));
   const execution = box.exec(job.command, {
@@ -63,6 +69,13 @@ async function inside(box: Sandbox, job: Job, signals: SignalForwarder): Promise
   });
   const ended = await attach(programOf(execution, job.terminal), { ...job, signals });
   return ended.code;
+}
+
+/** One that was left to us to choose has to be told; the others are as they were asked for. */
+function showPorts(asked: readonly Publish[], ports: readonly PublishedPort[]): void {
+  for (const [i, { port, options }] of asked.entries()) {
+    if (options.hostPort === 0) writeSync(2, `bulkhead: port ${port} is at ${ports[i]!.url}\n`);
+  }
 }
 
 /** Short, on standard error, after the program's own output. */

@@ -22,3 +22,9 @@ test("name servers are addresses, with a port or without", () => {
     expect(() => readConfig({ BULKHEAD_RESOLVERS: bad })).toThrow(/not a name server's address/);
   }
 });
+
+test("known vulnerabilities are refused when that is said, and nothing else counts as saying it", () => {
+  expect(readConfig({}).refuseKnownCves).toBe(false);
+  expect(readConfig({ BULKHEAD_REFUSE_KNOWN_CVES: "1" }).refuseKnownCves).toBe(true);
+  expect(() => readConfig({ BULKHEAD_REFUSE_KNOWN_CVES: "yes" })).toThrow(/neither 1 nor 0/);
+});

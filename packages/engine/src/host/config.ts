@@ -20,6 +20,8 @@ export interface Config {
   readonly searchPath: readonly string[];
   /** Name servers to ask for sandboxes: `192.0.2.53`, `192.0.2.53:5353`, `[2001:db8::53]:53`. Empty: the host's. */
   readonly resolvers: readonly string[];
+  /** Runtimes with known vulnerabilities that are not fixed in them are not used. */
+  readonly refuseKnownCves: boolean;
 }
 
 function resolver(text: string): string {
@@ -34,9 +36,10 @@ function resolver(text: string): string {
 
 /**
  * The only reader of the environment: BULKHEAD_STATE, BULKHEAD_RUN, BULKHEAD_AGENT, BULKHEAD_KEEPER, BULKHEAD_RESOLVERS
- * (with commas between), PATH.
+ * (with commas between), BULKHEAD_REFUSE_KNOWN_CVES, PATH.
  *
- * @throws BulkheadError SPEC_INVALID when one of them is not an absolute path, or not a name server's address.
+ * @throws BulkheadError SPEC_INVALID when a path is not absolute, a name server no address, or what is yes or no is
+ * neither 1 nor 0.
  */
 export function readConfig(environment: NodeJS.ProcessEnv = process.env): Config {
   const path = (name: string, otherwise: string): string => {
@@ -47,6 +50,14 @@ export function readConfig(environment: NodeJS.ProcessEnv = process.env): Config
       next: `set ${name} to an absolute path or leave it out`,
     });
   };
+  const yes = (name: string): boolean => {
+    const value = environment[name] || "0";
+    if (value === "1" || value === "0") return value === "1";
+    throw new BulkheadError("SPEC_INVALID", {
+      what: `${name} is ${JSON.stringify(value)}, which is neither 1 nor 0`,
+      next: `set ${name} to 1 for yes, or leave it out`,
+    });
+  };
   const built = (name: string): string => join(REPOSITORY, "target", "release", name);
   return {
     state: path("BULKHEAD_STATE", DEFAULT_STATE),
@@ -55,5 +66,6 @@ export function readConfig(environment: NodeJS.ProcessEnv = process.env): Config
     keeper: path("BULKHEAD_KEEPER", built("bulkhead-keeper")),
     resolvers: (environment["BULKHEAD_RESOLVERS"] ?? "").split(",").filter(Boolean).map(resolver),
     searchPath: (environment["PATH"] || DEFAULT_PATH).split(":").filter((entry) => isAbsolute(entry)),
+    refuseKnownCves: yes("BULKHEAD_REFUSE_KNOWN_CVES"),
   };
 }

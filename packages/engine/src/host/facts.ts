@@ -12,7 +12,9 @@ import { preferredKernel, type KernelRecord } from "../guest/kernel-index.ts";
 export type FoundRuntime =
   | { readonly kind: "found"; readonly runtime: Runtime }
   | { readonly kind: "absent" }
-  | { readonly kind: "broken"; readonly path: string; readonly why: string };
+  | { readonly kind: "broken"; readonly path: string; readonly why: string }
+  /** It is there and runs, and the operator does not want it used. One line each. */
+  | { readonly kind: "refused"; readonly path: string; readonly why: string; readonly remedy: string };
 
 /** What the engine knows of this machine; gathered once per process, cheap, never by starting a sandbox. */
 export interface HostFacts {
@@ -134,6 +136,21 @@ async function prepareLayer(state: string, agent: string, digest: string, sudo: 
   return layer;
 }
 
+async function withoutKnownCves(found: HostFacts["runtimes"]): Promise<HostFacts["runtimes"]> {
+  const { openCves, fixedRelease } = await import("./known-cves.ts");
+  const judged = async (one: FoundRuntime): Promise<FoundRuntime> => {
+    if (one.kind !== "found") return one;
+    const { name, version, path } = one.runtime;
+    const cves = await openCves(one.runtime);
+    if (cves.length === 0) return one;
+    const why = `${name} ${version} is refused: ${cves.join(", ")} ${cves.length === 1 ? "is" : "are"} not fixed in it`;
+    const remedy = `install ${name} ${fixedRelease(name)} or newer, or a distribution's package that names these as fixed`;
+    return { kind: "refused", path, why, remedy };
+  };
+  const entries = Object.entries(found).map(async ([name, one]) => [name, await judged(one)] as const);
+  return Object.fromEntries(await Promise.all(entries));
+}
+
 /**
  * Reads the machine. Nothing is started but an unknown runtime, for its version.
  *
@@ -152,7 +169,9 @@ export async function gatherFacts(config: Config, signal?: AbortSignal): Promise
   const [agent, keeper, runtimes] = await Promise.all([
     digest(config.agent),
     digest(config.keeper),
-    findRuntimes(config.state, config.searchPath, cache, signal),
+    findRuntimes(config.state, config.searchPath, cache, signal).then((found) =>
+      config.refuseKnownCves ? withoutKnownCves(found) : found,
+    ),
   ]);
   const [layer, sudoLayer] = await Promise.all([
     prepareLayer(config.state, config.agent, agent, false),

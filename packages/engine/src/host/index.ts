@@ -9,12 +9,19 @@ export interface Directories {
   readonly state?: string;
   /** Run state, lost at reboot. Absolute. Default: BULKHEAD_RUN, or /run/bulkhead. */
   readonly run?: string;
+  /** Runtimes with known vulnerabilities that are not fixed in them are not used. Default: BULKHEAD_REFUSE_KNOWN_CVES, or no. */
+  readonly refuseKnownCves?: boolean;
 }
 
 /** The configuration of this process under what the caller sets itself. */
 export function configOf(options: Directories): Config {
   const config = readConfig();
-  return { ...config, state: options.state ?? config.state, run: options.run ?? config.run };
+  return {
+    ...config,
+    state: options.state ?? config.state,
+    run: options.run ?? config.run,
+    refuseKnownCves: options.refuseKnownCves ?? config.refuseKnownCves,
+  };
 }
 
 export function stateDirectory(options: Directories): string {

@@ -10,6 +10,7 @@ import { untrustedText } from "./errors.ts";
 import { Execution } from "./exec.ts";
 import type { Command, ExecOptions } from "./exec-request.ts";
 import { Files } from "./files.ts";
+import { publish, type PublishedPort, type PublishOptions } from "./publish.ts";
 import { listProcesses, type ProcessInfo, readUsage, type SandboxUsage, signalProcess } from "./processes.ts";
 import { openPty, type Pty, type PtyOptions } from "./pty.ts";
 import type { SignalInput } from "./signals.ts";
@@ -54,6 +55,7 @@ export class Sandbox implements AsyncDisposable {
   readonly #release: () => Promise<void>;
   readonly #workdir: string | null;
   readonly #inside: Inside;
+  readonly #published = new Map<number, Promise<PublishedPort>>();
   #killed: Promise<void> | null = null;
   #ending = false;
 
@@ -126,6 +128,19 @@ export class Sandbox implements AsyncDisposable {
   /** Connects to a TCP port or a Unix socket inside. */
   async dial(target: DialTarget, options: CallOptions = {}): Promise<Duplex> {
     return dial(this.#inside, target, options);
+  }
+
+  /** Makes a TCP port inside reachable on this host, on 127.0.0.1 unless told otherwise, for as long as the sandbox lives. */
+  async publish(port: number, options: PublishOptions = {}): Promise<PublishedPort> {
+    return publish(this.#inside, port, options);
+  }
+
+  /** Where a program on this host finds what listens on that port inside: `http://127.0.0.1:40123`. Published at the first call. */
+  async url(port: number): Promise<string> {
+    const published = this.#published.get(port) ?? this.publish(port);
+    this.#published.set(port, published);
+    published.catch(() => this.#published.delete(port));
+    return (await published).url;
   }
 
   /**

@@ -1,7 +1,8 @@
 import type { Plan, Step } from "@bulkhead/contract";
 import type { HostFacts } from "../../host/facts.ts";
 import type { ResolvedSpec } from "../../policy/resolve.ts";
-import type { Availability, Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
+import type { Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
+import { located } from "../located.ts";
 import { EGRESS_CAPABILITIES, TUN_DEVICE } from "../oci.ts";
 import { diskInodes, places, rootSteps } from "../rootfs.ts";
 import { bundle, hasTun, type SeccompSection } from "./bundle.ts";
@@ -48,18 +49,6 @@ function seccompSection(flavour: Flavour, filter: Filter): SeccompSection {
     seccomp: { defaultAction: "SCMP_ACT_ERRNO" },
     annotations: { "run.oci.seccomp_bpf_data": filter.program },
   };
-}
-
-function locate(name: string, host: HostFacts): Availability {
-  const found = host.runtimes[name] ?? { kind: "absent" };
-  switch (found.kind) {
-    case "found":
-      return { ok: true, runtime: found.runtime, notes: [] };
-    case "broken":
-      return { ok: false, reason: `${found.path} does not run: ${found.why}`, remedy: `reinstall ${name}` };
-    case "absent":
-      return { ok: false, reason: `${name} is not installed`, remedy: `apt-get install ${name}` };
-  }
 }
 
 function weakened(spec: ResolvedSpec): string[] {
@@ -175,7 +164,7 @@ export function containerDriver(name: "crun" | "runc", filter: Filter): Driver {
       checkpoint: false,
       hostTaskOverhead: HOST_TASK_OVERHEAD,
     },
-    locate: (host) => locate(name, host),
+    locate: (host) => located(name, host, `apt-get install ${name}`),
     plan: (spec, runtime, image, host) => plan(flavour, filter, spec, runtime, image, host),
     steps: (made, instance, image, host) => steps(flavour, filter, made, instance, image, host),
   };

@@ -2,6 +2,7 @@ import { BulkheadError, type Plan, type Step } from "@bulkhead/contract";
 import { AGENT_INSIDE, type HostFacts } from "../../host/facts.ts";
 import type { ResolvedSpec } from "../../policy/resolve.ts";
 import type { Availability, Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
+import { located } from "../located.ts";
 import { EGRESS_CAPABILITIES, ociRlimits, resources, type OciMount } from "../oci.ts";
 import { diskInodes, ID_RANGE, places, rootSteps } from "../rootfs.ts";
 
@@ -50,16 +51,13 @@ function releaseYear(version: string): number {
 
 function locate(host: HostFacts): Availability {
   const install = "install runsc 20230102 or newer (Debian 12 has it in backports) on PATH or in the state directory";
-  const found = host.runtimes["runsc"] ?? { kind: "absent" };
-  if (found.kind === "absent") return { ok: false, reason: "runsc is not installed", remedy: install };
-  if (found.kind === "broken") {
-    return { ok: false, reason: `${found.path} does not run: ${found.why}`, remedy: install };
-  }
+  const found = located("runsc", host, install);
+  if (!found.ok) return found;
   const { runtime } = found;
   if (releaseYear(runtime.version) < SYSTRAP_SINCE) {
     return { ok: false, reason: `runsc ${runtime.version} has no systrap platform`, remedy: install };
   }
-  return { ok: true, runtime, notes: [] };
+  return found;
 }
 
 /** The Sentry behaves as if no_new_privs were always set: set-user-id bits mean nothing. */

@@ -3,6 +3,7 @@ import { BulkheadError, type Plan, type Step } from "@bulkhead/contract";
 import type { HostFacts } from "../../host/facts.ts";
 import type { ResolvedSpec } from "../../policy/resolve.ts";
 import { HOST_TASK_OVERHEAD } from "../container/hardening.ts";
+import { located } from "../located.ts";
 import type { Inside } from "../../sandbox/calls.ts";
 import type { Filter } from "../container/seccomp/compile.ts";
 import type { Architecture } from "../container/seccomp/syscalls.ts";
@@ -59,12 +60,12 @@ function sizeOf({ limits }: Plan): Size {
 function locate(host: HostFacts): Availability {
   const no = (reason: string, remedy = INSTALL): Availability => ({ ok: false, reason, remedy });
   if (host.arch !== "x64") return no(`no guest kernel is built for ${host.arch}`, "use an x86-64 machine");
-  const qemu = host.runtimes["qemu-system-x86_64"] ?? { kind: "absent" };
-  if (qemu.kind === "absent") return no("qemu-system-x86_64 is not installed");
-  if (qemu.kind === "broken") return no(`${qemu.path} does not run: ${qemu.why}`);
-  if (host.runtimes["crun"]?.kind !== "found") return no("crun, which makes QEMU's jail, is not installed");
+  const qemu = located("qemu-system-x86_64", host, INSTALL);
+  if (!qemu.ok) return qemu;
+  const crun = located("crun", host, INSTALL);
+  if (!crun.ok) return no(`QEMU's jail cannot be made: ${crun.reason}`, crun.remedy);
   if (host.guestKernel === null) return no("no guest kernel is set up");
-  return { ok: true, runtime: qemu.runtime, notes: [] };
+  return qemu;
 }
 
 /** What doctor says of it. */
