@@ -177,10 +177,13 @@ export class Egress implements EgressHandler {
     try {
       inside = rated(await asked.accept(), this.#rate);
     } catch {
-      return void reset(upstream);
+      return reset(upstream);
     }
     const closed = new Promise<void>((resolve) => inside.once("close", resolve));
-    const end = (): void => void (inside.destroy(), reset(upstream));
+    const end = (): void => {
+      inside.destroy();
+      reset(upstream);
+    };
     const open: Open = { destination, names: askName ? new Set() : null, end };
     this.#open.add(open);
     try {

@@ -28,7 +28,7 @@ async function dnsServer(answer: (question: Question) => Parameters<typeof write
   });
   socket.bind(0, "127.0.0.1");
   await once(socket, "listening");
-  return { asked, server: `127.0.0.1:${socket.address().port}`, [Symbol.dispose]: () => void socket.close() };
+  return { asked, server: `127.0.0.1:${socket.address().port}`, [Symbol.dispose]: () => socket.close() };
 }
 
 /** A server in another process: says hello. @returns its port. */
@@ -101,7 +101,7 @@ test("what this process listens on answers no sandbox, also where a rule names t
   using stack = new DisposableStack();
   const other = await otherProcess(stack);
   const own = createServer((socket) => void socket.end("the engine"));
-  stack.defer(() => void own.close());
+  stack.defer(() => own.close());
   own.listen(0, "127.0.0.1");
   await once(own, "listening");
   const { port } = own.address() as AddressInfo;

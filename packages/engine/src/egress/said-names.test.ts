@@ -339,6 +339,14 @@ describe("plaintext HTTP", () => {
 });
 
 describe("what says no name", () => {
+  test("a connection that is opened and closed is no denial", async () => {
+    await using s = await shared({ allow: [GOOD] });
+    const socket = await s.guest.connect(SHARED, 443);
+    socket.end();
+    expect(await text(socket).catch(() => "")).toBe("");
+    expect(s.egress.denials.list()).toEqual([]);
+  });
+
   test("a server that speaks first is refused at once, by name, and let through by address", async () => {
     await using s = await scene({ allow: [GOOD] });
     s.net.names.set(GOOD, [SHARED]);

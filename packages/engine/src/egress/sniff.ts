@@ -56,7 +56,10 @@ export async function sniff(inside: Duplex, upstream: Socket): Promise<Sniffed> 
     }
   };
   hear(inside, "readable", read);
-  hear(inside, "end", () => resolve({ kind: "unknown", why: "it ended before it said a name" }));
+  hear(inside, "end", () => {
+    // Programs that try two addresses at once close the one they do not need; others only look whether a port is open.
+    resolve(pieces.length === 0 ? { kind: "gone" } : { kind: "unknown", why: "it ended before it said a name" });
+  });
   hear(inside, "close", () => resolve({ kind: "gone" }));
   hear(upstream, "readable", () => {
     if (upstream.readableLength > 0 && pieces.length === 0) resolve({ kind: "unknown", why: SERVER_SPEAKS_FIRST });
