@@ -111,43 +111,57 @@ with zipfile.ZipFile('/tmp/demo-1.0-py3-none-any.whl','w') as z:
     z.writestr('demo-1.0.dist-info/WHEEL','Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
     z.writestr('demo-1.0.dist-info/RECORD','')`;
 
-const GIT = `set -e; cd /tmp; git init -q repo; cd repo; echo content > file; git add file
+const GIT = `set -e; cd /tmp; git init -q --template= repo; cd repo; echo content > file; git add file
 git -c user.name=x -c user.email=x@example.com commit -qm first; git update-server-info`;
 
 export const egressPolicyChecks = theme("egress policy", "function", (define) => {
   const check: typeof define = (name, body, options = {}) =>
     define(name, body, { ...PATIENT, ...options, notFor: noNetwork });
 
-  check("curl, pip and git reach allowed names over TLS as on any machine, and no other", async (context) => {
-    const { box, internet } = await place(context, { allow: [GOOD, "*.cdn.example.net"] });
-    await ok(box, ["python3", "-c", WHEEL]);
-    const { files } = internet;
-    files.set(
-      "/simple/demo/",
-      Buffer.from(`<a href="https://${WILD}/demo-1.0-py3-none-any.whl">demo-1.0-py3-none-any.whl</a>`),
-    );
-    files.set("/demo-1.0-py3-none-any.whl", await box.files.read("/tmp/demo-1.0-py3-none-any.whl"));
+  check("curl and git reach allowed names over TLS as on any machine, and no other", async (context) => {
+    const { box, internet } = await place(context, { allow: [GOOD] });
     await ok(box, ["sh", "-c", GIT]);
     for (const entry of await box.files.list("/tmp/repo/.git", { depth: 10 })) {
       if (entry.kind !== "file") continue;
       const path = entry.path.toString();
-      files.set(path.replace("/tmp/repo/.git", "/repo.git"), await box.files.read(path));
+      internet.files.set(path.replace("/tmp/repo/.git", "/repo.git"), await box.files.read(path));
     }
-    const curl = ["curl", "-sS", "--fail", "--cacert", CA, "--max-time", "60"];
+    const curl = ["curl", "-sS", "--fail", "--cacert", CA];
     assert.equal(await ok(box, [...curl, `https://${GOOD}/who`]), GOOD);
     assert.equal(await ok(box, [...curl, `http://${GOOD}/who`]), GOOD);
-    const pip = ["pip", "install", "-q", "--target", "/tmp/lib", "--index-url", `https://${GOOD}/simple`, "demo"];
-    await ok(box, pip, { PIP_CERT: CA, PIP_DISABLE_PIP_VERSION_CHECK: "1", PIP_BREAK_SYSTEM_PACKAGES: "1" });
-    assert.equal(await ok(box, ["python3", "-c", "import demo;print(demo.VALUE)"], { PYTHONPATH: "/tmp/lib" }), "42\n");
     await ok(box, ["git", "clone", "-q", `https://${GOOD}/repo.git`, "/tmp/clone"], { GIT_SSL_CAINFO: CA });
     assert.equal((await box.files.read("/tmp/clone/file")).toString(), "content\n");
     assert.deepEqual(box.network.denials(), []);
 
     const redirected = await box.run([...curl, "-L", `https://${GOOD}/redirect`]);
     assert.match(redirected.stderr.toString(), /resolve host: evil/i);
-    box.network.update({ allow: [GOOD, EVIL, "*.cdn.example.net"] });
+    box.network.update({ allow: [GOOD, EVIL] });
     assert.equal(await ok(box, [...curl, `https://${EVIL}/who`]), EVIL);
   });
+
+  define(
+    "pip installs from allowed names as on any machine",
+    async (context) => {
+      const { box, internet } = await place(context, { allow: [GOOD, "*.cdn.example.net"] });
+      await ok(box, ["python3", "-c", WHEEL]);
+      const wheel = "demo-1.0-py3-none-any.whl";
+      internet.files.set("/simple/demo/", Buffer.from(`<a href="https://${WILD}/${wheel}">${wheel}</a>`));
+      internet.files.set(`/${wheel}`, await box.files.read(`/tmp/${wheel}`));
+      const pip = ["pip", "install", "-q", "--target", "/tmp/lib", "--index-url", `https://${GOOD}/simple`, "demo"];
+      await ok(box, pip, { PIP_CERT: CA, PIP_DISABLE_PIP_VERSION_CHECK: "1" });
+      assert.equal(
+        await ok(box, ["python3", "-c", "import demo;print(demo.VALUE)"], { PYTHONPATH: "/tmp/lib" }),
+        "42\n",
+      );
+      assert.deepEqual(box.network.denials(), []);
+    },
+    {
+      ...PATIENT,
+      // What it does on the network is what curl does.
+      notFor: (target) =>
+        noNetwork(target) ?? (target.traits.ownKernel ? "an emulated processor takes minutes for pip" : null),
+    },
+  );
 
   check("each way around the policy is closed and told of, and open when it is allowed", async (context) => {
     const { box, internet } = await place(context, { allow: [GOOD, REBOUND] });
