@@ -159,7 +159,7 @@ export const egressPolicyChecks = theme("egress policy", "function", (define) =>
       ...PATIENT,
       // What it does on the network is what curl does.
       notFor: (target) =>
-        noNetwork(target) ?? (target.traits.ownKernel ? "an emulated processor takes minutes for pip" : null),
+        noNetwork(target) ?? (target.traits.level === "microvm" ? "an emulated processor takes minutes for pip" : null),
     },
   );
 

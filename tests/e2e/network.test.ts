@@ -22,6 +22,7 @@ for where in ('evil.example.org',443),('93.184.216.34',443):
     try: socket.create_connection(where,30); print('open')
     except OSError as e: print('closed')`;
 
+// Sandboxes need root, the two binaries and an image: where one is missing nothing here can be true or false.
 describe.skipIf(missing.length > 0)(`a network by the command line${lack}`, { timeout: 120_000 }, () => {
   const words = ["run", "--isolation", "container", "--network", "allow:pypi.org"];
   const program = ["--", "python3", "-c", TRIES];
@@ -51,6 +52,7 @@ describe.skipIf(missing.length > 0)(`a network by the command line${lack}`, { ti
   });
 });
 
+// Sandboxes need root, the two binaries and an image: where one is missing nothing here can be true or false.
 describe.skipIf(missing.length > 0)(`a network by the library${lack}`, { timeout: 120_000 }, () => {
   test("is refused where the engine gives none", async () => {
     await using engine = await Engine.open({ run, network: false });
