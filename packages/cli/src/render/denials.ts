@@ -11,9 +11,8 @@ export function allowingOption({ allow }: Denial): string | null {
 
 function line(denial: Denial, style: Style): string {
   const option = allowingOption(denial);
-  const times = denial.count === 1 ? "" : ` (${denial.count} times)`;
   const next = option === null ? "" : `; to allow it: ${option}`;
-  return `${style.yellow("bulkhead: denied:")} ${printable(denial.why)}${times}${next}\n`;
+  return `${style.yellow("bulkhead: denied:")} ${printable(denial.why)}${next}\n`;
 }
 
 /** One line for each distinct thing that a program tried and was not let do; empty when there was none. */

@@ -19,7 +19,7 @@ import { Policy, ruleFor, type Destination, type Refused } from "./policy.ts";
 import { Rate, rated } from "./rated.ts";
 import { sniff } from "./sniff.ts";
 import { specialBlock } from "./special.ts";
-import { reset, splice, tie } from "./splice.ts";
+import { reset, splice } from "./splice.ts";
 import { UdpFlows } from "./udp.ts";
 
 export interface EgressOptions {
@@ -45,6 +45,8 @@ const REFUSALS: Readonly<Record<string, Refusal>> = {
 };
 
 const BY_NAME_ALONE = { verdict: "deny", rule: null, why: "it is allowed by name alone now, and said none" } as const;
+
+const SHOWN_NAME_CHARS = 80;
 
 /** A program reads why it was refused within this; then the connection is reset. */
 const LINGER_MS = 5000;
@@ -130,7 +132,7 @@ export class Egress implements EgressHandler {
     const address = parseAddress(asked.address);
     if (address === null || this.#over.signal.aborted) return asked.refuse("unreachable");
     const destination: Destination = { address, port: asked.port, transport: "udp" };
-    const names = this.#book.namesOf(asked.address);
+    const names = this.#namesOf(destination);
     const verdict = this.#judge.judge(destination, names);
     if (verdict.verdict === "allow") return void this.#udp.send(asked, address);
     if (verdict.verdict === "deny") this.#note(destination, names.at(-1) ?? null, verdict);
@@ -142,7 +144,7 @@ export class Egress implements EgressHandler {
     if (address === null || this.#over.signal.aborted || this.#asked >= MAX_CONNECTIONS)
       return asked.refuse("unreachable");
     const destination: Destination = { address, port: asked.port, transport: "tcp" };
-    const names = this.#book.namesOf(asked.address);
+    const names = this.#namesOf(destination);
     const verdict = this.#judge.judge(destination, names);
     const refused = verdict.verdict === "deny" ? verdict : this.#ownListener(destination);
     if (refused !== null) {
@@ -192,6 +194,9 @@ export class Egress implements EgressHandler {
       else if (askName) await this.#admit(inside, upstream, open);
       else splice(inside, upstream);
       await closed;
+    } catch {
+      // Whatever a sandbox's or a server's bytes bring about ends its connection and nothing else.
+      end();
     } finally {
       this.#open.delete(open);
       upstream.destroy();
@@ -208,7 +213,6 @@ export class Egress implements EgressHandler {
       return open.end();
     }
     if (first.kind === "http") {
-      tie(inside, upstream);
       const judge = (name: string): Refused | null => this.#judgeSaid(open, name);
       return this.#http.take(inside, { upstream, judge, deny: (_, why) => this.#denyNameless(destination, why) });
     }
@@ -234,8 +238,10 @@ export class Egress implements EgressHandler {
   #judgeSaid(open: Open, said: string): Refused | null {
     const { destination } = open;
     const name = canonicalName(said);
-    if (name === null)
-      return this.#denyNameless(destination, `it names ${JSON.stringify(said)}, which no host is called`);
+    if (name === null) {
+      const shown = JSON.stringify(said.slice(0, SHOWN_NAME_CHARS));
+      return this.#denyNameless(destination, `it names ${shown}, which no host is called`);
+    }
     const refused = this.#refusalOfName(destination, name);
     if (refused === null) open.names?.add(name);
     else this.#note(destination, name, refused);

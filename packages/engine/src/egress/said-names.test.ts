@@ -269,6 +269,25 @@ describe("plaintext HTTP", () => {
     expect([chunked.status, chunked.body]).toEqual([200, "x"]);
   });
 
+  test("a long answer is whole for a slow reader, also when its server has closed", async () => {
+    await using s = await scene({ allow: [GOOD] });
+    s.net.names.set(GOOD, [SHARED]);
+    const answer = Buffer.alloc(8 << 20, "abc");
+    const closed = Promise.withResolvers<void>();
+    const head = `HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: ${answer.length}\r\n\r\n`;
+    await s.net.talk(SHARED, 80, (socket) => {
+      socket.on("close", () => closed.resolve());
+      socket.once("data", () => socket.end(Buffer.concat([Buffer.from(head), answer])));
+    });
+    await s.guest.resolve(GOOD);
+    const socket = await s.guest.connect(SHARED, 80);
+    socket.write(`GET / HTTP/1.1\r\nHost: ${GOOD}\r\n\r\n`);
+    const got = await text(socket);
+    expect(got.slice(got.indexOf("\r\n\r\n") + 4) === answer.toString()).toBe(true);
+    socket.destroy();
+    await closed.promise;
+  });
+
   test("a WebSocket is let through, h2c is not", async () => {
     await using s = await scene({ allow: [GOOD] });
     s.net.names.set(GOOD, [SHARED]);

@@ -11,8 +11,8 @@ export type Sniffed =
   /** One side went away first. */
   | { readonly kind: "gone" };
 
-/** A program that has connected speaks within milliseconds; one that has no say first is told so after this. */
-const FIRST_BYTES_MS = 15_000;
+/** Servers that speak first are known at once; this bounds what neither side says. An emulated, busy guest takes seconds. */
+const FIRST_BYTES_MS = 60_000;
 /** A hello comes in one or two pieces; each is read from the start again. */
 const MAX_PIECES = 64;
 const LONGEST_METHOD = 16;

@@ -13,15 +13,13 @@ export function reset(socket: Socket): void {
   else socket.resetAndDestroy();
 }
 
-/** Carries bytes both ways until both have ended. Either side's reset resets the other. */
+/**
+ * Carries bytes both ways until both have ended. Either side's reset resets the other: so does every end that was not an end of
+ * its sending and its receiving both.
+ */
 export function splice(inside: Duplex, upstream: Socket): void {
   inside.pipe(upstream);
   upstream.pipe(inside);
-  tie(inside, upstream);
-}
-
-/** The end of one that was not an end of its sending and receiving both is the end of the other. */
-export function tie(inside: Duplex, upstream: Socket): void {
   upstream.on("error", () => inside.destroy());
   inside.on("error", () => reset(upstream));
   upstream.on("close", () => {
