@@ -1,4 +1,4 @@
-import type { LimitHit, SandboxEvent } from "@bulkhead/engine";
+import type { LimitHit, Network, SandboxEvent } from "@bulkhead/engine";
 import type { Duplex, Readable, Writable } from "node:stream";
 
 /** What the checks need of a sandbox. Each target adapts its own objects to it, so that no check knows who made the box. */
@@ -11,6 +11,10 @@ export interface Box extends AsyncDisposable {
   readonly files: Files;
   dialTcp(port: number, options?: Waiting): Promise<Duplex>;
   dialUnix(path: string, options?: Waiting & { readonly user?: string }): Promise<Duplex>;
+  /** Where the host finds a TCP port of the sandbox. */
+  url(port: number): Promise<string>;
+  /** What may leave. */
+  readonly network: Pick<Network, "update" | "denials">;
   ping(): Promise<void>;
   /** The limits that were reached until now. */
   limitsReached(): Promise<readonly LimitHit[]>;

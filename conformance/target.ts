@@ -1,5 +1,5 @@
 import type { SpecInput } from "@bulkhead/contract";
-import type { RestoreOptions } from "@bulkhead/engine";
+import type { EgressHandler, Outside as Internet, RestoreOptions } from "@bulkhead/engine";
 import type { Box } from "./box.ts";
 
 /** A spec without the choice of level and driver, which the target makes. */
@@ -37,10 +37,18 @@ export interface OpenTarget extends AsyncDisposable {
 
 export type Availability = { readonly ok: true } | { readonly ok: false; readonly reason: string };
 
+export interface OpenOptions {
+  /** Run directory for this opening, in place of a fresh one; the same one again finds what an earlier opening left. */
+  readonly run?: string;
+  /** Answers programs of sandboxes that have a network, whatever their policy. */
+  readonly egress?: EgressHandler;
+  /** What lies outside of the host for sandboxes that have a network. */
+  readonly internet?: Internet;
+}
+
 export interface Target {
   readonly name: string;
   readonly traits: Traits;
   available(): Promise<Availability>;
-  /** @param roots fresh run directory for this opening; the same one again finds what an earlier opening left. */
-  open(roots?: { readonly run: string }): Promise<OpenTarget>;
+  open(options?: OpenOptions): Promise<OpenTarget>;
 }

@@ -14,8 +14,8 @@ if ((EUID == 0)); then state=/var/lib/bulkhead; else state=${XDG_STATE_HOME:-${H
 state=${BULKHEAD_STATE:-$state}
 [[ $state == /* ]] || state=$PWD/$state
 readonly EXIT_CANNOT=125
-# Cargo 1.85 is the first with edition 2024, which dependencies use.
-readonly RUST_MINOR_MIN=85
+# What the network stack in the agent is written for.
+readonly RUST_MINOR_MIN=91
 readonly NODE_MAJOR_MIN=24
 # An older npm ignores parts of the lock file.
 readonly NPM_MAJOR_MIN=10

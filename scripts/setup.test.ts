@@ -95,7 +95,7 @@ describe("launcher", () => {
   test("without apt names every program that is missing and changes nothing", async () => {
     const result = await run([join(home, "bulkhead"), "run", "true"]);
     expect(result.exitCode).toBe(125);
-    for (const name of ["crun", "runc", "mmdebstrap", "cc", "cargo (1.85 or newer)", "node (24 or newer) with npm"]) {
+    for (const name of ["crun", "runc", "mmdebstrap", "cc", "cargo (1.91 or newer)", "node (24 or newer) with npm"]) {
       expect(result.stderr).toContain(name);
     }
     expect(result.stderr).toContain("install them by hand");

@@ -1,8 +1,10 @@
 //! The loop: one thread that waits for the host, the processes, the sockets and the workers, and never blocks on one.
 
 use crate::decoder::{Attach, Decoder, Item, FRAME_BYTES_MAX};
+use crate::egress::Egress;
 use crate::elevation::Elevation;
 use crate::exec::Surroundings;
+use crate::failure::Outcome;
 use crate::limits::Limits;
 use crate::output::{Flush, Output};
 use crate::process::Process;
@@ -15,6 +17,7 @@ use crate::wire::generated::{Hello, Message, GENERATION};
 use crate::workers::Workers;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// How often a host that went away is looked for.
 const RETRY_MS: u64 = 100;
@@ -41,6 +44,8 @@ pub enum Token {
     Elevation(u32),
     /// One of the files that count how often a limit was reached.
     Limits(u32),
+    /// Packets of programs.
+    Egress,
 }
 
 impl Token {
@@ -55,6 +60,7 @@ impl Token {
             Self::Watch(stream) => (6, 0, stream),
             Self::Elevation(caller) => (7, 0, caller),
             Self::Limits(which) => (8, 0, which),
+            Self::Egress => (9, 0, 0),
         };
         kind << 56 | u64::from(which) << 48 | u64::from(id)
     }
@@ -70,7 +76,8 @@ impl Token {
             5 => Self::Socket(id),
             6 => Self::Watch(id),
             7 => Self::Elevation(id),
-            _ => Self::Limits(id),
+            8 => Self::Limits(id),
+            _ => Self::Egress,
         }
     }
 }
@@ -107,6 +114,9 @@ pub struct Agent {
     pub(crate) surroundings: Surroundings,
     pub(crate) elevation: Elevation,
     pub(crate) limits: Limits,
+    /// The interface, once it is made, or why it could not be.
+    pub(crate) device: Option<Outcome<Arc<OwnedFd>>>,
+    pub(crate) egress: Option<Box<Egress>>,
     pub(crate) started_ms: u64,
     pub(crate) boot_id: String,
     retry_at: Option<u64>,
@@ -127,7 +137,12 @@ pub(crate) fn boot_id() -> String {
 }
 
 impl Agent {
-    pub fn new(input: OwnedFd, output: OwnedFd, surroundings: Surroundings) -> Result<Self> {
+    pub fn new(
+        input: OwnedFd,
+        output: OwnedFd,
+        surroundings: Surroundings,
+        device: Option<Outcome<OwnedFd>>,
+    ) -> Result<Self> {
         let signals = poll::signal_descriptor(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT])?;
         let epoll = Epoll::new()?;
         let input = crate::input::pollable(&epoll, input)?;
@@ -166,6 +181,8 @@ impl Agent {
             surroundings,
             elevation: Elevation::default(),
             limits: Limits::default(),
+            device: device.map(|made| made.map(Arc::new)),
+            egress: None,
             started_ms: poll::clock_ms(libc::CLOCK_BOOTTIME),
             boot_id: if crate::guest::is_template() { String::new() } else { boot_id() },
             retry_at: None,
@@ -189,6 +206,7 @@ impl Agent {
             self.timers();
             self.read_host();
             self.drain();
+            self.egress_turn();
             self.pump();
         }
         let _ = self.output.flush();
@@ -197,6 +215,7 @@ impl Agent {
 
     fn has_work(&self) -> bool {
         !self.drains.is_empty()
+            || self.egress.as_ref().is_some_and(|egress| egress.is_busy())
             || (self.output.writable && !self.ready.is_empty())
             || (self.input_readable && !self.output.is_crowded())
     }
@@ -205,8 +224,9 @@ impl Agent {
         if self.has_work() {
             return 0;
         }
-        let soonest =
-            [self.retry_at, self.shutdown_at, self.idle_at, self.elevation.due_at()].into_iter().flatten().min();
+        let egress = self.egress.as_ref().and_then(|egress| egress.stack.due_at());
+        let waits = [self.retry_at, self.shutdown_at, self.idle_at, self.elevation.due_at(), egress];
+        let soonest = waits.into_iter().flatten().min();
         soonest.map_or(-1, |at| at.saturating_sub(poll::now_ms()).min(60_000) as i32)
     }
 
@@ -249,6 +269,7 @@ impl Agent {
             Token::Elevation(0) => self.accept_callers(),
             Token::Elevation(caller) => self.caller_event(caller),
             Token::Limits(_) => self.look_at_limits(),
+            Token::Egress => self.egress_event(),
         }
     }
 

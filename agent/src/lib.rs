@@ -4,6 +4,7 @@
 
 mod agent;
 pub mod decoder;
+mod egress;
 mod elevation;
 mod exec;
 mod failure;
@@ -55,14 +56,16 @@ pub fn serve_guest() -> ! {
 fn start() -> sys::Result<agent::Agent> {
     sys::start::protect();
     let (input, output) = sys::start::take_channel()?;
+    // Before anything reads what this process may do: it gives a right up.
+    let device = egress::prepare()?;
     let surroundings = exec::Surroundings {
         descriptor_limit: sys::start::raise_descriptor_limit(),
         reset_oom_score: !matches!(table::first_line("/proc/self/oom_score_adj").as_str(), "" | "0"),
-        bounding_set: sys::spawn::bounding_set(),
+        bounding_set: sys::capabilities::bounding_set(),
         ..exec::Surroundings::default()
     };
     if sys::process::own_pid() == 1 {
         sys::socket::loopback_up();
     }
-    agent::Agent::new(input, output, surroundings)
+    agent::Agent::new(input, output, surroundings, device)
 }

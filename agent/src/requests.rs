@@ -9,8 +9,6 @@ use crate::workers::{Input, Task};
 
 /// Ids above this are never used by a host.
 const STREAM_ID_MAX: u32 = 0x7fff_ffff;
-/// Credit goes back in portions, so that small writes do not each cost a message.
-const CREDIT_PORTION_BYTES: u64 = 64 * 1024;
 const SIGNAL_MAX: u8 = 64;
 
 impl Agent {
@@ -81,6 +79,8 @@ impl Agent {
                 Ok(()) => self.done(id),
                 Err(failure) => self.fail(id, &failure),
             },
+            Message::OpenEgress(request) => self.open_egress(id, &request),
+            Message::TakeConnection(request) => self.take_connection(id, &request),
             Message::DialTcp(dial) => self.dial_tcp(id, &dial.address, dial.port),
             Message::Exec(request) => {
                 if let Err(failure) = self.room_for_process() {
@@ -137,6 +137,8 @@ impl Agent {
                 let consumed = socket.sink.take_consumed();
                 self.consumed(id, consumed);
             }
+            Kind::Egress => self.egress_replies(bytes),
+            Kind::Connection(_) => self.connection_data(id, bytes),
             Kind::Task(task) => {
                 if !task.input_ended {
                     task.input.extend_from_slice(bytes);
@@ -150,7 +152,7 @@ impl Agent {
     pub(crate) fn consumed(&mut self, id: u32, bytes: usize) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.owed += bytes as u64;
-        if stream.owed >= CREDIT_PORTION_BYTES {
+        if stream.owed >= stream.portion {
             let bytes = stream.owed as u32;
             stream.granted += stream.owed;
             stream.owed = 0;
@@ -170,6 +172,8 @@ impl Agent {
                 self.wake_source(serial, usize::from(lane) - 1);
             }
             Kind::Socket(_) => self.wake_socket(id),
+            Kind::Egress => self.wake_egress(),
+            Kind::Connection(_) => self.wake_connection(id),
             Kind::Task(_) => {
                 self.queue_task(id);
                 self.advance(id);
@@ -189,6 +193,8 @@ impl Agent {
                 socket.sink.end();
                 self.finish_socket(id);
             }
+            Kind::Egress => {}
+            Kind::Connection(_) => self.connection_end(id),
             Kind::Task(task) => {
                 task.input_ended = true;
                 self.advance(id);
@@ -208,6 +214,8 @@ impl Agent {
         match stream.kind {
             Kind::Process(serial) => self.detach(serial, id, cancelled),
             Kind::Socket(_) => {}
+            Kind::Egress => self.close_egress(),
+            Kind::Connection(stream) => self.abort_connection(stream.connection),
             Kind::Task(task) => {
                 if let Some(task) = task.task {
                     self.workers.cancel(task);

@@ -137,6 +137,8 @@ impl Agent {
                 self.send_source(id, lane, serial);
             }
             Kind::Socket(_) => self.send_socket(id),
+            Kind::Egress => self.send_egress(id),
+            Kind::Connection(_) => self.send_connection(id),
             Kind::Task(task) => {
                 task.queued = false;
                 let most = usize::try_from(stream.credit[0]).unwrap_or(usize::MAX);

@@ -1,5 +1,6 @@
 //! The streams of a session.
 
+use crate::egress::ConnectionStream;
 use crate::sink::{AtEnd, Sink};
 use crate::wire::generated::{Message, INITIAL_CREDIT_BYTES};
 use crate::workers::Task;
@@ -15,6 +16,8 @@ pub struct Stream {
     pub granted: u64,
     /// Bytes consumed whose credit has not gone back yet.
     pub owed: u64,
+    /// Credit goes back in portions of this, so that small writes do not each cost a message.
+    pub portion: u64,
 }
 
 pub enum Kind {
@@ -22,6 +25,9 @@ pub enum Kind {
     Process(u32),
     Task(TaskStream),
     Socket(SocketStream),
+    Egress,
+    /// A connection that a program made to the outside.
+    Connection(ConnectionStream),
 }
 
 /// What an idle task waits for.
@@ -119,6 +125,12 @@ impl SocketStream {
 
 impl Stream {
     pub fn new(kind: Kind) -> Self {
-        Self { kind, credit: [INITIAL_CREDIT_BYTES as u64; 2], granted: INITIAL_CREDIT_BYTES as u64, owed: 0 }
+        Self::with_window(kind, INITIAL_CREDIT_BYTES)
+    }
+
+    /// As `new`, with `window` bytes as the first credit of both directions.
+    pub fn with_window(kind: Kind, window: usize) -> Self {
+        let window = window as u64;
+        Self { kind, credit: [window; 2], granted: window, owed: 0, portion: window / 4 }
     }
 }

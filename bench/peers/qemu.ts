@@ -135,6 +135,7 @@ async function startGuest({
     hostname: "bulkhead",
     rootDevice: "/dev/vda",
     upper: { device: "/dev/vdb" },
+    resolver: "",
     pids: PIDS,
     memoryBytes: (MEMORY_MIB - 52) * MIB,
   };

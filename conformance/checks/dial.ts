@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
+import { connect } from "node:net";
 import type { Duplex } from "node:stream";
 import type { Box, Running } from "../box.ts";
 import { fails, theme, within } from "../check.ts";
@@ -113,5 +114,17 @@ export const dialChecks = theme("dial", "function", (check) => {
     socket.destroy();
     const [end] = (await within("the server sees the end", 10_000, once(server.stdout, "data"))) as [Buffer];
     assert.match(end.toString(), /^end/);
+  });
+
+  check("a port inside is published on the host's loopback, and gone with the sandbox", async (context) => {
+    const own = await context.fresh();
+    const { port } = await serve(own, "tcp", "");
+    const { hostname, port: outside } = new URL(await own.url(port));
+    assert.equal(hostname, "127.0.0.1");
+    await roundTrip(connect({ port: Number(outside), host: hostname, allowHalfOpen: true }), randomBytes(MIB));
+    await own.kill();
+    const socket = connect(Number(outside), hostname);
+    const [error] = (await within("the refusal", 10_000, once(socket, "error"))) as [NodeJS.ErrnoException];
+    assert.equal(error.code, "ECONNREFUSED");
   });
 });

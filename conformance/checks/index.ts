@@ -2,6 +2,8 @@ import type { Check } from "../check.ts";
 import { boundaryChecks } from "./boundary.ts";
 import { crashChecks } from "./crash.ts";
 import { dialChecks } from "./dial.ts";
+import { egressChecks } from "./egress.ts";
+import { egressPolicyChecks } from "./egress-policy.ts";
 import { enduranceChecks } from "./endurance.ts";
 import { execChecks } from "./exec.ts";
 import { fileChecks } from "./files.ts";
@@ -30,6 +32,8 @@ export const CHECKS: readonly Check[] = [
   ...fileChecks,
   ...watchChecks,
   ...dialChecks,
+  ...egressChecks,
+  ...egressPolicyChecks,
   ...boundaryChecks,
   ...planChecks,
   ...microvmChecks,

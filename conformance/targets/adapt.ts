@@ -47,6 +47,8 @@ export function boxOf(sandbox: Sandbox): Box {
       sandbox.dial(user === undefined ? { unix: path } : { unix: path, user }, options),
     limitsReached: () => sandbox.limitsReached(),
     events: () => sandbox.events(),
+    url: (port) => sandbox.url(port),
+    network: sandbox.network,
     ping: async () => void (await sandbox.ping()),
     processes: async () =>
       (await sandbox.processes()).map((p) => ({

@@ -25,9 +25,14 @@ export function driver(
       const { availability } = candidate;
       return availability.ok ? { ok: true } : { ok: false, reason: `${availability.reason}; ${availability.remedy}` };
     },
-    open: async (roots): Promise<OpenTarget> => {
-      const run = roots?.run ?? (await freshDirectory("conformance-run-"));
-      const engine = await Engine.open({ ...options, run });
+    open: async ({ run: given, egress, internet } = {}): Promise<OpenTarget> => {
+      const run = given ?? (await freshDirectory("conformance-run-"));
+      const engine = await Engine.open({
+        ...options,
+        run,
+        ...(egress !== undefined && { egress: () => egress }),
+        ...(internet !== undefined && { outside: internet }),
+      });
       return {
         create: async (spec = {}, signal) => {
           const sandbox = await engine.create(full(spec), signal === undefined ? {} : { signal });
@@ -46,7 +51,7 @@ export function driver(
         plan: async (spec = {}) => (await engine.explain(full(spec))).plan,
         [Symbol.asyncDispose]: async () => {
           await engine[Symbol.asyncDispose]();
-          if (roots === undefined) await rm(run, { recursive: true, force: true });
+          if (given === undefined) await rm(run, { recursive: true, force: true });
         },
       };
     },

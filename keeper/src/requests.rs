@@ -134,6 +134,9 @@ pub enum Step {
     Userns {
         target: String,
     },
+    Tun {
+        target: String,
+    },
     Overlay {
         target: String,
         lower: Vec<String>,
@@ -323,6 +326,7 @@ impl Step {
                 idmap: from.maybe("idmap", idmap)?,
             },
             "userns" => Step::Userns { target: from.must("target", text)? },
+            "tun" => Step::Tun { target: from.must("target", text)? },
             "overlay" => Step::Overlay {
                 target: from.must("target", text)?,
                 lower: from.must("lower", texts)?,
@@ -349,7 +353,7 @@ impl Step {
         match self {
             Step::Dir { path, .. } | Step::File { path, .. } | Step::Fifo { path, .. } | Step::Cgroup { path } => path,
             Step::Tmpfs { target, .. } | Step::Bind { target, .. } | Step::Overlay { target, .. } => target,
-            Step::Userns { target } => target,
+            Step::Userns { target } | Step::Tun { target } => target,
             Step::Run { program, .. } => program.argv.first().map_or("", String::as_str),
         }
     }
@@ -362,6 +366,7 @@ impl Step {
             Step::Tmpfs { .. } => "tmpfs",
             Step::Bind { .. } => "bind",
             Step::Userns { .. } => "userns",
+            Step::Tun { .. } => "tun",
             Step::Overlay { .. } => "overlay",
             Step::Cgroup { .. } => "cgroup",
             Step::Run { .. } => "run",

@@ -80,6 +80,7 @@ impl Scope<'_> {
                 self.bind(Path::new(source), target, sys::MOUNT_ATTR_NODEV | read_only | inert, idmap.as_ref())?;
             }
             Step::Userns { target } => self.show_userns(target)?,
+            Step::Tun { target } => self.tun(target)?,
             Step::Overlay { target, lower, upper, work } => self.overlay(target, lower, upper, work)?,
             Step::Cgroup { path } => {
                 if path != self.cgroup {
@@ -205,6 +206,26 @@ impl Scope<'_> {
         self.create(target, 0o444, (0, 0))?;
         let place = self.open(target, libc::O_PATH)?;
         Ok(sys::attach(tree.as_fd(), place.as_fd())?)
+    }
+
+    /// A directory with one node in it, of the device that makes interfaces, which only the sandbox's root may open. The host's
+    /// own node is its root's alone on some hosts, and anybody's on others.
+    fn tun(&self, target: &str) -> io::Result<()> {
+        const TUN: (u32, u32) = (10, 200);
+        self.dir(target, 0o755, (0, 0))?;
+        let place = self.open(target, libc::O_PATH | libc::O_DIRECTORY)?;
+        let flags = libc::MS_NOSUID | libc::MS_NOEXEC;
+        // The directory and the node.
+        sys::mount(
+            c"bulkhead",
+            &sys::cstr(sys::fd_path(&place))?,
+            c"tmpfs",
+            flags,
+            Some(c"size=4k,nr_inodes=2,mode=755"),
+        )?;
+        let (parent, name) = self.parent(&format!("{target}/tun"))?;
+        sys::mknodat(parent.as_fd(), &name, libc::S_IFCHR | 0o600, libc::makedev(TUN.0, TUN.1))?;
+        sys::chownat(parent.as_fd(), &name, self.id_base, self.id_base)
     }
 
     /// Layers are named by descriptor: it keeps host paths out of the sandbox's mount table, and no `:` or `,` in a path

@@ -251,6 +251,7 @@ vector(
     realtimeNs: "1790000000123456789",
     pids: "512",
     memoryBytes: "0",
+    resolver: "192.0.0.1",
   },
   1,
 );
@@ -313,6 +314,8 @@ vector(
   },
   1,
 );
+vector("open egress", "OpenEgress", { resolver: "192.0.0.1" }, 24);
+vector("take connection", "TakeConnection", { id: U32_MAX, windowBytes: 262144 }, 25);
 
 const ping = little(7n, 8);
 const shape = definition("Exec").fields ?? [];

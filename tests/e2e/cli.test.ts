@@ -9,6 +9,7 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
+import { connect } from "node:net";
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
@@ -82,6 +83,26 @@ describe.each(levels)("run at %s", { timeout: 60 * SECONDS }, (level) => {
 
   test("a program that does not read its input ends all the same", async () => {
     expect((await inside(["-i", "--", "true"], Buffer.alloc(8 * 1024 * 1024))).code).toBe(0);
+  });
+
+  test("a published port is told, leads to the program, and is gone with it", async () => {
+    const serve =
+      "import socket;s=socket.create_server(('127.0.0.1',8080));c,_=s.accept();c.sendall(b'inside');c.close()";
+    const words = ["run", "--isolation", level, "--publish", "0:8080", "--", "python3", "-c", serve];
+    const { child, outcome } = start(words, env);
+    const told = new Promise<number>((resolve) => {
+      let text = "";
+      child.stderr?.on("data", (chunk: string) => {
+        const port = /http:\/\/127\.0\.0\.1:(\d+)\n/.exec((text += chunk))?.[1];
+        if (port !== undefined) resolve(Number(port));
+      });
+    });
+    const port = await Promise.race([told, outcome.then(({ stderr }) => Promise.reject(new Error(stderr)))]);
+    const talk = async (): Promise<string> => (await Array.fromAsync(connect(port, "127.0.0.1"))).join("");
+    // The program listens some time after its port is published.
+    await expect.poll(() => talk().catch(() => ""), { timeout: 30 * SECONDS }).toBe("inside");
+    expect(await outcome).toMatchObject({ code: 0, stdout: "" });
+    await expect(talk()).rejects.toMatchObject({ code: "ECONNREFUSED" });
   });
 
   test("variables from the command line, the host and a file", async () => {

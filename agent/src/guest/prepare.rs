@@ -73,6 +73,15 @@ fn limit_group(with: &PrepareGuest) -> Result<(), GuestError> {
     Ok(())
 }
 
+/// Without a way out no resolver is reachable: an empty file makes lookups fail at once instead of asking 127.0.0.1.
+fn resolv_conf(resolver: &str) -> String {
+    if resolver.is_empty() {
+        String::new()
+    } else {
+        format!("nameserver {resolver}\n")
+    }
+}
+
 fn write_identity(with: &PrepareGuest) -> Result<(), GuestError> {
     let name = &with.hostname;
     make_directory("/etc")?;
@@ -80,8 +89,7 @@ fn write_identity(with: &PrepareGuest) -> Result<(), GuestError> {
         ("/etc/machine-id", format!("{}\n", with.machine_id)),
         ("/etc/hostname", format!("{name}\n")),
         ("/etc/hosts", format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n")),
-        // No resolver is reachable: an empty file makes lookups fail at once instead of asking 127.0.0.1.
-        ("/etc/resolv.conf", String::new()),
+        ("/etc/resolv.conf", resolv_conf(&with.resolver)),
     ] {
         replace_file(path, &text)?;
     }

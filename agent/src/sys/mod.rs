@@ -1,6 +1,7 @@
 //! Thin safe wrappers over raw system calls: the only home of `unsafe` in this crate.
 #![allow(unsafe_code)]
 
+pub mod capabilities;
 pub mod fd;
 pub mod files;
 pub mod guest;
@@ -13,6 +14,7 @@ pub mod socket;
 pub mod spawn;
 pub mod start;
 pub mod tty;
+pub mod tun;
 
 use std::fmt;
 

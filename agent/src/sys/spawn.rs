@@ -1,7 +1,7 @@
 //! Starting a process. The child shares our memory until it executes its program (as vfork does), because copying page
 //! tables is what makes a start slow, most of all in gVisor. Until then it may only make raw calls and must not allocate.
 
-use super::{check, Errno, Result};
+use super::{capabilities, check, Errno};
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -65,8 +65,6 @@ struct Plan<'a> {
 
 /// Room for the child's calls; execve copies no strings onto it.
 const CHILD_STACK_BYTES: usize = 32 * 1024;
-const HIGHEST_CAPABILITY: u32 = 63;
-const CAP_SETPCAP: u32 = 8;
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
@@ -138,7 +136,7 @@ fn become_program(plan: &Plan) -> ChildResult {
         enter(program)?;
     }
     if !program.allow_setuid {
-        drop_bounding_set(program.bounding_set, program.uid == 0).map_err(at(Step::Capabilities))?;
+        capabilities::drop_bounding_set(program.bounding_set, program.uid == 0).map_err(at(Step::Capabilities))?;
     }
     become_user(program)?;
     if !program.allow_setuid {
@@ -204,34 +202,6 @@ fn limits(program: &Program) -> ChildResult {
     Ok(())
 }
 
-/// Root inside keeps what the sandbox gave it, short of changing its own capability sets.
-fn drop_bounding_set(held: u64, root: bool) -> Result<()> {
-    let dropped = if root { held & 1 << CAP_SETPCAP } else { held };
-    for capability in (0..=HIGHEST_CAPABILITY).filter(|capability| dropped >> capability & 1 == 1) {
-        // SAFETY: integers only.
-        match check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_CAPBSET_DROP, capability, 0, 0, 0) }) {
-            // Without setpcap the set stays; no_new_privs still keeps every program from gaining from it.
-            Ok(_) | Err(Errno(libc::EPERM)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Our own bounding set, which only ever shrinks: asked once, not at every start.
-pub fn bounding_set() -> u64 {
-    let mut held = 0;
-    for capability in 0..=HIGHEST_CAPABILITY {
-        // SAFETY: integers only.
-        match unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) } {
-            1 => held |= 1 << capability,
-            0 => {}
-            _ => break,
-        }
-    }
-    held
-}
-
 fn become_user(program: &Program) -> ChildResult {
     // SAFETY: pointers and lengths of live data; raw calls act on this process alone.
     unsafe {
@@ -249,40 +219,7 @@ fn become_user(program: &Program) -> ChildResult {
             check(libc::syscall(libc::SYS_setresuid, program.uid, program.uid, program.uid)).map_err(at(Step::User))?;
         }
     }
-    capabilities(program.uid).map_err(at(Step::Capabilities))
-}
-
-#[repr(C)]
-struct CapabilityHeader {
-    version: u32,
-    pid: i32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct CapabilityWord {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
-/// `_LINUX_CAPABILITY_VERSION_3`
-const CAPABILITY_VERSION: u32 = 0x2008_0522;
-
-/// Root inside inherits none and keeps the rest; anyone else has none at all.
-fn capabilities(uid: u32) -> Result<()> {
-    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
-    let mut words = [CapabilityWord::default(); 2];
-    // SAFETY: the header's version asks for exactly two words.
-    unsafe {
-        if uid == 0 {
-            check(libc::syscall(libc::SYS_capget, &raw const header, words.as_mut_ptr()))?;
-            for word in &mut words {
-                word.inheritable = 0;
-            }
-        }
-        check(libc::syscall(libc::SYS_capset, &raw const header, words.as_ptr())).map(drop)
-    }
+    capabilities::reduce(program.uid).map_err(at(Step::Capabilities))
 }
 
 fn execute(plan: &Plan) -> ChildResult {

@@ -11,6 +11,10 @@ pub const MAX_STREAMS: usize = 1024;
 pub const INITIAL_CREDIT_BYTES: usize = 262144;
 pub const MAX_LIST_ITEMS: usize = 4096;
 pub const MAX_RECORD_BYTES: usize = 65536;
+pub const MAX_CONNECTIONS: usize = 256;
+pub const MAX_QUERIES: usize = 512;
+pub const MAX_QUERY_BYTES: usize = 4096;
+pub const MAX_DATAGRAM_BYTES: usize = 16336;
 pub const LANE_IN: u8 = 0;
 pub const LANE_OUT: u8 = 1;
 pub const LANE_ERR: u8 = 2;
@@ -50,6 +54,23 @@ pub mod write_mode {
     pub const APPEND: u8 = 1;
     pub const EXCLUSIVE: u8 = 2;
     pub const ATOMIC: u8 = 3;
+}
+pub mod egress_request_kind {
+    pub const CONNECT: u8 = 1;
+    pub const GONE: u8 = 2;
+    pub const QUERY: u8 = 3;
+    pub const DATAGRAM: u8 = 4;
+}
+pub mod egress_reply_kind {
+    pub const REFUSE: u8 = 1;
+    pub const ANSWER: u8 = 2;
+    pub const DATAGRAM: u8 = 3;
+    pub const REFUSE_DATAGRAM: u8 = 4;
+}
+pub mod refusal {
+    pub const RESET: u8 = 1;
+    pub const UNREACHABLE: u8 = 2;
+    pub const PROHIBITED: u8 = 3;
 }
 pub mod error_kind {
     pub const INVALID: u16 = 1;
@@ -113,6 +134,8 @@ pub mod message_type {
     pub const DIAL_UNIX: u8 = 65;
     pub const MOUNT_SHARED: u8 = 80;
     pub const REFRESH_GUEST: u8 = 90;
+    pub const OPEN_EGRESS: u8 = 100;
+    pub const TAKE_CONNECTION: u8 = 101;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -328,6 +351,100 @@ impl Process {
         map.insert("startedMs".into(), (&self.started_ms).to_string().into());
         map.insert("managed".into(), (*(&self.managed)).into());
         map.insert("command".into(), crate::wire::hex((&self.command)).into());
+        serde_json::Value::Object(map)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EgressRequest {
+    pub kind: u8,
+    pub id: u32,
+    pub address: Vec<u8>,
+    pub port: u16,
+    pub source_port: u16,
+    pub payload: Vec<u8>,
+}
+
+impl EgressRequest {
+    pub fn write(&self, w: &mut Writer) {
+        w.u8(*&self.kind);
+        w.u32(*&self.id);
+        w.bytes(&self.address);
+        w.u16(*&self.port);
+        w.u16(*&self.source_port);
+        w.bytes(&self.payload);
+    }
+
+    pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            kind: r.u8()?,
+            id: r.u32()?,
+            address: r.bytes()?,
+            port: r.u16()?,
+            source_port: r.u16()?,
+            payload: r.bytes()?,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn json(&self) -> serde_json::Value {
+        #[allow(unused_mut)]
+        let mut map = serde_json::Map::new();
+        map.insert("kind".into(), (*(&self.kind)).into());
+        map.insert("id".into(), (*(&self.id)).into());
+        map.insert("address".into(), crate::wire::hex((&self.address)).into());
+        map.insert("port".into(), (*(&self.port)).into());
+        map.insert("sourcePort".into(), (*(&self.source_port)).into());
+        map.insert("payload".into(), crate::wire::hex((&self.payload)).into());
+        serde_json::Value::Object(map)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EgressReply {
+    pub kind: u8,
+    pub id: u32,
+    pub refusal: u8,
+    pub address: Vec<u8>,
+    pub port: u16,
+    pub source_port: u16,
+    pub payload: Vec<u8>,
+}
+
+impl EgressReply {
+    pub fn write(&self, w: &mut Writer) {
+        w.u8(*&self.kind);
+        w.u32(*&self.id);
+        w.u8(*&self.refusal);
+        w.bytes(&self.address);
+        w.u16(*&self.port);
+        w.u16(*&self.source_port);
+        w.bytes(&self.payload);
+    }
+
+    pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            kind: r.u8()?,
+            id: r.u32()?,
+            refusal: r.u8()?,
+            address: r.bytes()?,
+            port: r.u16()?,
+            source_port: r.u16()?,
+            payload: r.bytes()?,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn json(&self) -> serde_json::Value {
+        #[allow(unused_mut)]
+        let mut map = serde_json::Map::new();
+        map.insert("kind".into(), (*(&self.kind)).into());
+        map.insert("id".into(), (*(&self.id)).into());
+        map.insert("refusal".into(), (*(&self.refusal)).into());
+        map.insert("address".into(), crate::wire::hex((&self.address)).into());
+        map.insert("port".into(), (*(&self.port)).into());
+        map.insert("sourcePort".into(), (*(&self.source_port)).into());
+        map.insert("payload".into(), crate::wire::hex((&self.payload)).into());
         serde_json::Value::Object(map)
     }
 }
@@ -1017,6 +1134,7 @@ pub struct PrepareGuest {
     pub realtime_ns: i64,
     pub pids: u64,
     pub memory_bytes: u64,
+    pub resolver: String,
 }
 
 impl PrepareGuest {
@@ -1031,6 +1149,7 @@ impl PrepareGuest {
         w.i64(*&self.realtime_ns);
         w.u64(*&self.pids);
         w.u64(*&self.memory_bytes);
+        w.str(&self.resolver);
     }
 
     pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
@@ -1045,6 +1164,7 @@ impl PrepareGuest {
             realtime_ns: r.i64()?,
             pids: r.u64()?,
             memory_bytes: r.u64()?,
+            resolver: r.str()?,
         })
     }
 
@@ -1062,6 +1182,7 @@ impl PrepareGuest {
         map.insert("realtimeNs".into(), (&self.realtime_ns).to_string().into());
         map.insert("pids".into(), (&self.pids).to_string().into());
         map.insert("memoryBytes".into(), (&self.memory_bytes).to_string().into());
+        map.insert("resolver".into(), (&self.resolver).clone().into());
         serde_json::Value::Object(map)
     }
 }
@@ -1652,6 +1773,60 @@ impl RefreshGuest {
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OpenEgress {
+    pub resolver: String,
+}
+
+impl OpenEgress {
+    pub fn write(&self, w: &mut Writer) {
+        w.str(&self.resolver);
+    }
+
+    pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            resolver: r.str()?,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn json(&self) -> serde_json::Value {
+        #[allow(unused_mut)]
+        let mut map = serde_json::Map::new();
+        map.insert("resolver".into(), (&self.resolver).clone().into());
+        serde_json::Value::Object(map)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TakeConnection {
+    pub id: u32,
+    pub window_bytes: u32,
+}
+
+impl TakeConnection {
+    pub fn write(&self, w: &mut Writer) {
+        w.u32(*&self.id);
+        w.u32(*&self.window_bytes);
+    }
+
+    pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            id: r.u32()?,
+            window_bytes: r.u32()?,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn json(&self) -> serde_json::Value {
+        #[allow(unused_mut)]
+        let mut map = serde_json::Map::new();
+        map.insert("id".into(), (*(&self.id)).into());
+        map.insert("windowBytes".into(), (*(&self.window_bytes)).into());
+        serde_json::Value::Object(map)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     Hello(Hello),
@@ -1694,6 +1869,8 @@ pub enum Message {
     DialUnix(DialUnix),
     MountShared(MountShared),
     RefreshGuest(RefreshGuest),
+    OpenEgress(OpenEgress),
+    TakeConnection(TakeConnection),
 }
 
 impl Message {
@@ -1739,6 +1916,8 @@ impl Message {
             Message::DialUnix(_) => 65,
             Message::MountShared(_) => 80,
             Message::RefreshGuest(_) => 90,
+            Message::OpenEgress(_) => 100,
+            Message::TakeConnection(_) => 101,
         }
     }
 
@@ -1784,6 +1963,8 @@ impl Message {
             Message::DialUnix(m) => m.write(w),
             Message::MountShared(m) => m.write(w),
             Message::RefreshGuest(m) => m.write(w),
+            Message::OpenEgress(m) => m.write(w),
+            Message::TakeConnection(m) => m.write(w),
         }
     }
 
@@ -1830,6 +2011,8 @@ impl Message {
             65 => Message::DialUnix(DialUnix::read(r)?),
             80 => Message::MountShared(MountShared::read(r)?),
             90 => Message::RefreshGuest(RefreshGuest::read(r)?),
+            100 => Message::OpenEgress(OpenEgress::read(r)?),
+            101 => Message::TakeConnection(TakeConnection::read(r)?),
             _ => return Err(Malformed("unknown message type")),
         })
     }
@@ -1877,6 +2060,8 @@ impl Message {
             Message::DialUnix(m) => ("DialUnix", m.json()),
             Message::MountShared(m) => ("MountShared", m.json()),
             Message::RefreshGuest(m) => ("RefreshGuest", m.json()),
+            Message::OpenEgress(m) => ("OpenEgress", m.json()),
+            Message::TakeConnection(m) => ("TakeConnection", m.json()),
         }
     }
 }

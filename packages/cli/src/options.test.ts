@@ -121,6 +121,17 @@ describe("a spec from options", () => {
     });
   });
 
+  test("what may leave", () => {
+    expect(spec().network).toBe("none");
+    expect(spec("--network", "none").network).toBe("none");
+    expect(spec("--network", "allow:a.org,b.org:443", "--network=allow:10.0.0.1", "--net-bps", "5m").network).toEqual({
+      allow: ["a.org", "b.org:443", "10.0.0.1"],
+      deny: [],
+      rateBytesPerSecond: 5 * 1024 * 1024,
+    });
+    expect(spec("--network", "deny:10.0.0.1").network).toEqual({ allow: ["*"], deny: ["10.0.0.1"] });
+  });
+
   test("a floor", () => expect(spec("--at-least", "gvisor").isolation).toEqual({ atLeast: "gvisor" }));
 
   test.each([
@@ -134,6 +145,11 @@ describe("a spec from options", () => {
     [["--disk-bps", "1k"], /^--disk-bps 1024/],
     [["--open-files", "1"], /^--open-files 1/],
     [["--network", "host"], /^--network "host"/],
+    [["--network", "none", "--network", "allow:a.org"], /^--network none is given together/],
+    [["--network", "allow:a.org,*.com"], /^--network allow "\*\.com"/],
+    [["--network", "allow:"], /^--network allow ""/],
+    [["--network", "allow:a.org", "--net-bps", "3"], /^--net-bps 3/],
+    [["--net-bps", "3m"], /^--net-bps is given without a network/],
     [["--mount", "data:/data"], /^--mount "data:\/data"/],
     [["--mount", "/a:/b:rx"], /^--mount/],
     [["--env", "=x"], /^--env "=x" has no name/],

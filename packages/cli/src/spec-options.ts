@@ -49,7 +49,13 @@ export const SPEC_OPTIONS: readonly OptionDef[] = [
     help: "User inside: a name, uid, name:group or uid:gid (default: the image's)",
   },
   { name: "mount", value: "SRC:DST[:ro]", repeat: true, help: "Mount a host file or directory inside" },
-  { name: "network", value: "MODE", help: "none: no way out of the sandbox (the default, and all there is)" },
+  {
+    name: "network",
+    value: "none|allow:RULES|deny:RULES",
+    repeat: true,
+    help: "What may leave (default: none): allow:pypi.org,files.pythonhosted.org",
+  },
+  { name: "net-bps", value: "RATE", help: "Bytes a second over the network, each way: 512k, 5m" },
   { name: "allow-setuid", help: "Let sudo and other set-user-id programs raise privileges inside" },
   { name: "hostname", value: "NAME", help: "Host name inside (default: bulkhead)" },
   HELP,
@@ -78,15 +84,22 @@ const FLAG_OF: Readonly<Record<string, string>> = {
   workdir: "--workdir",
   user: "--user",
   network: "--network",
+  "network.rateBytesPerSecond": "--net-bps",
   hostname: "--hostname",
 };
+
+const FLAG_OF_PART: readonly (readonly [string, string])[] = [
+  ["env.", "--env"],
+  ["mounts[", "--mount"],
+  ["network.allow", "--network allow"],
+  ["network.deny", "--network deny"],
+];
 
 /** Names the option where the library named its field. */
 function inFlags(error: unknown): unknown {
   if (!(error instanceof BulkheadError) || typeof error.details["field"] !== "string") return error;
   const field = error.details["field"];
-  const flag =
-    FLAG_OF[field] ?? (field.startsWith("env.") ? "--env" : field.startsWith("mounts[") ? "--mount" : undefined);
+  const flag = FLAG_OF[field] ?? FLAG_OF_PART.find(([start]) => field.startsWith(start))?.[1];
   if (flag === undefined) return error;
   const renamed = (line: string): string => line.replaceAll(field, flag);
   return new BulkheadError(error.code, {
@@ -165,6 +178,33 @@ function isolation(one: (name: string) => string | undefined): unknown {
   return exact ?? (atLeast === undefined ? undefined : { atLeast });
 }
 
+function rulesOf(words: readonly string[], way: "allow" | "deny"): string[] {
+  return words.filter((word) => word.startsWith(`${way}:`)).flatMap((word) => word.slice(way.length + 1).split(","));
+}
+
+function network(words: readonly string[], rateBytesPerSecond: number | undefined): unknown {
+  const odd = words.find((word) => word !== "none" && !/^(allow|deny):/.test(word));
+  if (odd !== undefined) {
+    throw usageError(
+      `--network ${JSON.stringify(odd)} is not valid`,
+      "a network is none, allow:RULES or deny:RULES, with commas between rules",
+      "write it like --network allow:pypi.org,files.pythonhosted.org",
+    );
+  }
+  const none = words.includes("none");
+  if (none && words.length > 1) {
+    const why = "none lets nothing leave, and the other option says what may";
+    throw usageError("--network none is given together with another --network", why, "keep one of the two");
+  }
+  if (words.length > 0 && !none) {
+    const policy = { allow: rulesOf(words, "allow"), deny: rulesOf(words, "deny") };
+    return rateBytesPerSecond === undefined ? policy : { ...policy, rateBytesPerSecond };
+  }
+  if (rateBytesPerSecond === undefined) return "none";
+  const why = "nothing leaves a sandbox whose network is none";
+  throw usageError("--net-bps is given without a network", why, "add --network allow:RULES, or leave out --net-bps");
+}
+
 /**
  * @returns a validated spec.
  * @throws BulkheadError SPEC_INVALID naming the option, its value and what is accepted.
@@ -197,7 +237,7 @@ export function specFromOptions(parsed: Parsed, host: HostEnv): Spec {
     workdir: one("workdir"),
     user: one("user"),
     mounts: (parsed.values.get("mount") ?? []).map(mount),
-    network: one("network"),
+    network: network(parsed.values.get("network") ?? [], read("net-bps", parseBytes)),
     allowSetuid: on("allow-setuid"),
     hostname: one("hostname"),
   };

@@ -306,6 +306,13 @@ export const ERRORS = {
     why: "nothing listens there inside the sandbox",
     next: "start the server first, or check the port",
   },
+  NETWORK_NONE: {
+    exit: 121,
+    http: 409,
+    retryable: false,
+    why: "it was made without a network, and has no interface that could be given one",
+    next: "make it with a policy; one that allows nothing can be changed later",
+  },
   INTERNAL: {
     exit: 125,
     http: 500,

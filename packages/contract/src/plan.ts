@@ -1,4 +1,5 @@
 import type { Level } from "./level.ts";
+import type { NetworkPolicy } from "./network.ts";
 
 /** What the driver will enforce, in the field's terms. Printed by `explain`, hashed, later compared with measurements. */
 export interface Boundary {
@@ -7,6 +8,10 @@ export interface Boundary {
   readonly noNewPrivileges: boolean;
   /** Capabilities of process 1 and of processes run as root inside; scoped to the sandbox's user namespace or kernel. */
   readonly capabilitiesRoot: readonly string[];
+  /** Capabilities that process 1 has besides while it sets the sandbox up, and gives up before anything else runs. */
+  readonly setupCapabilities?: readonly string[];
+  /** Device nodes of the host besides those that every sandbox has. */
+  readonly devices?: readonly string[];
   /** Capabilities of processes run as any other user. */
   readonly capabilitiesUser: readonly string[];
   /** Name and digest of the system-call filter, or null where the sandbox kernel takes its place. */
@@ -134,6 +139,8 @@ export type Step =
    * id: a runtime's own would be owned by root, and what a sandbox uses up of per-user quotas would be root's.
    */
   | { readonly op: "userns"; readonly target: string }
+  /** A directory with a node `tun` of the device that makes interfaces, which only the sandbox's own root may open. */
+  | { readonly op: "tun"; readonly target: string }
   /** Registers a control group by its path below each controller; undo kills what is in it and removes it. */
   | { readonly op: "cgroup"; readonly path: string }
   /** Runs a program to its end; a non-zero exit fails the step with the tail of its standard error. */
@@ -181,7 +188,8 @@ export interface Plan {
   readonly boundary: Boundary;
   readonly limits: Limits;
   readonly mounts: readonly MountPlan[];
-  readonly network: "none";
+  /** What may leave; with a policy the sandbox has an interface whose traffic rides the channel. */
+  readonly network: "none" | NetworkPolicy;
   readonly process: {
     readonly user: string;
     readonly workdir: string | null;

@@ -10,7 +10,12 @@ const MIB = KIB * KIB;
 export const SPEC_RULES = {
   levels: LEVELS,
   trusts: TRUSTS,
-  networks: ["none"],
+  /** Each connection is judged by every rule. */
+  networkRulesMax: 1024,
+  /** A name of 253 characters in Unicode, a wildcard, ports and a transport. */
+  networkRuleMaxChars: 300,
+  /** Below this not even a name is resolved before its program gives up. */
+  networkRateMin: 1024,
   /** Longest reference a registry accepts is 255 for the name, 128 for the tag, 71 for the digest. */
   imageMaxChars: 512,
   /** useradd's own bound is 32; `name:group` needs two. */

@@ -1,4 +1,6 @@
 import { z } from "zod";
+import { BulkheadError } from "./errors.ts";
+import { combineRules } from "./network.ts";
 import { SPEC_RULES as R } from "./rules.ts";
 
 const level = z.enum(R.levels);
@@ -9,6 +11,20 @@ export const mountSchema = z.strictObject({
   target: path,
   readOnly: z.boolean().default(false),
 });
+
+const rules = z.array(z.string().max(R.networkRuleMaxChars)).max(R.networkRulesMax).default([]);
+
+export const networkPolicySchema = z
+  .strictObject({ allow: rules, deny: rules, rateBytesPerSecond: z.int().min(R.networkRateMin).optional() })
+  .transform((policy, context) => {
+    try {
+      return { ...policy, ...combineRules(policy.allow, policy.deny, "network") };
+    } catch (error) {
+      if (!(error instanceof BulkheadError)) throw error;
+      context.addIssue({ code: "custom", message: `${error.message}: ${error.why}; ${error.next}` });
+      return z.NEVER;
+    }
+  });
 
 /**
  * What the user asked for, for API documents and clients. Nothing in it depends on a machine. Sizes in bytes, times in
@@ -38,7 +54,7 @@ export const specSchema = z.strictObject({
   idleTimeoutMs: z.int().min(1).optional(),
   outputMaxBytes: z.int().min(1).optional(),
   mounts: z.array(mountSchema).max(R.mountsMax).default([]),
-  network: z.enum(R.networks).default("none"),
+  network: z.union([z.literal("none"), networkPolicySchema]).default("none"),
   allowSetuid: z.boolean().default(false),
   hostname: z.string().regex(R.hostname).optional(),
 });

@@ -36,6 +36,11 @@ describe("a refusal names the field, the value and the next step", () => {
     [{ workdir: "here" }, "workdir", /"here"/, /leading \//],
     [{ mounts: [{ source: "/a", target: "b" }] }, "mounts[0].target", /"b"/, /leading \//],
     [{ env: { "A=B": "x" } }, "env", /"A=B"/, /change env/],
+    [{ network: "all" }, "network", /"all"/, /none/],
+    [{ network: { allow: ["a.org", "*.com"] } }, "network.allow[1]", /"\*\.com"/, /like pypi/],
+    [{ network: { allow: "a.org" } }, "network.allow", /"a.org"/, /wildcard/],
+    [{ network: { rateBytesPerSecond: 1 } }, "network.rateBytesPerSecond", /1/, /at least 1024/],
+    [{ network: { alow: [] } }, "alow", /no field "alow"/, /did you mean allow/],
     [{ hostname: "-x" }, "hostname", /"-x"/, /change hostname/],
     [{ memroyBytes: 1 }, "memroyBytes", /no field "memroyBytes"/, /did you mean memoryBytes/],
     ["text", "spec", /"text"/, /object/],
@@ -60,6 +65,22 @@ const junk = fc.oneof(
   fc.constant(["a"]),
 );
 const level = fc.constantFrom("container", "gvisor", "microvm");
+const rule = fc.constantFrom(
+  "A.org",
+  "*.a.org:443",
+  "b.a.org",
+  "10.0.0.0/8",
+  "10.0.0.1/8",
+  "[::1]:53/udp",
+  "*",
+  "a.org/udp",
+  "",
+);
+const rules = fc.oneof(fc.array(fc.oneof(rule, junk), { maxLength: 2 }), fc.array(rule, { maxLength: 3 }), junk);
+const anyNetwork = fc.record(
+  { allow: rules, deny: rules, rateBytesPerSecond: fc.oneof(fc.nat(), junk), other: junk },
+  { requiredKeys: [] },
+);
 const anySpec = fc.record(
   {
     isolation: fc.oneof(level, fc.record({ atLeast: level }), junk),
@@ -82,7 +103,7 @@ const anySpec = fc.record(
     idleTimeoutMs: fc.oneof(fc.nat(), junk),
     outputMaxBytes: fc.oneof(fc.nat(), junk),
     mounts: fc.oneof(fc.array(fc.record({ source: junk, target: junk, readOnly: junk }), { maxLength: 3 }), junk),
-    network: fc.oneof(fc.constant("none"), junk),
+    network: fc.oneof(fc.constant("none"), anyNetwork, junk),
     allowSetuid: fc.oneof(fc.boolean(), junk),
     hostname: fc.oneof(fc.constant("a-b"), junk),
     other: junk,
@@ -101,6 +122,12 @@ test("the parser and the published schema accept the same specs and give the sam
   );
   // Four seconds on a busy machine.
 }, 60_000);
+
+test("a network is read to its canonical form, and that to itself", () => {
+  const { network } = parseSpec({ network: { allow: ["PyPI.org."], rateBytesPerSecond: 4096 } });
+  expect(network).toEqual({ allow: ["pypi.org"], deny: [], rateBytesPerSecond: 4096 });
+  expect(parseSpec({ network }).network).toEqual(network);
+});
 
 test("parsing what was parsed changes nothing", () => {
   fc.assert(

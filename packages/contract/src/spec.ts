@@ -2,6 +2,7 @@ import type { z } from "zod";
 import { BulkheadError } from "./errors.ts";
 import { fieldError } from "./invalid.ts";
 import type { Level, Trust } from "./level.ts";
+import { combineRules } from "./network.ts";
 import { SPEC_RULES as R } from "./rules.ts";
 import type { specSchema } from "./schema.ts";
 import { nearest } from "./suggest.ts";
@@ -135,6 +136,38 @@ function mounts(value: unknown, field: string): Mount[] {
   );
 }
 
+function ruleList(value: unknown, field: string): readonly unknown[] {
+  if (Array.isArray(value) && value.length <= R.networkRulesMax) return value;
+  const why = `${field} is a list of at most ${R.networkRulesMax} rules`;
+  throw fieldError(field, value, why, "let a wildcard or an address range stand for several");
+}
+
+const rate = range(R.networkRateMin, WHOLE_MAX, true, "bytes");
+
+/**
+ * Validates what may leave a sandbox.
+ * @throws BulkheadError SPEC_INVALID naming the rule, why it cannot be and what can.
+ */
+export function parseNetwork(value: unknown, field = "network"): Spec["network"] {
+  if (value === "none") return "none";
+  if (typeof value === "string") {
+    const next = `write none, or a list of rules: allow:pypi.org`;
+    throw fieldError(field, value, `${field} is none, or says what to allow and deny`, next);
+  }
+  return parsePolicy(value, field);
+}
+
+/** The policy alone, as a running sandbox is given a new one. @throws BulkheadError as `parseNetwork`. */
+export function parsePolicy(value: unknown, field = "network"): Exclude<Spec["network"], "none"> {
+  const given = record(value, field);
+  onlyKeys(given, ["allow", "deny", "rateBytesPerSecond"], field);
+  const { allow = [], deny = [], rateBytesPerSecond: bytes } = given;
+  return {
+    ...combineRules(ruleList(allow, `${field}.allow`), ruleList(deny, `${field}.deny`), field),
+    ...(bytes !== undefined && { rateBytesPerSecond: rate(bytes, `${field}.rateBytesPerSecond`) }),
+  };
+}
+
 const OPTIONAL: { readonly [K in keyof Spec]?: Check<NonNullable<Spec[K]>> } = {
   isolation,
   trust,
@@ -160,7 +193,7 @@ const WITH_DEFAULT: { readonly [K in keyof Spec]?: readonly [Check<NonNullable<S
   image: [text(1, R.imageMaxChars), () => "base"],
   env: [environment, () => ({})],
   mounts: [mounts, () => []],
-  network: [oneOf(R.networks), () => "none"],
+  network: [parseNetwork, () => "none"],
   allowSetuid: [flag, () => false],
 };
 

@@ -10,6 +10,9 @@ import {
 import { loadDrivers } from "./drivers/registry.ts";
 import type { Driver } from "./drivers/driver.ts";
 import type { DoctorReport } from "./doctor.ts";
+import type { EgressHandler } from "./egress/guest.ts";
+import type { Outside } from "./egress/outside.ts";
+import type { WayOut } from "./egress/way-out.ts";
 import { gatherFacts, type HostFacts } from "./host/facts.ts";
 import { configOf, type Directories } from "./host/index.ts";
 import { probe } from "./host/probe.ts";
@@ -34,6 +37,12 @@ export interface EngineOptions extends Directories {
   readonly drivers?: readonly string[];
   /** False boots each guest at the microvm level instead of waking a clone of one that was booted before. Default: true. */
   readonly templates?: boolean;
+  /** Answers what programs of a sandbox with a network ask of the outside, in place of the policy's own judge. */
+  readonly egress?: (plan: Plan) => EgressHandler;
+  /** False: no sandbox is given a network, whatever its spec asks for. Default: true. */
+  readonly network?: boolean;
+  /** Where names are resolved and connections made. Default: this host. */
+  readonly outside?: Outside;
   /** Aborts the opening. */
   readonly signal?: AbortSignal;
 }
@@ -85,10 +94,12 @@ export class Engine implements AsyncDisposable {
   #drivers: readonly Driver[];
   readonly #surveys = new Map<Driver, Promise<Driver>>();
   readonly #boxes = new Set<Sandbox>();
+  readonly #options: EngineOptions;
   #keeper: Promise<Keeper> | undefined;
 
-  private constructor(host: HostFacts, drivers: readonly Driver[]) {
+  private constructor(host: HostFacts, drivers: readonly Driver[], options: EngineOptions) {
     this.host = host;
+    this.#options = options;
     this.#drivers = drivers;
     this.images = new ImageStore(host.paths.state);
     this.snapshots = new SnapshotStore(host.paths.state);
@@ -105,6 +116,7 @@ export class Engine implements AsyncDisposable {
       return new Engine(
         host,
         chosen(await loadDrivers(host, { templates: options.templates ?? true }), options.drivers),
+        options,
       );
     } catch (error) {
       // What was thrown may be the signal's own reason, of whatever class.
@@ -181,6 +193,7 @@ export class Engine implements AsyncDisposable {
 
   async #prepare(spec: Spec, options: CallOptions): Promise<Origin> {
     // Whatever is wrong with the request is said before anything is started, a probe included.
+    if (this.#options.network === false && spec.network !== "none") throw networkForbidden();
     resolveLevel(spec, this.candidates);
     const image = this.images.resolve(spec.image);
     const { state, run } = this.host.paths;
@@ -263,6 +276,9 @@ export class Engine implements AsyncDisposable {
     const keeper = await this.#keep();
     // The keeper outlives this process for as long as it still has mounts of the image.
     const held = this.images.use(image.digest, keeper.hello.pid);
+    const wayOut = await this.#wayOut(plan);
+    await using failed = new AsyncDisposableStack();
+    failed.defer(() => wayOut?.[Symbol.dispose]());
     const box = await openSandbox({
       keeper,
       driver,
@@ -272,11 +288,23 @@ export class Engine implements AsyncDisposable {
       held,
       saver: this.#saver(origin),
       resumed,
+      ...(wayOut !== null && { wayOut }),
       ...(onProgress && { onProgress }),
       ...(signal !== undefined && { signal }),
     });
+    failed.move();
+    void box.ended.then(() => wayOut?.[Symbol.dispose]());
     this.#watch(box);
     return box;
+  }
+
+  /** What answers a sandbox's traffic; null where it has no network. */
+  async #wayOut(plan: Plan): Promise<WayOut | null> {
+    if (plan.network === "none") return null;
+    const { egress, outside } = this.#options;
+    const { handlerAlone, makeWayOut } = await import("./egress/way-out.ts");
+    if (egress !== undefined) return handlerAlone(egress(plan));
+    return makeWayOut(plan.network, configOf(this.#options).resolvers, outside);
   }
 
   #watch(box: Sandbox): void {
@@ -311,5 +339,13 @@ function chosen(all: readonly Driver[], names: readonly string[] | undefined): r
   throw new BulkheadError("SPEC_INVALID", {
     what: `there is no driver ${JSON.stringify(unknown)}`,
     next: `name one of ${all.map((driver) => driver.name).join(", ")}`,
+  });
+}
+
+function networkForbidden(): BulkheadError {
+  return new BulkheadError("POLICY_REFUSED", {
+    what: "a sandbox with a network is refused",
+    why: "this engine was opened with network: false, which gives no sandbox a network",
+    next: "leave network out of the spec, or ask whoever runs the engine",
   });
 }

@@ -26,6 +26,8 @@ function boundaryRows({ boundary }: Plan): string[][] {
       boundary.noNewPrivileges ? "never (no_new_privs)" : "possible inside, through set-user-id programs",
     ],
     ["capabilities of root", list(boundary.capabilitiesRoot)],
+    ...(boundary.setupCapabilities === undefined ? [] : [["given up at start", list(boundary.setupCapabilities)]]),
+    ...(boundary.devices === undefined ? [] : [["host devices", list(boundary.devices)]]),
     ["capabilities of others", list(boundary.capabilitiesUser)],
     [
       "system-call filter",
@@ -74,13 +76,22 @@ function limitRows({ limits }: Plan): string[][] {
   ];
 }
 
+function networkRows(network: Plan["network"]): string[][] {
+  if (network === "none") return [["network", "none: loopback only, nothing leaves"]];
+  const { allow, deny, rateBytesPerSecond: rate } = network;
+  const rows = [["may leave", list(allow)]];
+  if (deny.length > 0) rows.push(["may not leave", list(deny)]);
+  if (rate !== undefined) rows.push(["network rate", `${formatBytes(rate)} a second, each way`]);
+  return rows;
+}
+
 function processRows({ process: program, network, mounts }: Plan): string[][] {
   return [
     ["user", program.user],
     ["working directory", program.workdir ?? "the user's home"],
     ["variables", list(Object.keys(program.env))],
     ["host name", program.hostname],
-    ["network", network === "none" ? "none: loopback only, nothing leaves" : network],
+    ...networkRows(network),
     ["mounts", list(mounts.map((m) => `${m.source} at ${m.target}${m.readOnly ? " (read-only)" : ""}`))],
   ];
 }

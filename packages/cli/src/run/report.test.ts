@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import type { Denial } from "@bulkhead/engine";
 import { JsonReport, openTail } from "./report.ts";
 
 async function linesOf(act: (report: JsonReport) => Promise<void>): Promise<Array<Record<string, unknown>>> {
@@ -56,3 +57,18 @@ test.each([
   [[0xf0, 0x9f, 0x98], 3],
   [[0x80, 0x80, 0x80, 0x80], 0],
 ])("open tail of %j is %i bytes", (bytes, tail) => expect(openTail(Uint8Array.from(bytes))).toBe(tail));
+
+test("a denial is a line, with the option that would allow it, and none comes after the end", async () => {
+  const denial: Denial = {
+    ...{ kind: "tcp" as const, name: "a.org", address: "192.0.2.1", port: 22, rule: null, why: "no rule" },
+    ...{ allow: "192.0.2.1:22", count: 1, lastAt: 0 },
+  };
+  const lines = await linesOf(async (report) => {
+    await report.denied(denial);
+    await report.ended({ code: 0, signal: null }, 1);
+    await report.denied(denial);
+  });
+  expect(lines).toHaveLength(2);
+  const { count: _, lastAt: __, allow: ___, ...fields } = denial;
+  expect(lines[0]).toEqual({ type: "denied", ...fields, next: "--network allow:192.0.2.1:22" });
+});

@@ -1,6 +1,7 @@
 import { isUtf8 } from "node:buffer";
 import type { BulkheadError } from "@bulkhead/contract";
-import type { LimitHit, LimitName } from "@bulkhead/engine";
+import type { Denial, LimitHit, LimitName } from "@bulkhead/engine";
+import { allowingOption } from "../render/denials.ts";
 import { openOutput, type Output } from "./output.ts";
 import type { Ended } from "./program.ts";
 
@@ -13,6 +14,8 @@ export interface Started {
   readonly driver: string;
   readonly runtime: string;
   readonly image: string;
+  /** Ports inside and where on this host they are; absent without any. */
+  readonly published?: readonly { readonly port: number; readonly url: string }[];
 }
 
 /** Where a run's output and outcome go. */
@@ -21,6 +24,8 @@ export interface Report {
   chunk(lane: Lane, chunk: Uint8Array): Promise<void>;
   /** Limits that were reached; said before how it ended. */
   limits(hits: readonly LimitHit[]): Promise<void>;
+  /** Something was not let out of the sandbox. */
+  denied(denial: Denial): Promise<void>;
   ended(ended: Ended, durationMs: number): Promise<void>;
   /** @returns false when a failure is still to be shown by the caller. */
   failed(error: BulkheadError): Promise<boolean>;
@@ -33,6 +38,9 @@ export class PlainReport implements Report {
   readonly #outputs: Readonly<Record<Lane, Output>> = { stdout: openOutput(1), stderr: openOutput(2) };
 
   async started(): Promise<void> {}
+
+  /** Said at the end: the program's standard error is its own while it runs. */
+  async denied(): Promise<void> {}
 
   chunk(lane: Lane, chunk: Uint8Array): Promise<void> {
     return this.#outputs[lane].write(chunk);
@@ -77,6 +85,7 @@ export class JsonReport implements Report {
   readonly #output: Output;
   #limits: readonly LimitName[] = [];
   readonly #tails: Record<Lane, Buffer> = { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0) };
+  #over = false;
 
   constructor(output: Output = openOutput(1)) {
     this.#output = output;
@@ -103,7 +112,15 @@ export class JsonReport implements Report {
     if (whole > 0) await this.#data(lane, bytes.subarray(0, whole));
   }
 
+  /** The last line is `exit` or `error`, so what comes after it is not told. */
+  async denied(denial: Denial): Promise<void> {
+    if (this.#over) return;
+    const { kind, name, address, port, rule, why } = denial;
+    await this.#line({ type: "denied", kind, name, address, port, rule, why, next: allowingOption(denial) });
+  }
+
   async #flush(): Promise<void> {
+    this.#over = true;
     for (const lane of ["stdout", "stderr"] as const) {
       const tail = this.#tails[lane];
       this.#tails[lane] = Buffer.alloc(0);

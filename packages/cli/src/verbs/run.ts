@@ -1,5 +1,6 @@
+import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
-import { Engine, type Sandbox } from "@bulkhead/engine";
+import { Engine, type PublishedPort, type Sandbox } from "@bulkhead/engine";
 import type { Spec } from "@bulkhead/contract";
 import type { CliConfig } from "../config.ts";
 import { engineOptions } from "../engine-options.ts";
@@ -8,6 +9,7 @@ import { parseOptions, usageError, type Parsed } from "../options.ts";
 import { asBulkheadError } from "../render/errors.ts";
 import { OutputClosed } from "../run/output.ts";
 import { programOf } from "../run/program.ts";
+import { parsePublish, type Publish } from "../run/publish.ts";
 import { JsonReport, PlainReport, type Report } from "../run/report.ts";
 import { attach } from "../run/session.ts";
 import { SignalForwarder, exitCodeOfSignal } from "../run/signals.ts";
@@ -22,7 +24,9 @@ interface Job {
   readonly command: readonly string[];
   readonly interactive: boolean;
   readonly terminal: boolean;
+  readonly json: boolean;
   readonly report: Report;
+  readonly publish: readonly Publish[];
 }
 
 function jobOf(parsed: Parsed): Job {
@@ -38,19 +42,26 @@ function jobOf(parsed: Parsed): Job {
   if (interactive && terminal && !isatty(0)) {
     throw usageError("-t cannot be had together with -i here", "standard input is not a terminal", "leave out -t");
   }
-  const report = parsed.values.has("json") ? new JsonReport() : new PlainReport();
-  return { command: parsed.rest, interactive, terminal, report };
+  const json = parsed.values.has("json");
+  const report = json ? new JsonReport() : new PlainReport();
+  const publish = (parsed.values.get("publish") ?? []).map(parsePublish);
+  return { command: parsed.rest, interactive, terminal, json, report, publish };
 }
 
 async function inside(box: Sandbox, job: Job, signals: SignalForwarder): Promise<number> {
   const { plan } = box;
+  const ports = await Promise.all(job.publish.map(({ port, options }) => box.publish(port, options)));
   await job.report.started({
     id: box.id,
     level: plan.level,
     driver: plan.driver,
     runtime: `${plan.runtime.name} ${plan.runtime.version}`,
     image: plan.image.digest,
+    ...(ports.length > 0 && { published: ports.map(({ url }, i) => ({ port: job.publish[i]!.port, url })) }),
   });
+  if (!job.json) showPorts(job.publish, ports);
+  // A report that cannot be written ends the run where the program's output is written.
+  using _ = box.network.onDenial((denial) => void job.report.denied(denial).catch(() => undefined));
   const execution = box.exec(job.command, {
     stdin: job.interactive,
     drainGraceMs: DRAIN_GRACE_MS,
@@ -64,10 +75,34 @@ async function inside(box: Sandbox, job: Job, signals: SignalForwarder): Promise
   return ended.code;
 }
 
+/** One that was left to us to choose has to be told; the others are as they were asked for. */
+function showPorts(asked: readonly Publish[], ports: readonly PublishedPort[]): void {
+  for (const [i, { port, options }] of asked.entries()) {
+    if (options.hostPort === 0) writeSync(2, `bulkhead: port ${port} is at ${ports[i]!.url}\n`);
+  }
+}
+
+/** Short, on standard error, after the program's own output. */
+async function showDenials(box: Sandbox, config: CliConfig): Promise<void> {
+  const denials = box.network.denials();
+  if (denials.length === 0) return;
+  const [{ renderDenials }, { makeStyle }] = await Promise.all([
+    import("../render/denials.ts"),
+    import("../render/style.ts"),
+  ]);
+  try {
+    writeSync(2, renderDenials(denials, makeStyle(process.stderr.isTTY === true && !config.noColor)));
+  } catch {
+    // Nobody can read it.
+  }
+}
+
 async function sandboxed(spec: Spec, job: Job, config: CliConfig, signals: SignalForwarder): Promise<number> {
   await using engine = await Engine.open(engineOptions(config, signals.starting));
   await using box = await engine.create(spec, { signal: signals.starting, ...firstUseNotes() });
-  return await inside(box, job, signals);
+  const code = await inside(box, job, signals);
+  if (!job.json) await showDenials(box, config);
+  return code;
 }
 
 export async function run(words: readonly string[], config: CliConfig): Promise<number> {

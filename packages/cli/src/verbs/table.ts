@@ -15,7 +15,17 @@ export const RUN_OPTIONS: readonly OptionDef[] = [
   ...SPEC_OPTIONS.filter((def) => def !== HELP),
   { name: "interactive", short: "i", help: "Send standard input to the program" },
   { name: "tty", short: "t", help: "Give the program a terminal" },
-  { name: "json", help: "Print events as JSON lines: start, stdout, stderr (text or base64), limit, exit, error" },
+  {
+    name: "publish",
+    short: "p",
+    value: "[[HOSTIP:]HOSTPORT:]PORT",
+    repeat: true,
+    help: "Make a port inside reachable on this host, on 127.0.0.1 if no address is given",
+  },
+  {
+    name: "json",
+    help: "Print events as JSON lines: start, stdout, stderr (text or base64), denied, limit, exit, error",
+  },
   HELP,
 ];
 
@@ -64,6 +74,7 @@ export const VERB_HELP: readonly VerbHelp[] = [
       "bulkhead run --trust trusted --memory 512m --cpus 1 --mount /srv/data:/data:ro -- ls /data",
       "tar c . | bulkhead run -i --timeout 60s -- tar t",
       "bulkhead run -it -- bash",
+      "bulkhead run --publish 8080 -- python3 -m http.server 8080",
     ],
     exitCodes: RUN_EXIT_CODES,
   },

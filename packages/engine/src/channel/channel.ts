@@ -4,7 +4,7 @@ import { type Answer, AnswerHunt, attachBytes, newSession } from "./attach.ts";
 import { Malformed, WireReader } from "./codec.ts";
 import { aborted, attachTimeout, brokenProtocol, gone, pingTimeout, streamLimit, tooLarge } from "./errors.ts";
 import { FrameDecoder, FrameEncoder } from "./frame.ts";
-import { grammarOf, type OpenMessage } from "./grammar.ts";
+import { grammarOf, type OpenMessage, windowOf } from "./grammar.ts";
 import { Sender } from "./sender.ts";
 import { ChannelStream, type StreamHandlers, type StreamPort } from "./stream.ts";
 import {
@@ -209,7 +209,12 @@ export class Channel {
       throw error;
     }
     this.#lastStream = id;
-    const stream = new ChannelStream(id, grammarOf(message), handlers, this.#port);
+    const stream = new ChannelStream(
+      id,
+      { grammar: grammarOf(message), window: windowOf(message) },
+      handlers,
+      this.#port,
+    );
     this.#streams.set(id, stream);
     return stream;
   }

@@ -1,4 +1,4 @@
-import { LANE, TYPE, type Message } from "./wire.gen.ts";
+import { INITIAL_CREDIT_BYTES, LANE, TYPE, type Message } from "./wire.gen.ts";
 
 /** What an agent may say on a stream, by the message that opened it. Anything else is a violation. */
 export interface Grammar {
@@ -36,6 +36,8 @@ type Opener = Extract<
   | "MakeSymlink"
   | "DialTcp"
   | "DialUnix"
+  | "OpenEgress"
+  | "TakeConnection"
 >;
 /** A message that opens a stream. */
 export type OpenMessage = Extract<Message, { readonly name: Opener }>;
@@ -68,6 +70,8 @@ const DIALED: Grammar = {
   endsBeforeDone: [LANE.out],
 };
 const WATCH: Grammar = { ...reply(TYPE.Opened), lanes: { out: true, err: false, in: false } };
+/** Either end is by Cancel or Failed: it is open as long as the sandbox. */
+const EGRESS: Grammar = { ...reply(TYPE.Opened), lanes: { out: true, err: false, in: true } };
 const READ: Grammar = {
   ...reply(TYPE.StatResult),
   lanes: { out: true, err: false, in: false },
@@ -104,8 +108,16 @@ export function grammarOf(opener: OpenMessage): Grammar {
       return WATCH;
     case "DialTcp":
     case "DialUnix":
+    case "TakeConnection":
       return DIALED;
+    case "OpenEgress":
+      return EGRESS;
     default:
       return PLAIN;
   }
+}
+
+/** Bytes either side of each lane may send before the first credit comes. */
+export function windowOf(opener: OpenMessage): number {
+  return opener.name === "TakeConnection" ? opener.body.windowBytes : INITIAL_CREDIT_BYTES;
 }

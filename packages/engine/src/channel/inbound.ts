@@ -1,10 +1,9 @@
 import { Readable } from "node:stream";
 import { ByteQueue, owned } from "./byte-queue.ts";
 import { Malformed } from "./codec.ts";
-import { INITIAL_CREDIT_BYTES } from "./wire.gen.ts";
 
 /** Credit goes back in pieces of a quarter window: few frames, and the sender never runs dry while its reader keeps up. */
-const RETURN_FROM_BYTES = INITIAL_CREDIT_BYTES / 4;
+const RETURN_FROM_SHARE = 1 / 4;
 
 type Reader =
   | { readonly kind: "none" }
@@ -24,7 +23,8 @@ export class InboundLane {
   readonly stream: number;
   readonly #wantCredit: (lane: InboundLane) => void;
   readonly #queue = new ByteQueue();
-  #window = INITIAL_CREDIT_BYTES;
+  readonly #returnFrom: number;
+  #window: number;
   #taken = 0;
   #reader: Reader = { kind: "none" };
   #state: State = { at: "open" };
@@ -32,9 +32,12 @@ export class InboundLane {
   #received = 0;
   #limit: ((piece: Buffer) => Buffer) | null = null;
 
-  constructor(stream: number, number: number, wantCredit: (lane: InboundLane) => void) {
+  /** @param window bytes that may come before credit is given */
+  constructor(stream: number, number: number, window: number, wantCredit: (lane: InboundLane) => void) {
     this.stream = stream;
     this.number = number;
+    this.#window = window;
+    this.#returnFrom = window * RETURN_FROM_SHARE;
     this.#wantCredit = wantCredit;
   }
 
@@ -118,7 +121,7 @@ export class InboundLane {
   #take(bytes: number): void {
     const before = this.#taken;
     this.#taken = before + bytes;
-    if (before < RETURN_FROM_BYTES && this.#taken >= RETURN_FROM_BYTES && !this.ended) this.#wantCredit(this);
+    if (before < this.#returnFrom && this.#taken >= this.#returnFrom && !this.ended) this.#wantCredit(this);
   }
 
   /** From now on every piece goes to `data` as it arrives; `end` is called once, also when the lane fails. */

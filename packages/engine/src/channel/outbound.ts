@@ -1,6 +1,6 @@
 import { Writable } from "node:stream";
 import { Malformed } from "./codec.ts";
-import { INITIAL_CREDIT_BYTES, MAX_PAYLOAD_BYTES } from "./wire.gen.ts";
+import { MAX_PAYLOAD_BYTES } from "./wire.gen.ts";
 
 interface Pending {
   readonly bytes: Uint8Array;
@@ -23,16 +23,20 @@ export class OutboundLane {
   readonly stream: number;
   readonly number: number;
   readonly #wantWrite: (lane: OutboundLane) => void;
-  #credit = INITIAL_CREDIT_BYTES;
+  readonly #window: number;
+  #credit: number;
   #pending: Pending[] = [];
   #state: State = { at: "open" };
   #closedListener: (() => void) | null = null;
   /** Whether the channel has this lane in its round; kept here so that no set is needed. */
   queued = false;
 
-  constructor(stream: number, number: number, wantWrite: (lane: OutboundLane) => void) {
+  /** @param window bytes that may go before credit comes */
+  constructor(stream: number, number: number, window: number, wantWrite: (lane: OutboundLane) => void) {
     this.stream = stream;
     this.number = number;
+    this.#window = window;
+    this.#credit = window;
     this.#wantWrite = wantWrite;
   }
 
@@ -66,7 +70,7 @@ export class OutboundLane {
 
   /** The agent's Credit. @throws Malformed when it gives back more than it was sent. */
   give(bytes: number): void {
-    if (bytes > INITIAL_CREDIT_BYTES - this.#credit) throw new Malformed("more credit than was used");
+    if (bytes > this.#window - this.#credit) throw new Malformed("more credit than was used");
     this.#credit += bytes;
     if (this.ready) this.#wantWrite(this);
   }

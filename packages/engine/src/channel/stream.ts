@@ -51,15 +51,20 @@ export class ChannelStream {
   readonly #seen = new Set<number>();
   #state: State;
 
-  constructor(id: number, grammar: Grammar, handlers: StreamHandlers, port: StreamPort) {
+  constructor(
+    id: number,
+    { grammar, window }: { readonly grammar: Grammar; readonly window: number },
+    handlers: StreamHandlers,
+    port: StreamPort,
+  ) {
     this.id = id;
     this.#grammar = grammar;
     this.#port = port;
     this.#subject = handlers.subject;
     this.#state = { at: "open", handlers };
-    this.out = new InboundLane(id, LANE.out, (lane) => port.wantCredit(lane));
-    this.err = new InboundLane(id, LANE.err, (lane) => port.wantCredit(lane));
-    this.in = new OutboundLane(id, LANE.in, (lane) => port.wantWrite(lane));
+    this.out = new InboundLane(id, LANE.out, window, (lane) => port.wantCredit(lane));
+    this.err = new InboundLane(id, LANE.err, window, (lane) => port.wantCredit(lane));
+    this.in = new OutboundLane(id, LANE.in, window, (lane) => port.wantWrite(lane));
   }
 
   get over(): boolean {

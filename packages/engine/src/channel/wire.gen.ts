@@ -9,6 +9,10 @@ export const MAX_STREAMS = 1024;
 export const INITIAL_CREDIT_BYTES = 262144;
 export const MAX_LIST_ITEMS = 4096;
 export const MAX_RECORD_BYTES = 65536;
+export const MAX_CONNECTIONS = 256;
+export const MAX_QUERIES = 512;
+export const MAX_QUERY_BYTES = 4096;
+export const MAX_DATAGRAM_BYTES = 16336;
 export const LANE = {"in":0,"out":1,"err":2} as const;
 export const EntryKind = {"file":1,"directory":2,"symlink":3,"fifo":4,"socket":5,"block":6,"character":7} as const;
 export const WatchKind = {"create":1,"write":2,"remove":3,"rename":4,"chmod":5,"overflow":6} as const;
@@ -16,6 +20,9 @@ export const StdinMode = {"null":0,"pipe":1} as const;
 export const HostGone = {"exit":0,"keep":1} as const;
 export const LimitKind = {"memory":1,"pids":2,"disk":3} as const;
 export const WriteMode = {"truncate":0,"append":1,"exclusive":2,"atomic":3} as const;
+export const EgressRequestKind = {"connect":1,"gone":2,"query":3,"datagram":4} as const;
+export const EgressReplyKind = {"refuse":1,"answer":2,"datagram":3,"refuseDatagram":4} as const;
+export const Refusal = {"reset":1,"unreachable":2,"prohibited":3} as const;
 export const ErrorKind = {"invalid":1,"notFound":2,"exists":3,"notDirectory":4,"isDirectory":5,"permission":6,"noSpace":7,"io":8,"userNotFound":9,"workdirNotFound":10,"commandNotFound":11,"commandNotExecutable":12,"processNotFound":13,"refused":14,"limit":15,"unsupported":16,"notEmpty":17} as const;
 
 export interface Rlimit {
@@ -140,6 +147,61 @@ export function readProcess(r: WireReader): Process {
     startedMs: r.u64(),
     managed: r.bool(),
     command: r.bytes(),
+  };
+}
+export interface EgressRequest {
+  readonly kind: number;
+  readonly id: number;
+  readonly address: Uint8Array;
+  readonly port: number;
+  readonly sourcePort: number;
+  readonly payload: Uint8Array;
+}
+export function writeEgressRequest(w: WireWriter, m: EgressRequest): void {
+  w.u8(m.kind);
+  w.u32(m.id);
+  w.bytes(m.address);
+  w.u16(m.port);
+  w.u16(m.sourcePort);
+  w.bytes(m.payload);
+}
+export function readEgressRequest(r: WireReader): EgressRequest {
+  return {
+    kind: r.u8(),
+    id: r.u32(),
+    address: r.bytes(),
+    port: r.u16(),
+    sourcePort: r.u16(),
+    payload: r.bytes(),
+  };
+}
+export interface EgressReply {
+  readonly kind: number;
+  readonly id: number;
+  readonly refusal: number;
+  readonly address: Uint8Array;
+  readonly port: number;
+  readonly sourcePort: number;
+  readonly payload: Uint8Array;
+}
+export function writeEgressReply(w: WireWriter, m: EgressReply): void {
+  w.u8(m.kind);
+  w.u32(m.id);
+  w.u8(m.refusal);
+  w.bytes(m.address);
+  w.u16(m.port);
+  w.u16(m.sourcePort);
+  w.bytes(m.payload);
+}
+export function readEgressReply(r: WireReader): EgressReply {
+  return {
+    kind: r.u8(),
+    id: r.u32(),
+    refusal: r.u8(),
+    address: r.bytes(),
+    port: r.u16(),
+    sourcePort: r.u16(),
+    payload: r.bytes(),
   };
 }
 export interface Hello {
@@ -495,6 +557,7 @@ export interface PrepareGuest {
   readonly realtimeNs: bigint;
   readonly pids: bigint;
   readonly memoryBytes: bigint;
+  readonly resolver: string;
 }
 export function writePrepareGuest(w: WireWriter, m: PrepareGuest): void {
   w.str(m.rootDevice);
@@ -507,6 +570,7 @@ export function writePrepareGuest(w: WireWriter, m: PrepareGuest): void {
   w.i64(m.realtimeNs);
   w.u64(m.pids);
   w.u64(m.memoryBytes);
+  w.str(m.resolver);
 }
 export function readPrepareGuest(r: WireReader): PrepareGuest {
   return {
@@ -520,6 +584,7 @@ export function readPrepareGuest(r: WireReader): PrepareGuest {
     realtimeNs: r.i64(),
     pids: r.u64(),
     memoryBytes: r.u64(),
+    resolver: r.str(),
   };
 }
 export interface ReadFile {
@@ -822,6 +887,31 @@ export function readRefreshGuest(r: WireReader): RefreshGuest {
     bootId: r.str(),
   };
 }
+export interface OpenEgress {
+  readonly resolver: string;
+}
+export function writeOpenEgress(w: WireWriter, m: OpenEgress): void {
+  w.str(m.resolver);
+}
+export function readOpenEgress(r: WireReader): OpenEgress {
+  return {
+    resolver: r.str(),
+  };
+}
+export interface TakeConnection {
+  readonly id: number;
+  readonly windowBytes: number;
+}
+export function writeTakeConnection(w: WireWriter, m: TakeConnection): void {
+  w.u32(m.id);
+  w.u32(m.windowBytes);
+}
+export function readTakeConnection(r: WireReader): TakeConnection {
+  return {
+    id: r.u32(),
+    windowBytes: r.u32(),
+  };
+}
 export const TYPE = {
   Hello: 1,
   Ping: 2,
@@ -864,6 +954,8 @@ export const TYPE = {
   DialUnix: 65,
   MountShared: 80,
   RefreshGuest: 90,
+  OpenEgress: 100,
+  TakeConnection: 101,
 } as const;
 
 export type Message =
@@ -907,16 +999,18 @@ export type Message =
   | { readonly name: "DialUnix"; readonly body: DialUnix }
   | { readonly name: "MountShared"; readonly body: MountShared }
   | { readonly name: "RefreshGuest"; readonly body: RefreshGuest }
+  | { readonly name: "OpenEgress"; readonly body: OpenEgress }
+  | { readonly name: "TakeConnection"; readonly body: TakeConnection }
   ;
 
 export const TO_AGENT = new Set<number>([
-  2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80, 90,
+  2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80, 90, 100, 101,
 ]);
 export const TO_HOST = new Set<number>([
   1, 3, 6, 16, 17, 18, 20, 21, 34, 37, 41, 51, 59, 60,
 ]);
 export const OPENS = new Set<number>([
-  32, 33, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80, 90,
+  32, 33, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80, 90, 100, 101,
 ]);
 
 export function writeMessage(w: WireWriter, message: Message): number {
@@ -1041,6 +1135,12 @@ export function writeMessage(w: WireWriter, message: Message): number {
     case "RefreshGuest":
       writeRefreshGuest(w, message.body);
       return 90;
+    case "OpenEgress":
+      writeOpenEgress(w, message.body);
+      return 100;
+    case "TakeConnection":
+      writeTakeConnection(w, message.body);
+      return 101;
   }
 }
 
@@ -1127,6 +1227,10 @@ export function readMessage(type: number, r: WireReader): Message | null {
       return { name: "MountShared", body: readMountShared(r) };
     case 90:
       return { name: "RefreshGuest", body: readRefreshGuest(r) };
+    case 100:
+      return { name: "OpenEgress", body: readOpenEgress(r) };
+    case 101:
+      return { name: "TakeConnection", body: readTakeConnection(r) };
     default:
       return null;
   }

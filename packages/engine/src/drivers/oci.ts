@@ -2,6 +2,11 @@ import type { Plan } from "@bulkhead/contract";
 import type { HostFacts } from "../host/facts.ts";
 import { CPU_PERIOD_US } from "./container/hardening.ts";
 
+/** Through it a process makes an interface, given the right to administrate its network. */
+export const TUN_DEVICE = "/dev/net/tun";
+/** What the agent makes the sandbox's interface with; it gives it up before anything else runs. */
+export const EGRESS_CAPABILITIES = ["CAP_NET_ADMIN"] as const;
+
 export interface OciMount {
   readonly destination: string;
   readonly type: string;
@@ -58,7 +63,7 @@ export interface ResourceOptions {
   readonly passesUnified?: boolean;
 }
 
-/** `linux.resources`: memory with swap closed, CPU quota and weight, tasks, disk traffic, no devices but the standard ones. */
+/** `linux.resources`: memory with swap closed, CPU quota and weight, tasks, disk traffic, no devices but the standard ones and the plan's. */
 export function resources(plan: Plan, host: HostFacts, options: ResourceOptions = {}): unknown {
   const { overhead = { tasks: 0, memoryBytes: 0 }, passesUnified = false } = options;
   const { memoryBytes, cpus, pids } = plan.limits;
@@ -66,7 +71,12 @@ export function resources(plan: Plan, host: HostFacts, options: ResourceOptions 
   const weight = cpuWeight(plan.limits.cpuWeight, host, passesUnified);
   return {
     // Runtimes add the standard devices (null, zero, full, random, urandom, tty, ptmx, pts) to this by themselves.
-    devices: [{ allow: false, access: "rwm" }],
+    devices: [
+      { allow: false, access: "rwm" },
+      ...(plan.boundary.devices?.includes(TUN_DEVICE)
+        ? [{ allow: true, type: "c", major: 10, minor: 200, access: "rw" }]
+        : []),
+    ],
     // OCI's `swap` is memory and swap together: equal to the limit means none.
     ...(limit === null ? {} : { memory: { limit, ...(host.cgroup.swap ? { swap: limit } : {}) } }),
     cpu: {

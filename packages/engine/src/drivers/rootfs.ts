@@ -1,4 +1,5 @@
 import type { MountPlan, Plan, Step } from "@bulkhead/contract";
+import { GUEST_ADDRESSES } from "../egress/guest.ts";
 import type { HostFacts } from "../host/facts.ts";
 import type { ImageFiles, Instance } from "./driver.ts";
 
@@ -18,6 +19,7 @@ export interface Places {
   readonly pidFile: string;
   readonly config: string;
   readonly userns: string;
+  readonly devices: string;
   readonly stdin: string;
   readonly stdout: string;
   readonly stderr: string;
@@ -33,6 +35,7 @@ export function places({ dir }: Instance): Places {
     pidFile: `${dir}/pid`,
     config: `${dir}/config.json`,
     userns: `${dir}/userns`,
+    devices: `${dir}/devices`,
     stdin: `${dir}/in`,
     stdout: `${dir}/out`,
     stderr: `${dir}/log`,
@@ -113,8 +116,8 @@ export function rootSteps({ plan, instance, image, host, shiftIds, sudo = false 
     { op: "dir", path: etc, mode: 0o755, ...owner },
     file("hostname", `${plan.process.hostname}\n`),
     file("hosts", hosts(plan.process.hostname)),
-    // No resolver is reachable: an empty file makes lookups fail at once instead of asking 127.0.0.1.
-    file("resolv.conf", ""),
+    // Without a way out no resolver is reachable: an empty file makes lookups fail at once instead of asking 127.0.0.1.
+    file("resolv.conf", plan.network === "none" ? "" : `nameserver ${GUEST_ADDRESSES.resolver}\n`),
     { op: "dir", path: at.root, mode: 0o755 },
     {
       op: "overlay",

@@ -16,6 +16,8 @@ export interface GuestIdentity {
   readonly pids: number;
   /** Limit on what runs inside, all together; the guest's kernel has memory besides. */
   readonly memoryBytes: number;
+  /** Address for /etc/resolv.conf, or empty for none. */
+  readonly resolver: string;
 }
 
 /**
@@ -38,6 +40,7 @@ export async function prepareGuest(inside: Inside, guest: GuestIdentity, options
     realtimeNs: BigInt(Date.now()) * NS_PER_MS,
     pids: BigInt(guest.pids),
     memoryBytes: BigInt(guest.memoryBytes),
+    resolver: guest.resolver,
   };
   await call(inside, { name: "PrepareGuest", body }, "the guest", options);
 }

@@ -14,6 +14,15 @@ test("a relative path is refused by name", () => {
   expect(() => readConfig({ BULKHEAD_STATE: "here" })).toThrow(/BULKHEAD_STATE is "here"/);
 });
 
+test("name servers are addresses, with a port or without", () => {
+  const given = "192.0.2.53,192.0.2.53:5353,2001:db8::53,[2001:db8::53]:53";
+  expect(readConfig({ BULKHEAD_RESOLVERS: given }).resolvers).toEqual(given.split(","));
+  expect(readConfig({}).resolvers).toEqual([]);
+  for (const bad of ["dns.example.com", "192.0.2.53:0", "192.0.2.53:99999", "2001:db8::53:x", "[192.0.2.53"]) {
+    expect(() => readConfig({ BULKHEAD_RESOLVERS: bad })).toThrow(/not a name server's address/);
+  }
+});
+
 test("known vulnerabilities are refused when that is said, and nothing else counts as saying it", () => {
   expect(readConfig({}).refuseKnownCves).toBe(false);
   expect(readConfig({ BULKHEAD_REFUSE_KNOWN_CVES: "1" }).refuseKnownCves).toBe(true);

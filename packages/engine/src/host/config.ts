@@ -1,4 +1,5 @@
 import { fileURLToPath } from "node:url";
+import { isIP, isIPv4, isIPv6 } from "node:net";
 import { isAbsolute, join } from "node:path";
 import { BulkheadError } from "@bulkhead/contract";
 
@@ -17,15 +18,28 @@ export interface Config {
   readonly keeper: string;
   /** Where runtimes are looked for, in order. */
   readonly searchPath: readonly string[];
+  /** Name servers to ask for sandboxes: `192.0.2.53`, `192.0.2.53:5353`, `[2001:db8::53]:53`. Empty: the host's. */
+  readonly resolvers: readonly string[];
   /** Runtimes with known vulnerabilities that are not fixed in them are not used. */
   readonly refuseKnownCves: boolean;
 }
 
+function resolver(text: string): string {
+  const { four, six, port = "53" } = /^(?:(?<four>[\d.]+)|\[(?<six>.+)\])(?::(?<port>\d+))?$/.exec(text)?.groups ?? {};
+  const addressed = isIP(text) !== 0 || isIPv4(four ?? "") || isIPv6(six ?? "");
+  if (addressed && Number(port) > 0 && Number(port) < 65_536) return text;
+  throw new BulkheadError("SPEC_INVALID", {
+    what: `BULKHEAD_RESOLVERS has ${JSON.stringify(text)}, which is not a name server's address`,
+    next: "write addresses with commas between: 192.0.2.53,[2001:db8::53]:5353",
+  });
+}
+
 /**
- * The only reader of the environment: BULKHEAD_STATE, BULKHEAD_RUN, BULKHEAD_AGENT, BULKHEAD_KEEPER,
- * BULKHEAD_REFUSE_KNOWN_CVES, PATH.
+ * The only reader of the environment: BULKHEAD_STATE, BULKHEAD_RUN, BULKHEAD_AGENT, BULKHEAD_KEEPER, BULKHEAD_RESOLVERS
+ * (with commas between), BULKHEAD_REFUSE_KNOWN_CVES, PATH.
  *
- * @throws BulkheadError SPEC_INVALID when a path is not absolute, or what is yes or no is neither 1 nor 0.
+ * @throws BulkheadError SPEC_INVALID when a path is not absolute, a name server no address, or what is yes or no is
+ * neither 1 nor 0.
  */
 export function readConfig(environment: NodeJS.ProcessEnv = process.env): Config {
   const path = (name: string, otherwise: string): string => {
@@ -50,6 +64,7 @@ export function readConfig(environment: NodeJS.ProcessEnv = process.env): Config
     run: path("BULKHEAD_RUN", DEFAULT_RUN),
     agent: path("BULKHEAD_AGENT", built("bulkhead-agent")),
     keeper: path("BULKHEAD_KEEPER", built("bulkhead-keeper")),
+    resolvers: (environment["BULKHEAD_RESOLVERS"] ?? "").split(",").filter(Boolean).map(resolver),
     searchPath: (environment["PATH"] || DEFAULT_PATH).split(":").filter((entry) => isAbsolute(entry)),
     refuseKnownCves: yes("BULKHEAD_REFUSE_KNOWN_CVES"),
   };

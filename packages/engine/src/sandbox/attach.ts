@@ -3,6 +3,7 @@ import { Channel } from "../channel/channel.ts";
 import { HostGone, type Configure } from "../channel/wire.gen.ts";
 import type { Driver } from "../drivers/driver.ts";
 import type { KeeperEnded } from "../system/keeper.ts";
+import type { Inside } from "./calls.ts";
 import { environmentBytes } from "./exec-request.ts";
 import { SandboxEvents } from "./events.ts";
 import { hitOfAgent, hitsOfKeeper } from "./limit-events.ts";
@@ -17,7 +18,7 @@ const LAST_WORDS_MS = 500;
 const ANSWER_TIMEOUT_MS = 60_000;
 const SHOWN_LOG_CHARS = 300;
 
-export interface AttachOptions extends Pick<StartOptions, "plan" | "driver" | "keeper" | "signal"> {
+export interface AttachOptions extends Pick<StartOptions, "plan" | "driver" | "keeper" | "wayOut" | "signal"> {
   /** Disposed of when the sandbox is no more. */
   readonly held: AsyncDisposable;
   /** Absent where nobody can make another one of it. */
@@ -83,6 +84,13 @@ function releaser(
   return { release: () => (running ??= act()), released: released.promise };
 }
 
+/** Before any program: none is to find its first connection unanswered. */
+async function openWayOut(inside: Inside, { wayOut, signal }: AttachOptions): Promise<void> {
+  if (wayOut === undefined) throw new BulkheadError("INTERNAL", { what: "nobody answers for the sandbox's network" });
+  const { openEgress } = await import("../egress/session.ts");
+  await openEgress(inside, wayOut.handler, { signal });
+}
+
 /**
  * Attaches to the agent of a sandbox that was started, and takes over what it holds.
  * @throws BulkheadError RUNTIME_FAILED, CHANNEL_PROTOCOL, CHANNEL_CLOSED, ABORTED; nothing is left then, `held` neither.
@@ -108,7 +116,9 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
       ...(signal !== undefined && { signal }),
     });
     // Nobody else holds the sandbox yet: its end is told by explainAttach.
-    await driver.afterAttach?.(plan, { channel, explain: async (error) => error }, signal);
+    const inside: Inside = { channel, explain: async (error) => error };
+    await driver.afterAttach?.(plan, inside, signal);
+    if (plan.network !== "none") await openWayOut(inside, options);
   } catch (error) {
     throw await explainAttach(error, started, driver.name);
   }
@@ -127,6 +137,7 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
     workdir: plan.process.workdir,
     events,
     look: () => started.look(),
+    ...(options.wayOut && { network: options.wayOut.network }),
     ended: Promise.race([byItself, byUs]),
     freeze: driver.capabilities.freeze ? (frozen) => keeper.freeze(instance, frozen) : null,
     save: saver && { by: saver, running: { instance, keeper } },

@@ -1,4 +1,5 @@
-import { Duplex, type Readable, type Writable } from "node:stream";
+import type { Duplex } from "node:stream";
+import { duplexOf } from "../channel/duplex.ts";
 import type { OpenMessage } from "../channel/grammar.ts";
 import { begin, type CallOptions, type Inside } from "./calls.ts";
 import { type GuestPath, pathBytes, quote, whole } from "./names.ts";
@@ -18,8 +19,8 @@ export type DialTarget =
  */
 export async function dial(inside: Inside, target: DialTarget, options: CallOptions = {}): Promise<Duplex> {
   const { message, subject } = request(target);
-  const { stream, opened } = begin(inside, message, subject, options);
-  const connection = join(stream.out.readable(), stream.in.writable(), () => stream.cancel());
+  const { stream, opened, done } = begin(inside, message, subject, options);
+  const connection = duplexOf(stream, done);
   await opened;
   return connection;
 }
@@ -33,39 +34,3 @@ function request(target: DialTarget): { readonly message: OpenMessage; readonly 
   const body = { address, port: whole(port, "port", 1, MAX_PORT) };
   return { message: { name: "DialTcp", body }, subject: `port ${port} at ${quote(address)}` };
 }
-
-/** Like a net.Socket: half-open allowed, and an error nobody listens for is not thrown at the process. */
-function join(readable: Readable, writable: Writable, cancel: () => void): Duplex {
-  const duplex = new Duplex({
-    allowHalfOpen: true,
-    readableHighWaterMark: 1,
-    writableHighWaterMark: 1,
-    read: () => {
-      readable.resume();
-    },
-    write: (chunk: Buffer, _encoding, done) => {
-      if (writable.destroyed) done();
-      else writable.write(chunk, (error) => done(error ?? null));
-    },
-    final: (done) => {
-      if (writable.destroyed) done();
-      else writable.end(() => done());
-    },
-    destroy: (error, done) => {
-      cancel();
-      readable.destroy();
-      writable.destroy();
-      done(error);
-    },
-  });
-  duplex.on("error", ignore);
-  readable.on("data", (piece: Buffer) => {
-    if (!duplex.push(piece)) readable.pause();
-  });
-  readable.on("end", () => duplex.push(null));
-  readable.on("error", (error) => duplex.destroy(error));
-  readable.pause();
-  return duplex;
-}
-
-function ignore(): void {}

@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
+import { once } from "node:events";
+import { type AddressInfo, connect, createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
@@ -355,6 +356,41 @@ describe.skipIf(agentPath === null)("a Sandbox over the real agent", () => {
           code: where === "tcp" ? "PORT_CLOSED" : expect.stringMatching(/PORT_CLOSED|FILE_NOT_FOUND/),
         });
       }
+    });
+  });
+
+  describe("publish", () => {
+    const answers = (text: string): Server =>
+      createServer({ allowHalfOpen: true }, (socket) => socket.on("end", () => socket.end(text)).resume());
+
+    test("a port of the host leads to one inside, for as long as it is published", async () => {
+      const server = answers("inside").listen(0, "127.0.0.1");
+      await once(server, "listening");
+      const { port } = server.address() as AddressInfo;
+      const url = new URL(await box.url(port));
+      expect(url.hostname).toBe("127.0.0.1");
+      expect(await box.url(port)).toBe(url.origin);
+      const talk = async (to: number): Promise<string> => {
+        const socket = connect({ port: to, host: "127.0.0.1", allowHalfOpen: true });
+        socket.end("x");
+        return (await Array.fromAsync(socket)).join("");
+      };
+      expect(await Promise.all([1, 2, 3].map(() => talk(Number(url.port))))).toEqual(["inside", "inside", "inside"]);
+      await using other = await box.publish(port, { hostAddress: "127.0.0.2" });
+      await expect(box.publish(port, { hostAddress: "127.0.0.2", hostPort: other.hostPort })).rejects.toMatchObject({
+        code: "HOST_RESOURCE",
+      });
+      server.close();
+      await once(server, "close");
+      await expect(talk(Number(url.port))).rejects.toMatchObject({ code: "ECONNRESET" });
+      const ended = await box.publish(port);
+      await ended.close();
+      await expect(talk(ended.hostPort)).rejects.toMatchObject({ code: "ECONNREFUSED" });
+    });
+
+    test("what is no address or port is refused", async () => {
+      await expect(box.publish(0)).rejects.toMatchObject({ code: "SPEC_INVALID" });
+      await expect(box.publish(1, { hostAddress: "localhost" })).rejects.toMatchObject({ code: "SPEC_INVALID" });
     });
   });
 

@@ -3,6 +3,7 @@ import type { Duplex } from "node:stream";
 import type { Channel, PingOptions } from "../channel/channel.ts";
 import type { EndReason } from "../drivers/driver.ts";
 import type { Hello } from "../channel/wire.gen.ts";
+import { Network } from "../egress/network.ts";
 import type { CallOptions, Inside, Running } from "./calls.ts";
 import { dial, type DialTarget } from "./dial.ts";
 import { untrustedText } from "./errors.ts";
@@ -12,6 +13,7 @@ import type { Command, ExecOptions } from "./exec-request.ts";
 import { Files } from "./files.ts";
 import { type Freeze, Life } from "./life.ts";
 import { limitHit, timeIsOver } from "./limit-events.ts";
+import { publish, type PublishedPort, type PublishOptions } from "./publish.ts";
 import type { Throttled } from "../system/keeper.ts";
 import { listProcesses, type ProcessInfo, readUsage, type SandboxUsage, signalProcess } from "./processes.ts";
 import { openPty, type Pty, type PtyOptions } from "./pty.ts";
@@ -34,6 +36,8 @@ export interface SandboxParts {
   readonly channel: Channel;
   /** Where processes start unless told otherwise. Default: the user's home. */
   readonly workdir?: string | null;
+  /** Default: none. */
+  readonly network?: Network;
   /** Resolves, never rejects, when process 1 has ended. */
   readonly ended: Promise<SandboxEnd>;
   /** Absent or null where it cannot be paused. */
@@ -55,6 +59,7 @@ export class Sandbox implements AsyncDisposable {
   readonly id: string;
   readonly plan: Plan;
   readonly files: Files;
+  readonly network: Network;
   /** Resolves when process 1 has ended, by itself or by `kill`. */
   readonly ended: Promise<SandboxEnd>;
   readonly #channel: Channel;
@@ -66,6 +71,7 @@ export class Sandbox implements AsyncDisposable {
   readonly #save: SandboxParts["save"];
   readonly #events: SandboxEvents;
   readonly #look: () => Promise<Throttled | null>;
+  readonly #published = new Map<number, Promise<PublishedPort>>();
   #killed: Promise<void> | null = null;
   #ending = false;
 
@@ -90,6 +96,7 @@ export class Sandbox implements AsyncDisposable {
     const driver = parts.plan.driver;
     this.#life = new Life({ id: parts.id, channel: parts.channel, freeze: parts.freeze ?? null, driver });
     this.#save = parts.save;
+    this.network = parts.network ?? new Network(null);
   }
 
   /** What the agent said of itself when it was attached to. Untrusted. */
@@ -231,6 +238,19 @@ export class Sandbox implements AsyncDisposable {
         await this.kill(error).catch(() => undefined);
       throw error;
     }
+  }
+
+  /** Makes a TCP port inside reachable on this host, on 127.0.0.1 unless told otherwise, for as long as the sandbox lives. */
+  async publish(port: number, options: PublishOptions = {}): Promise<PublishedPort> {
+    return publish(this.#inside, port, options);
+  }
+
+  /** Where a program on this host finds what listens on that port inside: `http://127.0.0.1:40123`. Published at the first call. */
+  async url(port: number): Promise<string> {
+    const published = this.#published.get(port) ?? this.publish(port);
+    this.#published.set(port, published);
+    published.catch(() => this.#published.delete(port));
+    return (await published).url;
   }
 
   /**

@@ -3,6 +3,7 @@ import { Socket } from "node:net";
 import type { Readable, Writable } from "node:stream";
 import { BulkheadError, type Plan } from "@bulkhead/contract";
 import type { Driver, ImageFiles, Instance } from "../drivers/driver.ts";
+import type { WayOut } from "../egress/way-out.ts";
 import type { HostFacts } from "../host/facts.ts";
 import type { Keeper, KeeperEnded, KeeperLimit, Throttled } from "../system/keeper.ts";
 
@@ -15,6 +16,8 @@ export interface StartOptions {
   readonly keeper: Keeper;
   readonly image: ImageFiles;
   readonly host: HostFacts;
+  /** There is one when the plan has a network. */
+  readonly wayOut?: WayOut;
   readonly signal?: AbortSignal;
   /** Told what takes long, one line each, for people. */
   readonly onProgress?: (text: string) => void;

@@ -51,6 +51,16 @@ function refuseMounts({ mounts }: Plan): void {
   });
 }
 
+/** What goes on would hold connections that nobody outside knows of. */
+function refuseNetwork({ network }: Plan): void {
+  if (network === "none") return;
+  throw new BulkheadError("NOT_SUPPORTED", {
+    what: "a sandbox with a network cannot be saved or forked",
+    why: "its connections end on this host, and a copy could not go on with them",
+    next: "start it with network none, or end it and start another",
+  });
+}
+
 /** Asked twice: it may change while something is waited for. */
 function isAborted(signal: AbortSignal | undefined): boolean {
   return signal?.aborted === true;
@@ -59,6 +69,7 @@ function isAborted(signal: AbortSignal | undefined): boolean {
 async function save(origin: Origin, running: Running, dir: string, { signal }: CallOptions): Promise<Checkpoint> {
   const checkpoint = requireCheckpoint(origin);
   refuseMounts(origin.plan);
+  refuseNetwork(origin.plan);
   if (isAborted(signal)) throw aborted("saving the sandbox", signal);
   try {
     await checkpoint.save(running, dir, signal);

@@ -1,7 +1,7 @@
 import type { Plan } from "@bulkhead/contract";
 import { AGENT_INSIDE, type HostFacts } from "../../host/facts.ts";
 import type { Instance } from "../driver.ts";
-import { resources, type OciMount } from "../oci.ts";
+import { resources, TUN_DEVICE, type OciMount } from "../oci.ts";
 import { ID_RANGE, places } from "../rootfs.ts";
 import { meminfoMounts } from "./meminfo.ts";
 import { DEV_BYTES, HOST_TASK_OVERHEAD, MAX_PTYS, SHM_BYTES } from "./hardening.ts";
@@ -13,6 +13,8 @@ export interface SeccompSection {
   readonly seccomp: unknown;
   readonly annotations: Readonly<Record<string, string>>;
 }
+
+export const hasTun = ({ boundary }: Plan): boolean => boundary.devices?.includes(TUN_DEVICE) === true;
 
 function mounts(plan: Plan, instance: Instance): OciMount[] {
   const at = places(instance);
@@ -38,6 +40,16 @@ function mounts(plan: Plan, instance: Instance): OciMount[] {
       options: ["nosuid", "noexec", "nodev", "mode=1777", `size=${SHM_BYTES}`],
     },
     { destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"] },
+    ...(hasTun(plan)
+      ? [
+          {
+            destination: TUN_DEVICE,
+            type: "bind",
+            source: `${at.devices}/tun`,
+            options: ["bind", "private", "nosuid", "noexec"],
+          },
+        ]
+      : []),
     ...plan.mounts.map(({ target, readOnly }, index) => ({
       destination: target,
       type: "bind",
@@ -49,7 +61,8 @@ function mounts(plan: Plan, instance: Instance): OciMount[] {
 
 /** The OCI runtime configuration that carries out `plan.boundary` and `plan.limits`. */
 export function bundle(plan: Plan, instance: Instance, host: HostFacts, section: SeccompSection): unknown {
-  const capabilities = plan.boundary.capabilitiesRoot;
+  const { capabilitiesRoot, setupCapabilities = [] } = plan.boundary;
+  const capabilities = [...capabilitiesRoot, ...setupCapabilities];
   const ids = [{ containerID: 0, hostID: instance.idBase, size: ID_RANGE }];
   return {
     ociVersion: "1.0.2",

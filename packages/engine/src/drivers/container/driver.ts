@@ -4,8 +4,9 @@ import type { ResolvedSpec } from "../../policy/resolve.ts";
 import type { Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
 import { diskReasons, ociLimits } from "../limits.ts";
 import { located } from "../located.ts";
+import { EGRESS_CAPABILITIES, TUN_DEVICE } from "../oci.ts";
 import { places, rootSteps } from "../rootfs.ts";
-import { bundle, type SeccompSection } from "./bundle.ts";
+import { bundle, hasTun, type SeccompSection } from "./bundle.ts";
 import { meminfoSteps } from "./meminfo.ts";
 import { HOST_TASK_OVERHEAD, MASKED_PATHS, READ_ONLY_PATHS, ROOT_CAPABILITIES } from "./hardening.ts";
 import type { Filter } from "./seccomp/compile.ts";
@@ -76,6 +77,7 @@ function plan(
       userNamespace: true,
       noNewPrivileges: !spec.allowSetuid,
       capabilitiesRoot: ROOT_CAPABILITIES,
+      ...(spec.network !== "none" && { setupCapabilities: EGRESS_CAPABILITIES, devices: [TUN_DEVICE] }),
       capabilitiesUser: [],
       seccomp: { name: filter.name, digest: filter.digest, precompiled: flavour.precompiled },
       maskedPaths: MASKED_PATHS,
@@ -85,7 +87,7 @@ function plan(
     },
     limits: ociLimits(spec, host),
     mounts: spec.mounts,
-    network: "none",
+    network: spec.network,
     process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
     reasons: [
       spec.levelReason,
@@ -113,6 +115,7 @@ function steps(
     { op: "cgroup", path: instance.cgroup },
     ...rootSteps({ plan, instance, image, host, shiftIds: true }),
     { op: "userns", target: at.userns },
+    ...(hasTun(plan) ? [{ op: "tun", target: at.devices } as const] : []),
     ...meminfoSteps(plan, instance),
     { op: "file", path: at.config, mode: 0o600, content: JSON.stringify(config) },
     { op: "dir", path: at.state, mode: 0o700 },

@@ -5,7 +5,7 @@ import { OPEN_FILES } from "../container/hardening.ts";
 import type { Availability, Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
 import { diskReasons, ociLimits } from "../limits.ts";
 import { located } from "../located.ts";
-import { resources, type OciMount } from "../oci.ts";
+import { EGRESS_CAPABILITIES, resources, type OciMount } from "../oci.ts";
 import { ID_RANGE, places, rootSteps } from "../rootfs.ts";
 
 const MIB = 1024 * 1024;
@@ -93,6 +93,7 @@ function plan(spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: Hos
       userNamespace: true,
       noNewPrivileges: true,
       capabilitiesRoot: CAPABILITIES,
+      ...(spec.network !== "none" && { setupCapabilities: EGRESS_CAPABILITIES }),
       capabilitiesUser: [],
       seccomp: null,
       maskedPaths: [],
@@ -102,7 +103,7 @@ function plan(spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: Hos
     },
     limits: ociLimits(spec, host),
     mounts: spec.mounts,
-    network: "none",
+    network: spec.network,
     process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
     reasons: [
       spec.levelReason,
@@ -142,7 +143,8 @@ function mounts(plan: Plan, instance: Instance): OciMount[] {
 }
 
 function bundle(plan: Plan, instance: Instance, host: HostFacts): unknown {
-  const capabilities = plan.boundary.capabilitiesRoot;
+  const { capabilitiesRoot, setupCapabilities = [] } = plan.boundary;
+  const capabilities = [...capabilitiesRoot, ...setupCapabilities];
   const ids = [{ containerID: 0, hostID: instance.idBase, size: ID_RANGE }];
   const descriptors = Math.max(OPEN_FILES, plan.limits.openFiles);
   const overhead = { tasks: HOST_TASK_OVERHEAD, memoryBytes: HOST_MEMORY_OVERHEAD_BYTES };

@@ -10,6 +10,7 @@ import { located } from "../located.ts";
 import type { Inside } from "../../sandbox/calls.ts";
 import type { Filter } from "../container/seccomp/compile.ts";
 import type { Architecture } from "../container/seccomp/syscalls.ts";
+import { GUEST_ADDRESSES } from "../../egress/guest.ts";
 import type { Availability, Checkpoint, Driver, Help, ImageFiles, Instance, Runtime } from "../driver.ts";
 import { commonLimits, limitsDisk } from "../limits.ts";
 import { diskInodes } from "../rootfs.ts";
@@ -182,7 +183,7 @@ function plan(known: Known, spec: ResolvedSpec, runtime: Runtime, image: ImageFi
     boundary: boundary(known, spec, size),
     limits,
     mounts: spec.mounts,
-    network: "none",
+    network: spec.network,
     process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
     reasons: reasons(spec, runtime, host, known.survey, known.options),
   };
@@ -226,7 +227,11 @@ async function provide({ survey, options }: Known, made: Plan, image: ImageFiles
   await ensureTemplate(state, keyOf(made, help.host, survey), made.runtime.path, survey.boot, help);
 }
 
-async function prepare({ limits, process, mounts }: Plan, inside: Inside, signal?: AbortSignal): Promise<void> {
+async function prepare(
+  { limits, mounts, network, process }: Plan,
+  inside: Inside,
+  signal?: AbortSignal,
+): Promise<void> {
   const { mountShared, prepareGuest } = await import("../../guest/prepare.ts");
   const identity = {
     hostname: process.hostname,
@@ -234,6 +239,7 @@ async function prepare({ limits, process, mounts }: Plan, inside: Inside, signal
     upper: { device: "/dev/vdb" },
     pids: limits.pids + HOST_TASK_OVERHEAD,
     memoryBytes: limits.memoryBytes ?? DEFAULT_MEMORY_BYTES,
+    resolver: network === "none" ? "" : GUEST_ADDRESSES.resolver,
   };
   await prepareGuest(inside, identity, { signal });
   if (mounts.length > 0) await mountShared(inside, SHARED_TAG, mounts, { signal });

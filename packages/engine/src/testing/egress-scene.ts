@@ -1,0 +1,24 @@
+import { parsePolicy, type NetworkPolicy } from "@bulkhead/contract";
+import { Egress } from "../egress/egress.ts";
+import { FakeInternet } from "./fake-internet.ts";
+import { HandMadeGuest } from "./hand-made-guest.ts";
+
+export interface Scene extends AsyncDisposable {
+  readonly net: FakeInternet;
+  readonly egress: Egress;
+  readonly guest: HandMadeGuest;
+  update(policy: Partial<NetworkPolicy>): void;
+}
+
+/** @param now a clock of the test's own, in milliseconds. @returns a guest with a policy before an Internet in which nothing is yet. */
+export async function scene(policy: Partial<NetworkPolicy>, now?: () => number): Promise<Scene> {
+  const net = new FakeInternet();
+  const egress = new Egress(parsePolicy(policy), { outside: net, ...(now && { now }) });
+  const guest = await HandMadeGuest.make(egress);
+  const end = async (): Promise<void> => {
+    egress.close();
+    await guest[Symbol.asyncDispose]();
+    await net[Symbol.asyncDispose]();
+  };
+  return { net, egress, guest, update: (next) => egress.update(parsePolicy(next)), [Symbol.asyncDispose]: end };
+}
