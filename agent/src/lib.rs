@@ -13,6 +13,7 @@ mod input;
 mod output;
 mod process;
 mod processes;
+mod recording;
 mod requests;
 mod sink;
 mod sockets;

@@ -3,6 +3,7 @@
 
 pub mod fd;
 pub mod files;
+pub mod filter;
 pub mod guest;
 pub mod identity;
 pub mod local;

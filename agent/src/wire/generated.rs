@@ -105,6 +105,7 @@ pub mod message_type {
     pub const MAKE_SYMLINK: u8 = 61;
     pub const DIAL_TCP: u8 = 64;
     pub const DIAL_UNIX: u8 = 65;
+    pub const RECORDED: u8 = 120;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -230,6 +231,35 @@ impl WatchEvent {
         map.insert("kind".into(), (*(&self.kind)).into());
         map.insert("path".into(), crate::wire::hex((&self.path)).into());
         map.insert("isDirectory".into(), (*(&self.is_directory)).into());
+        serde_json::Value::Object(map)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RecordedCall {
+    pub number: u32,
+    pub argument: u64,
+}
+
+impl RecordedCall {
+    pub fn write(&self, w: &mut Writer) {
+        w.u32(*&self.number);
+        w.u64(*&self.argument);
+    }
+
+    pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            number: r.u32()?,
+            argument: r.u64()?,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn json(&self) -> serde_json::Value {
+        #[allow(unused_mut)]
+        let mut map = serde_json::Map::new();
+        map.insert("number".into(), (*(&self.number)).into());
+        map.insert("argument".into(), (&self.argument).to_string().into());
         serde_json::Value::Object(map)
     }
 }
@@ -390,6 +420,7 @@ pub struct Configure {
     pub env: Vec<Vec<u8>>,
     pub hostname: String,
     pub elevate: bool,
+    pub filter: Vec<u8>,
 }
 
 impl Configure {
@@ -400,6 +431,7 @@ impl Configure {
         w.list(&self.env, |w, v| w.bytes(v));
         w.str(&self.hostname);
         w.bool(*&self.elevate);
+        w.bytes(&self.filter);
     }
 
     pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
@@ -410,6 +442,7 @@ impl Configure {
             env: r.list(|r| r.bytes())?,
             hostname: r.str()?,
             elevate: r.bool()?,
+            filter: r.bytes()?,
         })
     }
 
@@ -423,6 +456,7 @@ impl Configure {
         map.insert("env".into(), serde_json::Value::Array((&self.env).iter().map(|v| crate::wire::hex(v).into()).collect()));
         map.insert("hostname".into(), (&self.hostname).clone().into());
         map.insert("elevate".into(), (*(&self.elevate)).into());
+        map.insert("filter".into(), crate::wire::hex((&self.filter)).into());
         serde_json::Value::Object(map)
     }
 }
@@ -585,6 +619,7 @@ pub struct Exec {
     pub cols: u16,
     pub rlimits: Vec<Rlimit>,
     pub kill_on_cancel: bool,
+    pub record: bool,
 }
 
 impl Exec {
@@ -599,6 +634,7 @@ impl Exec {
         w.u16(*&self.cols);
         w.list(&self.rlimits, |w, v| (v).write(w));
         w.bool(*&self.kill_on_cancel);
+        w.bool(*&self.record);
     }
 
     pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
@@ -613,6 +649,7 @@ impl Exec {
             cols: r.u16()?,
             rlimits: r.list(|r| Rlimit::read(r))?,
             kill_on_cancel: r.bool()?,
+            record: r.bool()?,
         })
     }
 
@@ -630,6 +667,7 @@ impl Exec {
         map.insert("cols".into(), (*(&self.cols)).into());
         map.insert("rlimits".into(), serde_json::Value::Array((&self.rlimits).iter().map(|v| v.json()).collect()));
         map.insert("killOnCancel".into(), (*(&self.kill_on_cancel)).into());
+        map.insert("record".into(), (*(&self.record)).into());
         serde_json::Value::Object(map)
     }
 }
@@ -1504,6 +1542,31 @@ impl DialUnix {
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recorded {
+    pub calls: Vec<RecordedCall>,
+}
+
+impl Recorded {
+    pub fn write(&self, w: &mut Writer) {
+        w.list(&self.calls, |w, v| (v).write(w));
+    }
+
+    pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            calls: r.list(|r| RecordedCall::read(r))?,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn json(&self) -> serde_json::Value {
+        #[allow(unused_mut)]
+        let mut map = serde_json::Map::new();
+        map.insert("calls".into(), serde_json::Value::Array((&self.calls).iter().map(|v| v.json()).collect()));
+        serde_json::Value::Object(map)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     Hello(Hello),
@@ -1543,6 +1606,7 @@ pub enum Message {
     MakeSymlink(MakeSymlink),
     DialTcp(DialTcp),
     DialUnix(DialUnix),
+    Recorded(Recorded),
 }
 
 impl Message {
@@ -1585,6 +1649,7 @@ impl Message {
             Message::MakeSymlink(_) => 61,
             Message::DialTcp(_) => 64,
             Message::DialUnix(_) => 65,
+            Message::Recorded(_) => 120,
         }
     }
 
@@ -1627,6 +1692,7 @@ impl Message {
             Message::MakeSymlink(m) => m.write(w),
             Message::DialTcp(m) => m.write(w),
             Message::DialUnix(m) => m.write(w),
+            Message::Recorded(m) => m.write(w),
         }
     }
 
@@ -1670,6 +1736,7 @@ impl Message {
             61 => Message::MakeSymlink(MakeSymlink::read(r)?),
             64 => Message::DialTcp(DialTcp::read(r)?),
             65 => Message::DialUnix(DialUnix::read(r)?),
+            120 => Message::Recorded(Recorded::read(r)?),
             _ => return Err(Malformed("unknown message type")),
         })
     }
@@ -1714,6 +1781,7 @@ impl Message {
             Message::MakeSymlink(m) => ("MakeSymlink", m.json()),
             Message::DialTcp(m) => ("DialTcp", m.json()),
             Message::DialUnix(m) => ("DialUnix", m.json()),
+            Message::Recorded(m) => ("Recorded", m.json()),
         }
     }
 }

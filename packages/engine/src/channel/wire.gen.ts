@@ -89,6 +89,20 @@ export function readWatchEvent(r: WireReader): WatchEvent {
     isDirectory: r.bool(),
   };
 }
+export interface RecordedCall {
+  readonly number: number;
+  readonly argument: bigint;
+}
+export function writeRecordedCall(w: WireWriter, m: RecordedCall): void {
+  w.u32(m.number);
+  w.u64(m.argument);
+}
+export function readRecordedCall(r: WireReader): RecordedCall {
+  return {
+    number: r.u32(),
+    argument: r.u64(),
+  };
+}
 export interface Process {
   readonly pid: number;
   readonly ppid: number;
@@ -176,6 +190,7 @@ export interface Configure {
   readonly env: readonly Uint8Array[];
   readonly hostname: string;
   readonly elevate: boolean;
+  readonly filter: Uint8Array;
 }
 export function writeConfigure(w: WireWriter, m: Configure): void {
   w.u8(m.hostGone);
@@ -184,6 +199,7 @@ export function writeConfigure(w: WireWriter, m: Configure): void {
   w.list(m.env, (v) => w.bytes(v));
   w.str(m.hostname);
   w.bool(m.elevate);
+  w.bytes(m.filter);
 }
 export function readConfigure(r: WireReader): Configure {
   return {
@@ -193,6 +209,7 @@ export function readConfigure(r: WireReader): Configure {
     env: r.list(() => r.bytes()),
     hostname: r.str(),
     elevate: r.bool(),
+    filter: r.bytes(),
   };
 }
 export interface Shutdown {
@@ -269,6 +286,7 @@ export interface Exec {
   readonly cols: number;
   readonly rlimits: readonly Rlimit[];
   readonly killOnCancel: boolean;
+  readonly record: boolean;
 }
 export function writeExec(w: WireWriter, m: Exec): void {
   w.list(m.argv, (v) => w.bytes(v));
@@ -281,6 +299,7 @@ export function writeExec(w: WireWriter, m: Exec): void {
   w.u16(m.cols);
   w.list(m.rlimits, (v) => writeRlimit(w, v));
   w.bool(m.killOnCancel);
+  w.bool(m.record);
 }
 export function readExec(r: WireReader): Exec {
   return {
@@ -294,6 +313,7 @@ export function readExec(r: WireReader): Exec {
     cols: r.u16(),
     rlimits: r.list(() => readRlimit(r)),
     killOnCancel: r.bool(),
+    record: r.bool(),
   };
 }
 export interface Connect {
@@ -747,6 +767,17 @@ export function readDialUnix(r: WireReader): DialUnix {
     user: r.str(),
   };
 }
+export interface Recorded {
+  readonly calls: readonly RecordedCall[];
+}
+export function writeRecorded(w: WireWriter, m: Recorded): void {
+  w.list(m.calls, (v) => writeRecordedCall(w, v));
+}
+export function readRecorded(r: WireReader): Recorded {
+  return {
+    calls: r.list(() => readRecordedCall(r)),
+  };
+}
 export const TYPE = {
   Hello: 1,
   Ping: 2,
@@ -786,6 +817,7 @@ export const TYPE = {
   MakeSymlink: 61,
   DialTcp: 64,
   DialUnix: 65,
+  Recorded: 120,
 } as const;
 
 export type Message =
@@ -826,13 +858,14 @@ export type Message =
   | { readonly name: "MakeSymlink"; readonly body: MakeSymlink }
   | { readonly name: "DialTcp"; readonly body: DialTcp }
   | { readonly name: "DialUnix"; readonly body: DialUnix }
+  | { readonly name: "Recorded"; readonly body: Recorded }
   ;
 
 export const TO_AGENT = new Set<number>([
   2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65,
 ]);
 export const TO_HOST = new Set<number>([
-  1, 3, 16, 17, 18, 20, 21, 34, 37, 41, 51, 59, 60,
+  1, 3, 16, 17, 18, 20, 21, 34, 37, 41, 51, 59, 60, 120,
 ]);
 export const OPENS = new Set<number>([
   32, 33, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65,
@@ -951,6 +984,9 @@ export function writeMessage(w: WireWriter, message: Message): number {
     case "DialUnix":
       writeDialUnix(w, message.body);
       return 65;
+    case "Recorded":
+      writeRecorded(w, message.body);
+      return 120;
   }
 }
 
@@ -1031,6 +1067,8 @@ export function readMessage(type: number, r: WireReader): Message | null {
       return { name: "DialTcp", body: readDialTcp(r) };
     case 65:
       return { name: "DialUnix", body: readDialUnix(r) };
+    case 120:
+      return { name: "Recorded", body: readRecorded(r) };
     default:
       return null;
   }

@@ -6,7 +6,7 @@ import { HOST_TASK_OVERHEAD } from "../container/hardening.ts";
 import { located } from "../located.ts";
 import type { Inside } from "../../sandbox/calls.ts";
 import type { Filter } from "../container/seccomp/compile.ts";
-import type { Architecture } from "../container/seccomp/syscalls.ts";
+import type { Architecture } from "../../seccomp/syscalls.ts";
 import type { Availability, Driver, Help, ImageFiles, Instance, Runtime } from "../driver.ts";
 import { diskInodes } from "../rootfs.ts";
 import { GUEST_CAPABILITIES } from "./capabilities.ts";

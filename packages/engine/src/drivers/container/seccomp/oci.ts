@@ -1,5 +1,5 @@
 import type { ArgumentTest, Profile } from "./profile.ts";
-import { SYSCALLS, type Architecture } from "./syscalls.ts";
+import { SYSCALLS, type Architecture } from "../../../seccomp/syscalls.ts";
 
 const OCI_ARCH: Readonly<Record<Architecture, string>> = { x64: "SCMP_ARCH_X86_64", arm64: "SCMP_ARCH_AARCH64" };
 const EPERM = 1;
