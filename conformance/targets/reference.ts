@@ -61,6 +61,7 @@ async function start(directory: string, rootfs: string, spec: BoxSpec): Promise<
     env,
     hostname: "",
     elevate: false,
+    filter: new Uint8Array(),
   };
   try {
     const channel = await Channel.attach({ readable: child.stdout, writable: child.stdin, fresh: true, configure });

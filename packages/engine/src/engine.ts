@@ -38,6 +38,11 @@ export interface CallOptions {
   readonly onProgress?: (text: string) => void;
 }
 
+export interface CreateOptions extends CallOptions {
+  /** Only a sandbox in which `exec` can record system calls. */
+  readonly recording?: boolean;
+}
+
 export interface Explanation {
   readonly plan: Plan;
   /** What the keeper would carry out, for a sandbox named by placeholders. */
@@ -50,7 +55,11 @@ interface Prepared {
   readonly driver: Driver;
   readonly plan: Plan;
   readonly image: ImageFiles;
+  /** The given seccomp profile in the kernel's form; empty without one. */
+  readonly filter: Uint8Array;
 }
+
+const NO_FILTER = new Uint8Array();
 
 function isAborted(signal: AbortSignal | undefined): signal is AbortSignal {
   return signal?.aborted === true;
@@ -178,12 +187,16 @@ export class Engine implements AsyncDisposable {
   async #prepare(spec: Spec, options: CallOptions): Promise<Prepared> {
     // Whatever is wrong with the request is said before anything is started, a probe included.
     resolveLevel(spec, this.candidates);
+    if (spec.seccomp !== undefined) (await import("./seccomp/apply.ts")).checkProfile(spec.seccomp, this.host);
     const image = this.images.resolve(spec.image);
     const { state, run } = this.host.paths;
     const mounts = await checkMounts(spec.mounts, [state, run]);
     const { driver, runtime, ...choice } = await this.#choose(spec, options);
     const resolved = resolveSpec({ ...spec, mounts }, choice, this.host, image.config, driver.defaultMemoryBytes);
-    return { driver, plan: driver.plan(resolved, runtime, image, this.host), image };
+    const plan = driver.plan(resolved, runtime, image, this.host);
+    if (spec.seccomp === undefined) return { driver, plan, image, filter: NO_FILTER };
+    const { applyProfile } = await import("./seccomp/apply.ts");
+    return { driver, image, ...applyProfile(plan, spec.seccomp, driver, this.host) };
   }
 
   /**
@@ -203,12 +216,13 @@ export class Engine implements AsyncDisposable {
    * @throws BulkheadError SPEC_INVALID, POLICY_REFUSED, LEVEL_UNAVAILABLE, IMAGE_NOT_FOUND, IMAGE_INVALID, MOUNT_INVALID,
    * RUNTIME_FAILED, HOST_UNSUPPORTED, HOST_RESOURCE, KEEPER_FAILED, CHANNEL_PROTOCOL, ABORTED.
    */
-  async create(input: SpecInput, options: CallOptions = {}): Promise<Sandbox> {
+  async create(input: SpecInput, options: CreateOptions = {}): Promise<Sandbox> {
     const { signal } = options;
     const spec = parseSpec(input);
     if (isAborted(signal)) throw aborted("the sandbox's start", signal);
     this.#requireBinaries();
-    const { driver, plan, image } = await this.#prepare(spec, options);
+    const { driver, plan, image, filter } = await this.#prepare(spec, options);
+    if (options.recording === true) requireRecording(driver);
     const keeper = await this.#keep();
     // The keeper outlives this process for as long as it still has mounts of the image.
     const held = this.images.use(image.digest, keeper.hello.pid);
@@ -219,6 +233,7 @@ export class Engine implements AsyncDisposable {
       image,
       host: this.host,
       held,
+      filter,
       ...(options.onProgress && { onProgress: options.onProgress }),
       ...(signal !== undefined && { signal }),
     });
@@ -262,6 +277,15 @@ function chosen(all: readonly Driver[], names: readonly string[] | undefined): r
   throw new BulkheadError("SPEC_INVALID", {
     what: `there is no driver ${JSON.stringify(unknown)}`,
     next: `name one of ${all.map((driver) => driver.name).join(", ")}`,
+  });
+}
+
+function requireRecording(driver: Driver): void {
+  if (driver.capabilities.recordsCalls) return;
+  throw new BulkheadError("LEVEL_UNAVAILABLE", {
+    what: `system calls cannot be recorded at ${driver.level}`,
+    why: "a profile is made from what a program asks of the host's kernel, which only a container's programs do",
+    next: "record at --isolation container what you trust enough for it; the profile can be used at every level",
   });
 }
 

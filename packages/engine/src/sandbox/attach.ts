@@ -17,9 +17,11 @@ const SHOWN_LOG_CHARS = 300;
 export interface AttachOptions extends Pick<StartOptions, "plan" | "driver" | "signal"> {
   /** Disposed of when the sandbox is no more. */
   readonly held: AsyncDisposable;
+  /** Put on every program that is started, in the kernel's form. Default: none. */
+  readonly filter?: Uint8Array;
 }
 
-function configureFor(plan: Plan, driver: Driver): Configure {
+function configureFor(plan: Plan, driver: Driver, filter: Uint8Array): Configure {
   return {
     hostGone: HostGone.exit,
     defaultUser: plan.process.user,
@@ -27,6 +29,7 @@ function configureFor(plan: Plan, driver: Driver): Configure {
     env: environmentBytes(plan.process.env),
     hostname: plan.process.hostname,
     elevate: driver.capabilities.elevation === "agent",
+    filter,
   };
 }
 
@@ -91,7 +94,7 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
       writable: started.channel.writable,
       fresh: true,
       timeoutMs: ANSWER_TIMEOUT_MS,
-      configure: configureFor(plan, driver),
+      configure: configureFor(plan, driver, options.filter ?? new Uint8Array()),
       onBroken: () => void release().catch(() => undefined),
       ...(signal !== undefined && { signal }),
     });

@@ -4,6 +4,8 @@ import { startSandbox, type StartOptions } from "./start.ts";
 export interface OpenOptions extends StartOptions {
   /** Disposed of when the sandbox is no more, or could not be had. */
   readonly held: AsyncDisposable;
+  /** Put on every program that is started, in the kernel's form. Default: none. */
+  readonly filter?: Uint8Array;
 }
 
 /**

@@ -17,6 +17,7 @@ export const CONFIGURE: Configure = {
   env: [],
   hostname: "",
   elevate: false,
+  filter: new Uint8Array(),
 };
 
 export interface RealAgent extends AsyncDisposable {

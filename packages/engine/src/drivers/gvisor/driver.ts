@@ -205,6 +205,8 @@ export function gvisorDriver(): Driver {
       hardware: false,
       freeze: true,
       checkpoint: true,
+      filtersRaisedPrivileges: false,
+      recordsCalls: false,
       hostTaskOverhead: HOST_TASK_OVERHEAD,
     },
     locate,

@@ -258,6 +258,8 @@ function unsurveyed(hardware: boolean): Driver {
       hardware,
       freeze: false,
       checkpoint: false,
+      filtersRaisedPrivileges: true,
+      recordsCalls: false,
       hostTaskOverhead: HOST_TASK_OVERHEAD,
     },
     defaultMemoryBytes: DEFAULT_MEMORY_BYTES,
