@@ -20,6 +20,8 @@ const BASE = `
 /** By these the container's own profile tells what is meant; a rule is kept for each first argument that was seen. */
 const BY_ARGUMENT = ["socket", "personality"];
 const CLONE = "clone";
+/** Three ways to the same, between which libraries change with what else is open or blocked. */
+const NEW_PROCESS = [CLONE, "fork", "vfork"];
 const ENOSYS = 38;
 /** Linux has about 50 families, and a program uses a handful. */
 const ARGUMENTS_MAX = 64;
@@ -120,6 +122,8 @@ export function learnedProfile(
   for (const name of BASE.trim().split(/\s+/)) if (known(name)) note(seen, name, 0n);
   for (const { number, argument } of calls) note(seen, numbers.get(number) ?? "", argument);
   if (merged !== undefined) merge(seen, merged, arch);
+  if (NEW_PROCESS.some((name) => seen.names.has(name)))
+    NEW_PROCESS.filter(known).forEach((name) => seen.names.add(name));
   const plain = [...seen.names].filter((name) => name !== CLONE).toSorted();
   return {
     defaultAction: "SCMP_ACT_ERRNO",
