@@ -85,7 +85,7 @@ const anySpec = fc.record(
   { requiredKeys: [] },
 );
 
-test("the parser and the published schema accept the same specs and give the same result", () => {
+test("the parser and the published schema accept the same specs and give the same result", { timeout: 60_000 }, () => {
   fc.assert(
     fc.property(anySpec, (input) => {
       const reference = specSchema.safeParse(input);

@@ -133,7 +133,8 @@ describe("refused, by place, value and next step", () => {
   });
 });
 
-test("nothing crashes it: junk is a typed refusal or a profile", () => {
+test("nothing crashes it: junk is a typed refusal or a profile", { timeout: 120_000 }, () => {
+  expect(refused("[".repeat(1_000_000)).code).toBe("SPEC_INVALID");
   const junk = fc.anything({ maxDepth: 3 });
   const like = fc.record(
     {
@@ -158,7 +159,6 @@ test("nothing crashes it: junk is a typed refusal or a profile", () => {
   );
   const text = fc.oneof(
     fc.string(),
-    fc.constant("[".repeat(100_000)),
     fc.oneof(like, junk).map((value) => `${JSON.stringify(value)}`),
   );
   fc.assert(
@@ -169,6 +169,6 @@ test("nothing crashes it: junk is a typed refusal or a profile", () => {
         expect(error).toMatchObject({ name: "BulkheadError", code: "SPEC_INVALID" });
       }
     }),
-    { numRuns: 500 },
+    { numRuns: 300 },
   );
 });
