@@ -62,6 +62,7 @@ describe.each(await workingLevels())("a profile given at %s", LEARNING, (level) 
   });
 });
 
+// Sandboxes need root, the two binaries and an image: where one is missing nothing here can be true or false.
 describe.skipIf(missing.length > 0)(`profiles${lack}`, LEARNING, () => {
   const container = (...words: string[]) => cli("run", "--isolation", "container", ...words);
 
@@ -93,9 +94,10 @@ describe.skipIf(missing.length > 0)(`profiles${lack}`, LEARNING, () => {
 
 const THREADS = `
 import threading
-t = [threading.Thread(target=print, args=("t",)) for _ in range(8)]
+t = [threading.Thread(target=sum, args=((1, 2),)) for _ in range(8)]
 [x.start() for x in t]
 [x.join() for x in t]
+print("joined")
 `;
 const PROGRAMS: readonly (readonly [string, readonly string[]])[] = [
   ["python", ["python3", "-c", "print(6 * 7)"]],
@@ -105,6 +107,7 @@ const PROGRAMS: readonly (readonly [string, readonly string[]])[] = [
   ["git", ["sh", "-c", "cd /tmp && git init -q box && cat box/.git/HEAD"]],
 ];
 
+// As above: learning starts sandboxes too.
 describe.skipIf(missing.length > 0)(`learning${lack}`, LEARNING, () => {
   const learn = (path: string, ...words: string[]) =>
     cli("seccomp", "learn", "--isolation", "container", "-o", path, ...words);
