@@ -192,8 +192,8 @@ export class Engine implements AsyncDisposable {
     const { state, run } = this.host.paths;
     const mounts = await checkMounts(spec.mounts, [state, run]);
     const { driver, runtime, ...choice } = await this.#choose(spec, options);
-    const resolved = resolveSpec({ ...spec, mounts }, choice, this.host, image.config, driver.defaultMemoryBytes);
-    const plan = driver.plan(resolved, runtime, image, this.host);
+    const resolved = resolveSpec(spec, choice, this.host, image.config, driver.defaultMemoryBytes);
+    const plan = driver.plan({ ...resolved, mounts }, runtime, image, this.host);
     if (spec.seccomp === undefined) return { driver, plan, image, filter: NO_FILTER };
     const { applyProfile } = await import("./seccomp/apply.ts");
     return { driver, image, ...applyProfile(plan, spec.seccomp, driver, this.host) };
