@@ -388,5 +388,6 @@ fn nothing_leaks_over_many_starts_and_files() {
         std::thread::sleep(Duration::from_millis(200));
         counts.push(count());
     }
-    assert_eq!(counts[0], counts[2], "descriptors: {counts:?}");
+    // A cancelled watch closes what it has when its worker gets its turn: fewer is no leak, and on a busy machine later.
+    wait_until("as few descriptors as at first", || count() <= counts[0]);
 }
