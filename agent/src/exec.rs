@@ -2,6 +2,8 @@
 
 use crate::failure::{shown, Doing, Failure, Outcome};
 use crate::process::Started;
+use crate::recording::Recording;
+use crate::sys::filter::Filter;
 use crate::sys::spawn::{spawn, Limit, Program, Step};
 use crate::sys::{fd, identity, tty, Errno};
 use crate::users::{resolve, Databases, User};
@@ -28,6 +30,8 @@ pub struct Surroundings {
     pub descriptor_limit: (u64, u64),
     pub reset_oom_score: bool,
     pub bounding_set: u64,
+    /// Put on every program before it is executed.
+    pub filter: Filter,
     pub databases: Arc<Databases>,
 }
 
@@ -52,6 +56,10 @@ impl Task for Start {
             relative => [user.home.as_slice(), b"/", relative].concat(),
         };
         let (ours, theirs) = streams(request, &user)?;
+        let (recording, record) = match request.record {
+            true => Recording::begin().doing(|| "cannot record a program's calls").map(|(r, h)| (Some(r), Some(h)))?,
+            false => (None, None),
+        };
         let mut program = Program {
             candidates: candidates(&request.argv[0], &env)?,
             argv: strings(&request.argv, "argument")?,
@@ -71,6 +79,8 @@ impl Task for Start {
             terminal: request.pty,
             reset_oom_score: self.surroundings.reset_oom_score,
             bounding_set: self.surroundings.bounding_set,
+            filter: self.surroundings.filter.clone(),
+            record,
         };
         let mut result = spawn(&program);
         if request.cwd.is_empty() && matches!(result, Err((Step::Directory, _))) {
@@ -86,6 +96,7 @@ impl Task for Start {
             input: ours.input,
             out: ours.out,
             err: ours.err,
+            recording,
         };
         Ok(Output { messages: Vec::new(), data: Vec::new(), next: Next::Process(Box::new(started)) })
     }
@@ -234,6 +245,16 @@ pub fn explain(step: Step, errno: Errno, command: &[u8], user: &User, cwd: &[u8]
             Failure::of(errno, format!("cannot set a resource limit of \"{command}\"; the sandbox allows less"))
         }
         Step::Clone => Failure::of(errno, format!("cannot start \"{command}\": no room for another process")),
+        Step::Filter => Failure::with_kind(
+            kind::UNSUPPORTED,
+            errno,
+            format!("cannot start \"{command}\": the sandbox's kernel does not take the seccomp profile given"),
+        ),
+        Step::Record => Failure::with_kind(
+            kind::UNSUPPORTED,
+            errno,
+            format!("cannot start \"{command}\": the sandbox's kernel does not tell which calls a program makes"),
+        ),
         other => Failure::of(errno, format!("cannot start \"{command}\" (step {other:?})")),
     }
 }

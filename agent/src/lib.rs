@@ -15,6 +15,7 @@ mod limits;
 mod output;
 mod process;
 mod processes;
+mod recording;
 mod requests;
 mod sink;
 mod sockets;

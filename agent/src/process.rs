@@ -1,5 +1,6 @@
 //! A process the host started, from its start until it is forgotten.
 
+use crate::recording::Recording;
 use crate::sink::{AtEnd, Sink};
 use crate::sys::process::Exit;
 use std::os::fd::OwnedFd;
@@ -13,6 +14,7 @@ pub struct Started {
     pub input: Option<OwnedFd>,
     pub out: OwnedFd,
     pub err: Option<OwnedFd>,
+    pub recording: Option<Recording>,
 }
 
 /// A source of output; without a descriptor it has ended.
@@ -37,11 +39,13 @@ pub struct Process {
     /// The present listener knows of the exit.
     pub exit_told: bool,
     pub listener: Option<u32>,
+    /// For the stream that started it, and no later one.
+    pub recording: Option<Recording>,
 }
 
 impl Process {
     pub fn new(started: Started, listener: Option<u32>) -> Self {
-        let Started { pid, pty, kill_on_cancel, input, out, err } = started;
+        let Started { pid, pty, kill_on_cancel, input, out, err, recording } = started;
         let out = Arc::new(out);
         let input = if pty {
             drop(input);
@@ -59,6 +63,7 @@ impl Process {
             exit: None,
             exit_told: false,
             listener,
+            recording,
         }
     }
 

@@ -7,7 +7,7 @@ use crate::streams::{Kind, Stream};
 use crate::sys::fd::{self, Moved};
 use crate::sys::poll;
 use crate::sys::process::{self, Exit, Reaped};
-use crate::wire::generated::{error_kind as kind, End, Exited, Message, Started};
+use crate::wire::generated::{error_kind as kind, End, Exited, Message, Recorded, Started};
 
 /// Running or remembered.
 const PROCESSES_MAX: usize = 4096;
@@ -222,6 +222,9 @@ impl Agent {
             return;
         }
         process.exit_told = true;
+        if let Some(recording) = process.recording.take() {
+            self.output.push(id, 0, &Message::Recorded(Recorded { calls: recording.calls() }));
+        }
         if exit.code != 0 || exit.signal != 0 {
             // Why it failed is told before that it did.
             self.look_at_limits();
@@ -286,6 +289,7 @@ impl Agent {
             return;
         }
         process.listener = None;
+        process.recording = None;
         process.input.take_consumed();
         if cancelled && process.kill_on_cancel {
             let _ = process::kill(-(process.pid as i32), libc::SIGKILL);

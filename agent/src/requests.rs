@@ -3,6 +3,7 @@
 use crate::agent::Agent;
 use crate::failure::Failure;
 use crate::streams::{Kind, Stream, TaskStream, Waiting, BEFORE_START_MAX};
+use crate::sys::filter::Filter;
 use crate::sys::{process, start, tty};
 use crate::wire::generated::{error_kind as kind, host_gone, Credit, Done, Message, MAX_STREAMS};
 use crate::workers::{Input, Task};
@@ -22,6 +23,8 @@ impl Agent {
                 self.output.push(0, 0, &Message::Pong(pong));
             }
             Message::Configure(configure) => {
+                let Some(filter) = Filter::read(&configure.filter) else { return self.lose_session() };
+                self.surroundings.filter = filter;
                 self.keep = configure.host_gone == host_gone::KEEP;
                 self.surroundings.default_user = configure.default_user;
                 self.surroundings.allow_setuid = configure.allow_setuid;

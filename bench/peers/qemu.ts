@@ -129,6 +129,7 @@ async function startGuest({
     hostname: "",
     elevate: false,
     openFiles: 0n,
+    filter: new Uint8Array(),
   };
   const channel = await Channel.attach({ readable, writable, fresh: true, configure, timeoutMs: BOOT_TIMEOUT_MS });
   const identity = {

@@ -62,6 +62,7 @@ async function start(directory: string, rootfs: string, spec: BoxSpec): Promise<
     hostname: "",
     elevate: false,
     openFiles: 0n,
+    filter: new Uint8Array(),
   };
   try {
     const channel = await Channel.attach({ readable: child.stdout, writable: child.stdin, fresh: true, configure });

@@ -113,6 +113,7 @@ const exec: Fields = {
   cols: 0,
   rlimits: [{ resource: 7, soft: "1024", hard: "4096" }],
   killOnCancel: true,
+  record: false,
 };
 const user = "1000:1000";
 const path = hex("/home/user/a b");
@@ -149,13 +150,23 @@ vector(
     hostname: "box-1",
     elevate: true,
     openFiles: "1048576",
+    filter: "060000000000ff7f",
   },
   0,
 );
 vector(
   "configure, empty list",
   "Configure",
-  { hostGone: 0, defaultUser: "", allowSetuid: false, env: [], hostname: "", elevate: false, openFiles: "0" },
+  {
+    hostGone: 0,
+    defaultUser: "",
+    allowSetuid: false,
+    env: [],
+    hostname: "",
+    elevate: false,
+    openFiles: "0",
+    filter: "",
+  },
   0,
 );
 vector("shutdown", "Shutdown", { graceMs: 2000 }, 0);
@@ -176,7 +187,19 @@ vector("exec", "Exec", exec, 6);
 vector(
   "exec, everything empty",
   "Exec",
-  { argv: [], env: [], cwd: "", user: "", stdin: 0, pty: false, rows: 0, cols: 0, rlimits: [], killOnCancel: false },
+  {
+    argv: [],
+    env: [],
+    cwd: "",
+    user: "",
+    stdin: 0,
+    pty: false,
+    rows: 0,
+    cols: 0,
+    rlimits: [],
+    killOnCancel: false,
+    record: false,
+  },
   6,
 );
 vector(
@@ -202,6 +225,7 @@ vector(
   { ...exec, env: Array.from({ length: schema.limits.maxListItems }, () => "61") },
   6,
 );
+vector("exec, recorded", "Exec", { ...exec, record: true }, 6);
 vector("connect", "Connect", { pid: 77 }, 7);
 vector("started", "Started", { pid: 77, stdoutOffset: "0", stderrOffset: "9007199254740993" }, 7);
 vector("signal", "Signal", { signal: 15, group: true }, 7);
@@ -316,6 +340,19 @@ vector(
 );
 vector("open egress", "OpenEgress", { resolver: "192.0.0.1" }, 24);
 vector("take connection", "TakeConnection", { id: U32_MAX, windowBytes: 262144 }, 25);
+
+vector(
+  "recorded",
+  "Recorded",
+  {
+    calls: [
+      { number: 0, argument: "0" },
+      { number: 41, argument: U64_MAX },
+    ],
+  },
+  7,
+);
+vector("recorded, nothing", "Recorded", { calls: [] }, 7);
 
 const ping = little(7n, 8);
 const shape = definition("Exec").fields ?? [];

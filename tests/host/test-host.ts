@@ -92,6 +92,7 @@ async function attach(machine: Machine, signal: AbortSignal): Promise<Sandbox> {
     defaultUser: "root",
     allowSetuid: true,
     elevate: false,
+    filter: new Uint8Array(),
     env,
     hostname: "",
     openFiles: 0n,

@@ -222,6 +222,8 @@ impl Start {
             terminal: request.terminal,
             reset_oom_score: surroundings.reset_oom_score,
             bounding_set: surroundings.bounding_set,
+            filter: surroundings.filter.clone(),
+            record: None,
         };
         spawn(&program).map_err(|(step, errno)| {
             let user = User { name: request.user.clone(), uid: request.uid, ..User::default() };

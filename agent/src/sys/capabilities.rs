@@ -5,6 +5,7 @@ use super::{check, Errno, Result};
 
 const HIGHEST_CAPABILITY: u32 = 63;
 const CAP_SETPCAP: u32 = 8;
+const CAP_SYS_ADMIN: u32 = 21;
 
 /// Root inside keeps what the sandbox gave it, short of changing its own capability sets.
 pub fn drop_bounding_set(held: u64, root: bool) -> Result<()> {
@@ -51,11 +52,15 @@ struct CapabilityWord {
 /// `_LINUX_CAPABILITY_VERSION_3`
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
-/// Root inside inherits none and keeps the rest; anyone else has none at all.
-pub fn reduce(uid: u32) -> Result<()> {
+/// Root inside inherits none and keeps the rest; anyone else has none at all, or `admin` until it executes its program.
+pub fn reduce(uid: u32, admin: bool) -> Result<()> {
     let mut words = if uid == 0 { held()? } else { Words::default() };
     for word in &mut words {
         word.inheritable = 0;
+    }
+    if admin {
+        words[0].effective = 1 << CAP_SYS_ADMIN;
+        words[0].permitted = 1 << CAP_SYS_ADMIN;
     }
     hold(&words)
 }

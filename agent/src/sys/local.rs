@@ -35,6 +35,17 @@ fn socket(flags: i32) -> Result<OwnedFd> {
     unsafe { Ok(OwnedFd::from_raw_fd(check(libc::socket(libc::AF_UNIX, kind, 0) as i64)? as i32)) }
 }
 
+/// Two ends of one connection.
+pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0i32; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: room for two new descriptors that nobody else owns.
+    unsafe {
+        check(libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) as i64)?;
+        Ok((OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])))
+    }
+}
+
 pub fn listen(name: &[u8]) -> Result<OwnedFd> {
     let (raw, size) = address(name)?;
     let fd = socket(libc::SOCK_NONBLOCK)?;

@@ -4,6 +4,7 @@
 pub mod capabilities;
 pub mod fd;
 pub mod files;
+pub mod filter;
 pub mod guest;
 pub mod identity;
 pub mod local;

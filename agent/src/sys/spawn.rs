@@ -1,6 +1,7 @@
 //! Starting a process. The child shares our memory until it executes its program (as vfork does), because copying page
 //! tables is what makes a start slow, most of all in gVisor. Until then it may only make raw calls and must not allocate.
 
+use super::filter::{Filter, Handover, HANDOVER_FD};
 use super::{capabilities, check, Errno};
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -20,6 +21,8 @@ pub enum Step {
     Group,
     User,
     Directory,
+    Filter,
+    Record,
     Execute,
 }
 
@@ -52,6 +55,15 @@ pub struct Program {
     pub terminal: bool,
     pub reset_oom_score: bool,
     pub bounding_set: u64,
+    pub filter: Filter,
+    /// Hands over who is asked about the program's calls.
+    pub record: Option<Handover>,
+}
+
+impl Program {
+    fn filtered(&self) -> bool {
+        !self.filter.is_empty() || self.record.is_some()
+    }
 }
 
 /// Everything the child needs, as pointers made before it exists.
@@ -114,7 +126,21 @@ extern "C" fn child(argument: *mut libc::c_void) -> i32 {
         std::ptr::write_volatile(&raw mut plan.failed_errno, errno.0);
         libc::syscall(libc::SYS_exit, 127);
     }
-    127
+    // Under a filter that refuses even that our parent would sleep for ever.
+    crash()
+}
+
+/// Ends this process without a system call.
+fn crash() -> ! {
+    loop {
+        // SAFETY: an instruction that no processor executes; the signal's handler is the default.
+        unsafe {
+            #[cfg(target_arch = "x86_64")]
+            std::arch::asm!("ud2");
+            #[cfg(target_arch = "aarch64")]
+            std::arch::asm!("udf #0");
+        }
+    }
 }
 
 type ChildResult = std::result::Result<(), (Step, Errno)>;
@@ -149,6 +175,14 @@ fn become_program(plan: &Plan) -> ChildResult {
     }
     // SAFETY: an integer only.
     unsafe { libc::syscall(libc::SYS_umask, program.umask) };
+    unblock_signals();
+    // Last, so that a filter judges the program's calls and none of ours but execve.
+    if !program.filter.is_empty() {
+        program.filter.install().map_err(at(Step::Filter))?;
+    }
+    if let Some(record) = &program.record {
+        record.install().map_err(at(Step::Record))?;
+    }
     execute(plan)
 }
 
@@ -172,8 +206,16 @@ fn streams(program: &Program) -> ChildResult {
         }
         check(libc::dup2(out, 1) as i64).map_err(&fail)?;
         check(libc::dup2(program.stderr.as_raw_fd(), 2) as i64).map_err(&fail)?;
+        let mut from = 3;
+        if let Some(record) = &program.record {
+            if record.socket() != HANDOVER_FD {
+                check(i64::from(libc::dup3(record.socket(), HANDOVER_FD, libc::O_CLOEXEC)))
+                    .map_err(at(Step::Record))?;
+            }
+            from = HANDOVER_FD as u32 + 1;
+        }
         // Every other descriptor closes on exec already; this holds even if one should not.
-        libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32);
+        libc::syscall(libc::SYS_close_range, from, u32::MAX, 0u32);
     }
     Ok(())
 }
@@ -215,20 +257,32 @@ fn become_user(program: &Program) -> ChildResult {
                 .map_err(at(Step::Group))?;
         }
         libc::syscall(libc::SYS_prctl, libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+        if keeps_admin(program) {
+            check(libc::syscall(libc::SYS_prctl, libc::PR_SET_KEEPCAPS, 1, 0, 0, 0)).map_err(at(Step::Filter))?;
+        }
         if program.change_user {
             check(libc::syscall(libc::SYS_setresuid, program.uid, program.uid, program.uid)).map_err(at(Step::User))?;
         }
     }
-    capabilities::reduce(program.uid).map_err(at(Step::Capabilities))
+    capabilities::reduce(program.uid, keeps_admin(program)).map_err(at(Step::Capabilities))
+}
+
+/// A filter needs no_new_privs or this capability, which goes by itself when another user than root executes a program.
+fn keeps_admin(program: &Program) -> bool {
+    program.filtered() && program.allow_setuid && program.uid != 0
+}
+
+fn unblock_signals() {
+    let none = 0u64;
+    // SAFETY: the mask is the kernel's 64 bits.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, 0, 8) };
 }
 
 fn execute(plan: &Plan) -> ChildResult {
     let mut denied = None;
     let mut last = Errno(libc::ENOENT);
-    // SAFETY: all strings and arrays live in the sleeping parent; the mask is the kernel's 64 bits.
+    // SAFETY: all strings and arrays live in the sleeping parent.
     unsafe {
-        let none = 0u64;
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, 0, 8);
         for candidate in &plan.program.candidates {
             libc::syscall(libc::SYS_execve, candidate.as_ptr(), plan.argv.as_ptr(), plan.env.as_ptr());
             last = Errno::last();

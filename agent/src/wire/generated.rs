@@ -136,6 +136,7 @@ pub mod message_type {
     pub const REFRESH_GUEST: u8 = 90;
     pub const OPEN_EGRESS: u8 = 100;
     pub const TAKE_CONNECTION: u8 = 101;
+    pub const RECORDED: u8 = 120;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -294,6 +295,35 @@ impl SharedMount {
         map.insert("name".into(), (&self.name).clone().into());
         map.insert("target".into(), crate::wire::hex((&self.target)).into());
         map.insert("readOnly".into(), (*(&self.read_only)).into());
+        serde_json::Value::Object(map)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RecordedCall {
+    pub number: u32,
+    pub argument: u64,
+}
+
+impl RecordedCall {
+    pub fn write(&self, w: &mut Writer) {
+        w.u32(*&self.number);
+        w.u64(*&self.argument);
+    }
+
+    pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            number: r.u32()?,
+            argument: r.u64()?,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn json(&self) -> serde_json::Value {
+        #[allow(unused_mut)]
+        let mut map = serde_json::Map::new();
+        map.insert("number".into(), (*(&self.number)).into());
+        map.insert("argument".into(), (&self.argument).to_string().into());
         serde_json::Value::Object(map)
     }
 }
@@ -549,6 +579,7 @@ pub struct Configure {
     pub hostname: String,
     pub elevate: bool,
     pub open_files: u64,
+    pub filter: Vec<u8>,
 }
 
 impl Configure {
@@ -560,6 +591,7 @@ impl Configure {
         w.str(&self.hostname);
         w.bool(*&self.elevate);
         w.u64(*&self.open_files);
+        w.bytes(&self.filter);
     }
 
     pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
@@ -571,6 +603,7 @@ impl Configure {
             hostname: r.str()?,
             elevate: r.bool()?,
             open_files: r.u64()?,
+            filter: r.bytes()?,
         })
     }
 
@@ -585,6 +618,7 @@ impl Configure {
         map.insert("hostname".into(), (&self.hostname).clone().into());
         map.insert("elevate".into(), (*(&self.elevate)).into());
         map.insert("openFiles".into(), (&self.open_files).to_string().into());
+        map.insert("filter".into(), crate::wire::hex((&self.filter)).into());
         serde_json::Value::Object(map)
     }
 }
@@ -780,6 +814,7 @@ pub struct Exec {
     pub cols: u16,
     pub rlimits: Vec<Rlimit>,
     pub kill_on_cancel: bool,
+    pub record: bool,
 }
 
 impl Exec {
@@ -794,6 +829,7 @@ impl Exec {
         w.u16(*&self.cols);
         w.list(&self.rlimits, |w, v| (v).write(w));
         w.bool(*&self.kill_on_cancel);
+        w.bool(*&self.record);
     }
 
     pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
@@ -808,6 +844,7 @@ impl Exec {
             cols: r.u16()?,
             rlimits: r.list(|r| Rlimit::read(r))?,
             kill_on_cancel: r.bool()?,
+            record: r.bool()?,
         })
     }
 
@@ -825,6 +862,7 @@ impl Exec {
         map.insert("cols".into(), (*(&self.cols)).into());
         map.insert("rlimits".into(), serde_json::Value::Array((&self.rlimits).iter().map(|v| v.json()).collect()));
         map.insert("killOnCancel".into(), (*(&self.kill_on_cancel)).into());
+        map.insert("record".into(), (*(&self.record)).into());
         serde_json::Value::Object(map)
     }
 }
@@ -1827,6 +1865,31 @@ impl TakeConnection {
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recorded {
+    pub calls: Vec<RecordedCall>,
+}
+
+impl Recorded {
+    pub fn write(&self, w: &mut Writer) {
+        w.list(&self.calls, |w, v| (v).write(w));
+    }
+
+    pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            calls: r.list(|r| RecordedCall::read(r))?,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn json(&self) -> serde_json::Value {
+        #[allow(unused_mut)]
+        let mut map = serde_json::Map::new();
+        map.insert("calls".into(), serde_json::Value::Array((&self.calls).iter().map(|v| v.json()).collect()));
+        serde_json::Value::Object(map)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     Hello(Hello),
@@ -1871,6 +1934,7 @@ pub enum Message {
     RefreshGuest(RefreshGuest),
     OpenEgress(OpenEgress),
     TakeConnection(TakeConnection),
+    Recorded(Recorded),
 }
 
 impl Message {
@@ -1918,6 +1982,7 @@ impl Message {
             Message::RefreshGuest(_) => 90,
             Message::OpenEgress(_) => 100,
             Message::TakeConnection(_) => 101,
+            Message::Recorded(_) => 120,
         }
     }
 
@@ -1965,6 +2030,7 @@ impl Message {
             Message::RefreshGuest(m) => m.write(w),
             Message::OpenEgress(m) => m.write(w),
             Message::TakeConnection(m) => m.write(w),
+            Message::Recorded(m) => m.write(w),
         }
     }
 
@@ -2013,6 +2079,7 @@ impl Message {
             90 => Message::RefreshGuest(RefreshGuest::read(r)?),
             100 => Message::OpenEgress(OpenEgress::read(r)?),
             101 => Message::TakeConnection(TakeConnection::read(r)?),
+            120 => Message::Recorded(Recorded::read(r)?),
             _ => return Err(Malformed("unknown message type")),
         })
     }
@@ -2062,6 +2129,7 @@ impl Message {
             Message::RefreshGuest(m) => ("RefreshGuest", m.json()),
             Message::OpenEgress(m) => ("OpenEgress", m.json()),
             Message::TakeConnection(m) => ("TakeConnection", m.json()),
+            Message::Recorded(m) => ("Recorded", m.json()),
         }
     }
 }

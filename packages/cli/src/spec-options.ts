@@ -1,4 +1,5 @@
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
+import { basename } from "node:path";
 import {
   BulkheadError,
   parseBytes,
@@ -6,6 +7,7 @@ import {
   parseDuration,
   parseSpec,
   parseWhole,
+  SPEC_RULES,
   type Spec,
 } from "@bulkhead/contract";
 import { HELP, usageError, type OptionDef, type Parsed } from "./options.ts";
@@ -57,6 +59,11 @@ export const SPEC_OPTIONS: readonly OptionDef[] = [
   },
   { name: "net-bps", value: "RATE", help: "Bytes a second over the network, each way: 512k, 5m" },
   { name: "allow-setuid", help: "Let sudo and other set-user-id programs raise privileges inside" },
+  {
+    name: "seccomp",
+    value: "FILE",
+    help: "Narrow the system calls by an OCI or Docker seccomp profile, at every level",
+  },
   { name: "hostname", value: "NAME", help: "Host name inside (default: bulkhead)" },
   HELP,
 ];
@@ -86,6 +93,9 @@ const FLAG_OF: Readonly<Record<string, string>> = {
   network: "--network",
   "network.rateBytesPerSecond": "--net-bps",
   hostname: "--hostname",
+  seccomp: "--seccomp",
+  "seccomp.name": "--seccomp",
+  "seccomp.json": "--seccomp",
 };
 
 const FLAG_OF_PART: readonly (readonly [string, string])[] = [
@@ -136,6 +146,25 @@ function readEnvFile(path: string): string[] {
     throw usageError(`--env-file ${JSON.stringify(path)} cannot be read`, code, "check the path and its mode");
   }
   return text.split(/\r?\n/).filter((line) => line.trim() !== "" && !line.startsWith("#"));
+}
+
+/** As the spec has it. Never more of the file than a profile may have. */
+export function readProfile(path: string, option: string): { readonly name: string; readonly json: string } {
+  const refuse = (what: string, why: string, next: string): never => {
+    throw usageError(`${option} ${JSON.stringify(path)} ${what}`, why, next);
+  };
+  try {
+    const file = statSync(path);
+    if (!file.isFile()) refuse("is no file", "a profile is a JSON file", "name the file");
+    if (file.size > SPEC_RULES.seccompMaxChars) {
+      refuse(`has ${file.size} bytes`, `a profile has ${SPEC_RULES.seccompMaxChars} at most`, "leave out comments");
+    }
+    return { name: basename(path), json: readFileSync(path, "utf8") };
+  } catch (error) {
+    if (error instanceof BulkheadError) throw error;
+    const code = (error as NodeJS.ErrnoException).code ?? "unreadable";
+    return refuse("cannot be read", code, "check the path and its mode");
+  }
 }
 
 function environment(parsed: Parsed, host: HostEnv): Record<string, string> {
@@ -240,6 +269,7 @@ export function specFromOptions(parsed: Parsed, host: HostEnv): Spec {
     network: network(parsed.values.get("network") ?? [], read("net-bps", parseBytes)),
     allowSetuid: on("allow-setuid"),
     hostname: one("hostname"),
+    seccomp: read("seccomp", readProfile),
   };
   try {
     return parseSpec(input);

@@ -16,6 +16,8 @@ export interface Boundary {
   readonly capabilitiesUser: readonly string[];
   /** Name and digest of the system-call filter, or null where the sandbox kernel takes its place. */
   readonly seccomp: { readonly name: string; readonly digest: string; readonly precompiled: boolean } | null;
+  /** The profile that was given, put on every program besides the above: what it says, as far as it is narrower. */
+  readonly givenSeccomp?: GivenSeccomp;
   readonly maskedPaths: readonly string[];
   readonly readOnlyPaths: readonly string[];
   readonly kernel: "shared" | "sentry" | "guest";
@@ -23,6 +25,17 @@ export interface Boundary {
   readonly monitor?: MonitorJail;
   /** Everything the user asked for that weakens the default, each in words. Empty for a default sandbox. */
   readonly weakened: readonly string[];
+}
+
+export interface GivenSeccomp {
+  readonly name: string;
+  /** sha256 of the compiled program, hex. */
+  readonly digest: string;
+  /** How many system calls it lets through, and how many of them not with all arguments. */
+  readonly calls: number;
+  readonly byArgument: number;
+  /** Names in it that no kernel has. */
+  readonly unknown: readonly string[];
 }
 
 export interface MonitorJail {

@@ -45,6 +45,9 @@ export const SPEC_RULES = {
   envMax: 4096,
   envName: /^[^=\0]+$/,
   envValue: /^[^\0]*$/,
+  seccompNameMaxChars: 255,
+  /** Docker's default profile has 13 KB. */
+  seccompMaxChars: MIB,
   /** One DNS label: what sethostname and every resolver accept. */
   hostname: /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
 } as const;

@@ -26,6 +26,12 @@ export const networkPolicySchema = z
     }
   });
 
+/** A seccomp profile's file: what to call it, and its text. What it says is judged by the engine. */
+export const seccompSchema = z.strictObject({
+  name: z.string().min(1).max(R.seccompNameMaxChars),
+  json: z.string().min(1).max(R.seccompMaxChars),
+});
+
 /**
  * What the user asked for, for API documents and clients. Nothing in it depends on a machine. Sizes in bytes, times in
  * milliseconds. Not imported by the package's door: zod takes 30 ms to load, a third of a whole `bulkhead run`.
@@ -57,4 +63,5 @@ export const specSchema = z.strictObject({
   network: z.union([z.literal("none"), networkPolicySchema]).default("none"),
   allowSetuid: z.boolean().default(false),
   hostname: z.string().regex(R.hostname).optional(),
+  seccomp: seccompSchema.optional(),
 });

@@ -168,6 +168,15 @@ export function parsePolicy(value: unknown, field = "network"): Exclude<Spec["ne
   };
 }
 
+function seccomp(value: unknown, field: string): NonNullable<Spec["seccomp"]> {
+  const given = record(value, field);
+  onlyKeys(given, ["name", "json"], field);
+  return {
+    name: text(1, R.seccompNameMaxChars)(given["name"], `${field}.name`),
+    json: text(1, R.seccompMaxChars)(given["json"], `${field}.json`),
+  };
+}
+
 const OPTIONAL: { readonly [K in keyof Spec]?: Check<NonNullable<Spec[K]>> } = {
   isolation,
   trust,
@@ -186,6 +195,7 @@ const OPTIONAL: { readonly [K in keyof Spec]?: Check<NonNullable<Spec[K]>> } = {
   idleTimeoutMs: range(1, WHOLE_MAX, true, "milliseconds"),
   outputMaxBytes: range(1, WHOLE_MAX, true, "bytes"),
   hostname: pattern(R.hostname, "1 to 63 of a-z, 0-9 and -, not starting or ending with -"),
+  seccomp,
 };
 
 const WITH_DEFAULT: { readonly [K in keyof Spec]?: readonly [Check<NonNullable<Spec[K]>>, () => Spec[K]] } = {

@@ -53,6 +53,11 @@ export interface CallOptions {
   readonly onProgress?: (text: string) => void;
 }
 
+export interface CreateOptions extends CallOptions {
+  /** Only a sandbox in which `exec` can record system calls. */
+  readonly recording?: boolean;
+}
+
 export interface Explanation {
   readonly plan: Plan;
   /** What the keeper would carry out, for a sandbox named by placeholders. */
@@ -62,6 +67,8 @@ export interface Explanation {
   /** What can be done to the sandbox as a whole: pause and resume it, save it with its memory. */
   readonly can: { readonly pause: boolean; readonly snapshot: boolean };
 }
+
+const NO_FILTER = new Uint8Array();
 
 function isAborted(signal: AbortSignal | undefined): signal is AbortSignal {
   return signal?.aborted === true;
@@ -195,15 +202,19 @@ export class Engine implements AsyncDisposable {
     // Whatever is wrong with the request is said before anything is started, a probe included.
     if (this.#options.network === false && spec.network !== "none") throw networkForbidden();
     resolveLevel(spec, this.candidates);
+    if (spec.seccomp !== undefined) (await import("./seccomp/apply.ts")).checkProfile(spec.seccomp, this.host);
     const image = this.images.resolve(spec.image);
     const { state, run } = this.host.paths;
     const mounts = await checkMounts(await landings(spec.mounts, image.rootfs), [state, run]);
     const { driver, runtime, ...choice } = await this.#choose(spec, options);
     const devices = await checkLimits({ ...spec, mounts }, driver.capabilities, this.host);
     const definite = resolveSpec(spec, choice, this.host, image.config, driver.defaultMemoryBytes, devices);
-    const { level: _level, levelReason: _reason, blockDevices: _devices, ...asked } = definite;
+    const { level: _level, levelReason: _reason, blockDevices: _devices, ...rest } = definite;
+    const asked = { ...rest, mounts: spec.mounts };
     const plan = driver.plan({ ...definite, mounts }, runtime, image, this.host);
-    return { driver, plan, image, spec: { ...asked, mounts: spec.mounts } };
+    if (spec.seccomp === undefined) return { driver, plan, image, spec: asked, filter: NO_FILTER };
+    const { applyProfile } = await import("./seccomp/apply.ts");
+    return { driver, image, spec: asked, ...applyProfile(plan, spec.seccomp, driver, this.host) };
   }
 
   /**
@@ -225,12 +236,13 @@ export class Engine implements AsyncDisposable {
    * @throws BulkheadError SPEC_INVALID, POLICY_REFUSED, LEVEL_UNAVAILABLE, IMAGE_NOT_FOUND, IMAGE_INVALID, MOUNT_INVALID,
    * RUNTIME_FAILED, HOST_UNSUPPORTED, HOST_RESOURCE, KEEPER_FAILED, CHANNEL_PROTOCOL, ABORTED.
    */
-  async create(input: SpecInput, options: CallOptions = {}): Promise<Sandbox> {
+  async create(input: SpecInput, options: CreateOptions = {}): Promise<Sandbox> {
     const { signal } = options;
     const spec = parseSpec(input);
     if (isAborted(signal)) throw aborted("the sandbox's start", signal);
     this.#requireBinaries();
     const origin = await this.#prepare(spec, options);
+    if (options.recording === true) requireRecording(origin.driver);
     return await this.#start(origin, origin.driver, options);
   }
 
@@ -286,6 +298,7 @@ export class Engine implements AsyncDisposable {
       image,
       host: this.host,
       held,
+      filter: origin.filter,
       saver: this.#saver(origin),
       resumed,
       ...(wayOut !== null && { wayOut }),
@@ -339,6 +352,15 @@ function chosen(all: readonly Driver[], names: readonly string[] | undefined): r
   throw new BulkheadError("SPEC_INVALID", {
     what: `there is no driver ${JSON.stringify(unknown)}`,
     next: `name one of ${all.map((driver) => driver.name).join(", ")}`,
+  });
+}
+
+function requireRecording(driver: Driver): void {
+  if (driver.capabilities.recordsCalls) return;
+  throw new BulkheadError("LEVEL_UNAVAILABLE", {
+    what: `system calls cannot be recorded at ${driver.level}`,
+    why: "a profile is made from what a program asks of the host's kernel, which only a container's programs do",
+    next: "record at --isolation container what you trust enough for it; the profile can be used at every level",
   });
 }
 

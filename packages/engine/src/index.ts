@@ -1,5 +1,5 @@
 export type { DoctorReport, DriverReport, LevelReport } from "./doctor.ts";
-export { Engine, type CallOptions, type EngineOptions, type Explanation } from "./engine.ts";
+export { Engine, type CallOptions, type CreateOptions, type EngineOptions, type Explanation } from "./engine.ts";
 export type { Denial, DenialListener } from "./egress/denials.ts";
 export type { Network } from "./egress/network.ts";
 export type { Outside, Resolved } from "./egress/outside.ts";

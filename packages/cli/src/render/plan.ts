@@ -33,10 +33,17 @@ function boundaryRows({ boundary }: Plan): string[][] {
       "system-call filter",
       seccomp === null ? "the sandbox's kernel takes its place" : `${seccomp.name} (${seccomp.digest.slice(0, 19)})`,
     ],
+    ...givenRows(boundary),
     ["hidden paths", list(boundary.maskedPaths)],
     ["read-only paths", list(boundary.readOnlyPaths)],
     ...monitorRows(boundary),
   ];
+}
+
+function givenRows({ givenSeccomp: given }: Plan["boundary"]): string[][] {
+  if (given === undefined) return [];
+  const some = given.byArgument === 0 ? "" : `, ${given.byArgument} of them not with all arguments`;
+  return [["narrowed by", `${given.name} (${given.digest.slice(0, 19)}): lets ${given.calls} calls through${some}`]];
 }
 
 function monitorRows({ monitor }: Plan["boundary"]): string[][] {

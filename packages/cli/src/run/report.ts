@@ -35,7 +35,11 @@ const TOLD_BY_ERROR: ReadonlySet<LimitName> = new Set(["output", "timeout", "idl
 
 /** The program's streams as they are, and on standard error the limits that it reached. */
 export class PlainReport implements Report {
-  readonly #outputs: Readonly<Record<Lane, Output>> = { stdout: openOutput(1), stderr: openOutput(2) };
+  readonly #outputs: Readonly<Record<Lane, Output>>;
+
+  constructor(outputs?: Readonly<Record<Lane, Output>>) {
+    this.#outputs = outputs ?? { stdout: openOutput(1), stderr: openOutput(2) };
+  }
 
   async started(): Promise<void> {}
 
@@ -57,7 +61,8 @@ export class PlainReport implements Report {
   }
 
   async ended(): Promise<void> {
-    await Promise.all([this.#outputs.stdout.end(), this.#outputs.stderr.end()]);
+    // Both may be one.
+    await Promise.all([...new Set(Object.values(this.#outputs))].map((output) => output.end()));
   }
 
   async failed(): Promise<boolean> {

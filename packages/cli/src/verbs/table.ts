@@ -29,6 +29,12 @@ export const RUN_OPTIONS: readonly OptionDef[] = [
   HELP,
 ];
 
+export const LEARN_OPTIONS: readonly OptionDef[] = [
+  { name: "output", short: "o", value: "FILE", help: "Where the profile goes (default: standard output)" },
+  { name: "merge", value: "FILE", help: "Also allow what this learned profile allows" },
+  ...RUN_OPTIONS.filter(({ name }) => name !== "seccomp" && name !== "json"),
+];
+
 export const EXPLAIN_OPTIONS: readonly OptionDef[] = [...SPEC_OPTIONS.filter((def) => def !== HELP), JSON_OUTPUT, HELP];
 export const DOCTOR_OPTIONS: readonly OptionDef[] = [JSON_OUTPUT, HELP];
 export const VERSION_OPTIONS: readonly OptionDef[] = [JSON_OUTPUT, HELP];
@@ -104,6 +110,22 @@ export const VERB_HELP: readonly VerbHelp[] = [
     about: "The base image is made from this host's Debian packages and needs no registry.",
     options: IMAGE_OPTIONS,
     examples: ["bulkhead image build-base", "bulkhead image list", "bulkhead image remove base"],
+  },
+  {
+    name: "seccomp",
+    usage: "bulkhead seccomp learn [-o FILE] [--merge FILE] [OPTIONS] -- COMMAND [ARGUMENTS]",
+    summary: "Record a command's system calls and write the profile that allows them",
+    about:
+      "Runs COMMAND as run does, at container, and writes a seccomp profile (OCI) with the system calls it and its\n" +
+      "children made. What the container's own profile refuses is never in it. Without -o the profile is printed and\n" +
+      "the command's own output goes to standard error. Use it with run --seccomp FILE, at every level.",
+    options: LEARN_OPTIONS,
+    examples: [
+      "bulkhead seccomp learn --isolation container -o job.json -- python3 job.py",
+      "bulkhead seccomp learn --isolation container --merge job.json -o job.json -- python3 job.py --other",
+      "bulkhead run --isolation container --seccomp job.json -- python3 job.py",
+    ],
+    exitCodes: RUN_EXIT_CODES,
   },
   {
     name: "setup",

@@ -23,6 +23,7 @@ const OPENERS: readonly OpenMessage[] = [
       cols: 0,
       rlimits: [],
       killOnCancel: false,
+      record: false,
     },
   },
   { name: "Stat", body: { path: EMPTY, follow: true, user: "" } },

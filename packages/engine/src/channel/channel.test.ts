@@ -23,6 +23,7 @@ const EXEC: OpenMessage = {
     cols: 0,
     rlimits: [],
     killOnCancel: false,
+    record: false,
   },
 };
 const STAT: OpenMessage = { name: "Stat", body: { path: EMPTY, follow: true, user: "" } };

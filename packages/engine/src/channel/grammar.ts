@@ -62,6 +62,14 @@ const PLAIN: Grammar = { first: null, messages: [], required: [], lanes: NO_LANE
 const RECORDS: Grammar = { ...PLAIN, lanes: { out: true, err: false, in: false }, endsBeforeDone: [LANE.out] };
 const PIPED = process(true);
 const PTY = process(false);
+/** Tells the calls before the exit. */
+const recording = (of: Grammar): Grammar => ({
+  ...of,
+  messages: [...of.messages, TYPE.Recorded],
+  required: [...of.required, TYPE.Recorded],
+});
+const PIPED_RECORDED = recording(PIPED);
+const PTY_RECORDED = recording(PTY);
 /** Whether the process has a pty is not known here: both lanes may speak, only the first must end. */
 const CONNECTED: Grammar = { ...PIPED, endsBeforeDone: [LANE.out] };
 const DIALED: Grammar = {
@@ -90,6 +98,7 @@ const USAGE = reply(TYPE.Usage);
 export function grammarOf(opener: OpenMessage): Grammar {
   switch (opener.name) {
     case "Exec":
+      if (opener.body.record) return opener.body.pty ? PTY_RECORDED : PIPED_RECORDED;
       return opener.body.pty ? PTY : PIPED;
     case "Connect":
       return CONNECTED;

@@ -9,7 +9,7 @@ import { LANE, readMessage, TYPE, type Message } from "./wire.gen.ts";
 /** A message on a stream that is neither flow control nor an end. */
 export type StreamMessage = Extract<
   Message,
-  { readonly name: "Started" | "Exited" | "StatResult" | "Opened" | "Written" | "Usage" }
+  { readonly name: "Started" | "Recorded" | "Exited" | "StatResult" | "Opened" | "Written" | "Usage" }
 >;
 
 export type StreamEnd =

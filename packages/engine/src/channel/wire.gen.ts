@@ -114,6 +114,20 @@ export function readSharedMount(r: WireReader): SharedMount {
     readOnly: r.bool(),
   };
 }
+export interface RecordedCall {
+  readonly number: number;
+  readonly argument: bigint;
+}
+export function writeRecordedCall(w: WireWriter, m: RecordedCall): void {
+  w.u32(m.number);
+  w.u64(m.argument);
+}
+export function readRecordedCall(r: WireReader): RecordedCall {
+  return {
+    number: r.u32(),
+    argument: r.u64(),
+  };
+}
 export interface Process {
   readonly pid: number;
   readonly ppid: number;
@@ -257,6 +271,7 @@ export interface Configure {
   readonly hostname: string;
   readonly elevate: boolean;
   readonly openFiles: bigint;
+  readonly filter: Uint8Array;
 }
 export function writeConfigure(w: WireWriter, m: Configure): void {
   w.u8(m.hostGone);
@@ -266,6 +281,7 @@ export function writeConfigure(w: WireWriter, m: Configure): void {
   w.str(m.hostname);
   w.bool(m.elevate);
   w.u64(m.openFiles);
+  w.bytes(m.filter);
 }
 export function readConfigure(r: WireReader): Configure {
   return {
@@ -276,6 +292,7 @@ export function readConfigure(r: WireReader): Configure {
     hostname: r.str(),
     elevate: r.bool(),
     openFiles: r.u64(),
+    filter: r.bytes(),
   };
 }
 export interface Shutdown {
@@ -369,6 +386,7 @@ export interface Exec {
   readonly cols: number;
   readonly rlimits: readonly Rlimit[];
   readonly killOnCancel: boolean;
+  readonly record: boolean;
 }
 export function writeExec(w: WireWriter, m: Exec): void {
   w.list(m.argv, (v) => w.bytes(v));
@@ -381,6 +399,7 @@ export function writeExec(w: WireWriter, m: Exec): void {
   w.u16(m.cols);
   w.list(m.rlimits, (v) => writeRlimit(w, v));
   w.bool(m.killOnCancel);
+  w.bool(m.record);
 }
 export function readExec(r: WireReader): Exec {
   return {
@@ -394,6 +413,7 @@ export function readExec(r: WireReader): Exec {
     cols: r.u16(),
     rlimits: r.list(() => readRlimit(r)),
     killOnCancel: r.bool(),
+    record: r.bool(),
   };
 }
 export interface Connect {
@@ -912,6 +932,17 @@ export function readTakeConnection(r: WireReader): TakeConnection {
     windowBytes: r.u32(),
   };
 }
+export interface Recorded {
+  readonly calls: readonly RecordedCall[];
+}
+export function writeRecorded(w: WireWriter, m: Recorded): void {
+  w.list(m.calls, (v) => writeRecordedCall(w, v));
+}
+export function readRecorded(r: WireReader): Recorded {
+  return {
+    calls: r.list(() => readRecordedCall(r)),
+  };
+}
 export const TYPE = {
   Hello: 1,
   Ping: 2,
@@ -956,6 +987,7 @@ export const TYPE = {
   RefreshGuest: 90,
   OpenEgress: 100,
   TakeConnection: 101,
+  Recorded: 120,
 } as const;
 
 export type Message =
@@ -1001,13 +1033,14 @@ export type Message =
   | { readonly name: "RefreshGuest"; readonly body: RefreshGuest }
   | { readonly name: "OpenEgress"; readonly body: OpenEgress }
   | { readonly name: "TakeConnection"; readonly body: TakeConnection }
+  | { readonly name: "Recorded"; readonly body: Recorded }
   ;
 
 export const TO_AGENT = new Set<number>([
   2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80, 90, 100, 101,
 ]);
 export const TO_HOST = new Set<number>([
-  1, 3, 6, 16, 17, 18, 20, 21, 34, 37, 41, 51, 59, 60,
+  1, 3, 6, 16, 17, 18, 20, 21, 34, 37, 41, 51, 59, 60, 120,
 ]);
 export const OPENS = new Set<number>([
   32, 33, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80, 90, 100, 101,
@@ -1141,6 +1174,9 @@ export function writeMessage(w: WireWriter, message: Message): number {
     case "TakeConnection":
       writeTakeConnection(w, message.body);
       return 101;
+    case "Recorded":
+      writeRecorded(w, message.body);
+      return 120;
   }
 }
 
@@ -1231,6 +1267,8 @@ export function readMessage(type: number, r: WireReader): Message | null {
       return { name: "OpenEgress", body: readOpenEgress(r) };
     case 101:
       return { name: "TakeConnection", body: readTakeConnection(r) };
+    case 120:
+      return { name: "Recorded", body: readRecorded(r) };
     default:
       return null;
   }

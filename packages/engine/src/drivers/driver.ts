@@ -21,6 +21,10 @@ export interface DriverCapabilities {
   readonly freeze: boolean;
   /** A sandbox can be saved with its memory, and others can go on from that; `Driver.checkpoint` is there. */
   readonly checkpoint: boolean;
+  /** The agent may put a filter also on a program that can raise its privileges: it is privileged in a kernel of the sandbox's own. */
+  readonly filtersRaisedPrivileges: boolean;
+  /** The kernel tells which system calls a program makes, and they are those of a container. */
+  readonly recordsCalls: boolean;
   /** Host tasks the runtime itself needs; added to the pids limit so that the user gets what was asked for. */
   readonly hostTaskOverhead: number;
 }

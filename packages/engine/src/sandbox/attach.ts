@@ -25,9 +25,11 @@ export interface AttachOptions extends Pick<StartOptions, "plan" | "driver" | "k
   readonly saver?: Saver;
   /** Another host has been attached to its agent before. */
   readonly resumed?: boolean;
+  /** Put on every program that is started, in the kernel's form. Default: none. */
+  readonly filter?: Uint8Array;
 }
 
-function configureFor(plan: Plan, driver: Driver): Configure {
+function configureFor(plan: Plan, driver: Driver, filter: Uint8Array): Configure {
   return {
     hostGone: HostGone.exit,
     defaultUser: plan.process.user,
@@ -36,6 +38,7 @@ function configureFor(plan: Plan, driver: Driver): Configure {
     hostname: plan.process.hostname,
     elevate: driver.capabilities.elevation === "agent",
     openFiles: BigInt(plan.limits.openFiles),
+    filter,
   };
 }
 
@@ -110,7 +113,7 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
       writable: started.channel.writable,
       fresh: options.resumed !== true,
       timeoutMs: ANSWER_TIMEOUT_MS,
-      configure: configureFor(plan, driver),
+      configure: configureFor(plan, driver, options.filter ?? new Uint8Array()),
       onLimit: (hit) => events.emit(hitOfAgent(hit, plan.limits)),
       onBroken: () => void release().catch(() => undefined),
       ...(signal !== undefined && { signal }),

@@ -64,6 +64,8 @@ export interface ExecOptions {
   readonly pty?: TerminalSize;
   /** A non-zero exit or a signal rejects with COMMAND_FAILED. */
   readonly check?: boolean;
+  /** Notes every system call of the process and its children until it ends; `recorded` of the execution tells them. */
+  readonly record?: boolean;
   /** How long a background process that holds stdout or stderr open can delay the result by silence. Default 500. */
   readonly drainGraceMs?: number;
 }
@@ -86,6 +88,7 @@ export function execBody(command: Command, options: ExecOptions): Exec {
     rlimits: rlimitList(options.rlimits ?? {}),
     // A process that has exited may leave others behind on purpose; who wants them dead says so by a signal.
     killOnCancel: false,
+    record: options.record === true,
   };
 }
 

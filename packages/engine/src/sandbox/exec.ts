@@ -3,6 +3,7 @@ import { Readable, type Writable } from "node:stream";
 import type { OpenMessage } from "../channel/grammar.ts";
 import type { InboundLane } from "../channel/inbound.ts";
 import type { ChannelStream, StreamEnd, StreamMessage } from "../channel/stream.ts";
+import type { RecordedCall } from "../channel/wire.gen.ts";
 import type { Inside } from "./calls.ts";
 import { aborted, outputLimit, timedOut } from "./errors.ts";
 import {
@@ -57,6 +58,7 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
   readonly #begun = performance.now();
   readonly #pid = Promise.withResolvers<number>();
   readonly #exit = Promise.withResolvers<ExitStatus>();
+  readonly #recorded = Promise.withResolvers<readonly RecordedCall[]>();
   readonly #over = Promise.withResolvers<void>();
   readonly #collectors: { out: Collector | null; err: Collector | null } = { out: null, err: null };
   #stdout: Readable | null = null;
@@ -78,7 +80,8 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
     this.#options = options;
     this.#kills = origin.kind === "exec";
     this.#subject = origin.kind === "exec" ? describeCommand(origin.command) : `process ${origin.pid}`;
-    for (const promise of [this.#pid.promise, this.#exit.promise, this.#over.promise]) promise.catch(ignore);
+    for (const promise of [this.#pid.promise, this.#exit.promise, this.#recorded.promise, this.#over.promise])
+      promise.catch(ignore);
     try {
       whole(options.timeoutMs ?? 1, "timeoutMs", 1, MAX_TIMEOUT_MS);
       whole(options.drainGraceMs ?? 0, "drainGraceMs", 0, MAX_TIMEOUT_MS);
@@ -154,6 +157,11 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
   /** Resolves at the process's exit. Does not read its output: a process that waits for a reader does not exit. */
   get exit(): Promise<ExitStatus> {
     return this.#exit.promise;
+  }
+
+  /** With `record`: each call once, the first argument of socket and personality besides; resolves before `exit`. Untrusted. */
+  get recorded(): Promise<readonly RecordedCall[]> {
+    return this.#recorded.promise;
   }
 
   get stdout(): Readable {
@@ -262,9 +270,12 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
       this.#state = { at: "running", pid: message.body.pid };
       this.#pid.resolve(message.body.pid);
     }
+    if (message.name === "Recorded") this.#recorded.resolve(message.body.calls);
     if (message.name === "Exited" && this.#state.at === "running") {
       const status = toExitStatus(message.body);
       this.#state = { at: "exited", pid: this.#state.pid, status, durationMs: performance.now() - this.#begun };
+      // One that is not recorded has none to tell.
+      this.#recorded.resolve([]);
       if (status.exitCode !== 0) this.#looked = this.#inside.look?.() ?? this.#looked;
       void this.#looked.then(() => this.#exit.resolve(status));
       this.#watchDrain(-1);
@@ -310,6 +321,7 @@ export class Execution implements PromiseLike<ExecResult>, AsyncIterable<OutputE
     this.#state = { at: "failed", error };
     this.#pid.reject(error);
     this.#exit.reject(error);
+    this.#recorded.reject(error);
     this.#over.reject(error);
   }
 

@@ -8,6 +8,8 @@ export interface OpenOptions extends StartOptions {
   readonly saver?: Saver;
   /** It goes on from saved state. */
   readonly resumed?: boolean;
+  /** Put on every program that is started, in the kernel's form. Default: none. */
+  readonly filter?: Uint8Array;
 }
 
 /**

@@ -20,6 +20,8 @@ export interface Origin {
   readonly image: ImageFiles;
   /** As it was carried out: every limit is definite. */
   readonly spec: Spec;
+  /** The given seccomp profile in the kernel's form; empty without one. */
+  readonly filter: Uint8Array;
 }
 
 /** What saving needs of an engine. */

@@ -18,6 +18,7 @@ export const CONFIGURE: Configure = {
   hostname: "",
   elevate: false,
   openFiles: 0n,
+  filter: new Uint8Array(),
 };
 
 export interface RealAgent extends AsyncDisposable {

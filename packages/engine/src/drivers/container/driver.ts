@@ -155,6 +155,8 @@ export function containerDriver(name: "crun" | "runc", filter: Filter): Driver {
       diskThrottle: "cgroup",
       freeze: true,
       checkpoint: false,
+      filtersRaisedPrivileges: false,
+      recordsCalls: true,
       hostTaskOverhead: HOST_TASK_OVERHEAD,
     },
     locate: (host) => located(name, host, `apt-get install ${name}`),

@@ -213,6 +213,8 @@ export function gvisorDriver(): Driver {
       diskThrottle: "cgroup",
       freeze: true,
       checkpoint: false,
+      filtersRaisedPrivileges: false,
+      recordsCalls: false,
       hostTaskOverhead: HOST_TASK_OVERHEAD,
     },
     locate,

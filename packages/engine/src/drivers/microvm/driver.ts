@@ -9,7 +9,7 @@ import { HOST_TASK_OVERHEAD, OPEN_FILES } from "../container/hardening.ts";
 import { located } from "../located.ts";
 import type { Inside } from "../../sandbox/calls.ts";
 import type { Filter } from "../container/seccomp/compile.ts";
-import type { Architecture } from "../container/seccomp/syscalls.ts";
+import type { Architecture } from "../../seccomp/syscalls.ts";
 import { GUEST_ADDRESSES } from "../../egress/guest.ts";
 import type { Availability, Checkpoint, Driver, Help, ImageFiles, Instance, Runtime } from "../driver.ts";
 import { commonLimits, limitsDisk } from "../limits.ts";
@@ -346,6 +346,8 @@ function unsurveyed(options: MicrovmOptions, hardware: boolean): Driver {
       diskThrottle: "monitor",
       freeze: true,
       checkpoint: options.templates,
+      filtersRaisedPrivileges: true,
+      recordsCalls: false,
       hostTaskOverhead: HOST_TASK_OVERHEAD,
     },
     defaultMemoryBytes: DEFAULT_MEMORY_BYTES,

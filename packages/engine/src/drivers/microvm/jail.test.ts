@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { PROFILE } from "../container/seccomp/profile.ts";
-import { SYSCALLS } from "../container/seccomp/syscalls.ts";
+import { SYSCALLS } from "../../seccomp/syscalls.ts";
 import { reachableCalls, vmmProfile } from "./filter.ts";
 import { JAIL_USER, jailBundle, vmmFilter, VMM_OVERHEAD_BYTES, type JailRequest } from "./jail.ts";
 

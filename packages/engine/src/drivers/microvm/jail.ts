@@ -1,6 +1,6 @@
 import type { HostFacts } from "../../host/facts.ts";
 import { makeFilter, type Filter } from "../container/seccomp/compile.ts";
-import type { Architecture } from "../container/seccomp/syscalls.ts";
+import type { Architecture } from "../../seccomp/syscalls.ts";
 import { cpuWeight } from "../oci.ts";
 import { vmmProfile, type Sharing } from "./filter.ts";
 import { JAIL } from "./jail-root.ts";

@@ -1,58 +1,13 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import {
-  ABSENT,
-  ALLOW,
-  AND,
-  compile,
-  encode,
-  ERRNO,
-  JUMP,
-  JUMP_AT_LEAST,
-  JUMP_EQUAL,
-  KILL_PROCESS,
-  LOAD,
-  makeFilter,
-  REFUSED,
-  RETURN,
-  type Instruction,
-} from "./compile.ts";
+import { ABSENT, ALLOW, encode, ERRNO, JUMP, JUMP_EQUAL, KILL_PROCESS, REFUSED, RETURN } from "../../../seccomp/bpf.ts";
+import { run, type Call } from "../../../testing/bpf.ts";
+import { compile, makeFilter } from "./compile.ts";
 import { PROFILE, type ArgumentTest } from "./profile.ts";
-import { AUDIT_ARCH, HIGHEST_ASSIGNED, SYSCALLS, X32_BIT, type Architecture } from "./syscalls.ts";
+import { AUDIT_ARCH, HIGHEST_ASSIGNED, SYSCALLS, X32_BIT, type Architecture } from "../../../seccomp/syscalls.ts";
 
 /** BPF_MAXINSNS of linux/bpf_common.h. */
 const KERNEL_MAX_INSTRUCTIONS = 4096;
-
-interface Call {
-  readonly number: number;
-  readonly arch: number;
-  readonly args: readonly bigint[];
-}
-
-function memory(call: Call): DataView {
-  const view = new DataView(new ArrayBuffer(64));
-  view.setUint32(0, call.number, true);
-  view.setUint32(4, call.arch, true);
-  for (const [index, value] of call.args.entries()) view.setBigUint64(16 + 8 * index, value, true);
-  return view;
-}
-
-/** Runs a program as the kernel does; leaves by throwing what the kernel's checker would refuse. */
-function run(program: readonly Instruction[], call: Call): number {
-  const data = memory(call);
-  let accumulator = 0;
-  for (let at = 0; at < program.length; at += 1) {
-    const { code, jt, jf, k } = program[at]!;
-    if (code === LOAD) accumulator = data.getUint32(k, true);
-    else if (code === AND) accumulator = (accumulator & k) >>> 0;
-    else if (code === JUMP) at += k;
-    else if (code === JUMP_EQUAL) at += accumulator === k ? jt : jf;
-    else if (code === JUMP_AT_LEAST) at += accumulator >= k ? jt : jf;
-    else if (code === RETURN) return k;
-    else throw new Error(`unknown instruction ${code} at ${at}`);
-  }
-  throw new Error("fell off the end");
-}
 
 const holds = (tests: readonly ArgumentTest[], args: readonly bigint[]): boolean =>
   tests.every(({ index, mask, value }) => (Number(args[index]! & 0xffffffffn) & mask) >>> 0 === value >>> 0);

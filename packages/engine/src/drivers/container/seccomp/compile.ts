@@ -1,43 +1,22 @@
-import { createHash } from "node:crypto";
+import {
+  ABSENT,
+  ALLOW,
+  AND,
+  BYTES_PER_ARGUMENT,
+  digestOf,
+  encode,
+  ERRNO,
+  JUMP_EQUAL,
+  load,
+  OFFSET_ARGUMENTS,
+  programOf,
+  REFUSED,
+  ret,
+  type Instruction,
+  type Interval,
+} from "../../../seccomp/bpf.ts";
+import { HIGHEST_ASSIGNED, SYSCALLS, type Architecture } from "../../../seccomp/syscalls.ts";
 import type { ArgumentTest, ConditionalCall, Profile } from "./profile.ts";
-import { AUDIT_ARCH, HIGHEST_ASSIGNED, SYSCALLS, X32_BIT, type Architecture } from "./syscalls.ts";
-
-/** One classic BPF instruction, as in linux/filter.h. */
-export interface Instruction {
-  readonly code: number;
-  readonly jt: number;
-  readonly jf: number;
-  readonly k: number;
-}
-
-// From linux/bpf_common.h: class | size or operation | mode or source.
-export const LOAD = 0x20;
-export const JUMP = 0x05;
-export const JUMP_EQUAL = 0x15;
-export const JUMP_AT_LEAST = 0x35;
-export const AND = 0x54;
-export const RETURN = 0x06;
-
-// From linux/seccomp.h.
-export const ALLOW = 0x7fff0000;
-export const KILL_PROCESS = 0x80000000;
-export const ERRNO = 0x00050000;
-const EPERM = 1;
-const ENOSYS = 38;
-export const REFUSED = ERRNO | EPERM;
-export const ABSENT = ERRNO | ENOSYS;
-
-// struct seccomp_data: nr, arch, instruction pointer, six 64-bit arguments. Both architectures are little-endian.
-const OFFSET_NUMBER = 0;
-const OFFSET_ARCH = 4;
-const OFFSET_ARGUMENTS = 16;
-const BYTES_PER_ARGUMENT = 8;
-/** A conditional jump reaches this far; farther ones go through an unconditional jump. */
-const MAX_SHORT_JUMP = 255;
-const BYTES_PER_INSTRUCTION = 8;
-
-const ret = (value: number): Instruction => ({ code: RETURN, jt: 0, jf: 0, k: value >>> 0 });
-const load = (offset: number): Instruction => ({ code: LOAD, jt: 0, jf: 0, k: offset });
 
 function testCode(test: ArgumentTest, toNext: number): Instruction[] {
   const code = [load(OFFSET_ARGUMENTS + BYTES_PER_ARGUMENT * test.index)];
@@ -63,12 +42,6 @@ function conditionCode(call: ConditionalCall, profile: Profile): Instruction[] {
   ];
 }
 
-/** From number `start` up to the next interval's, `code` decides. */
-interface Interval {
-  readonly start: number;
-  readonly code: readonly Instruction[];
-}
-
 function intervals(profile: Profile, arch: Architecture): Interval[] {
   const numbers = SYSCALLS[arch];
   const plain = { allow: [ret(ALLOW)], refuse: [ret(REFUSED)], absent: [ret(ABSENT)] };
@@ -89,45 +62,9 @@ function intervals(profile: Profile, arch: Architecture): Interval[] {
   return result;
 }
 
-function searchCode(list: readonly Interval[]): readonly Instruction[] {
-  const [first] = list;
-  if (first === undefined) throw new RangeError("no interval to search");
-  if (list.length === 1) return first.code;
-  const middle = list.length >> 1;
-  const pivot = list[middle] ?? first;
-  const below = searchCode(list.slice(0, middle));
-  const above = searchCode(list.slice(middle));
-  const jump = { code: JUMP_AT_LEAST, k: pivot.start };
-  if (below.length <= MAX_SHORT_JUMP) return [{ ...jump, jt: below.length, jf: 0 }, ...below, ...above];
-  return [{ ...jump, jt: 0, jf: 1 }, { code: JUMP, jt: 0, jf: 0, k: below.length }, ...below, ...above];
-}
-
-/**
- * The profile as a classic BPF program for one architecture: another architecture's calls end the process (their
- * numbers mean other things), x32's do not exist, the rest is found by binary search over the numbers.
- */
+/** The profile as a classic BPF program for one architecture. */
 export function compile(profile: Profile, arch: Architecture): Instruction[] {
-  const code: Instruction[] = [
-    load(OFFSET_ARCH),
-    { code: JUMP_EQUAL, jt: 1, jf: 0, k: AUDIT_ARCH[arch] },
-    ret(KILL_PROCESS),
-    load(OFFSET_NUMBER),
-  ];
-  if (arch === "x64") code.push({ code: JUMP_AT_LEAST, jt: 0, jf: 1, k: X32_BIT }, ret(ABSENT));
-  return [...code, ...searchCode(intervals(profile, arch))];
-}
-
-/** struct sock_filter after struct sock_filter, little-endian. */
-export function encode(program: readonly Instruction[]): Buffer {
-  const bytes = Buffer.alloc(program.length * BYTES_PER_INSTRUCTION);
-  for (const [index, { code, jt, jf, k }] of program.entries()) {
-    const at = index * BYTES_PER_INSTRUCTION;
-    bytes.writeUInt16LE(code, at);
-    bytes.writeUInt8(jt, at + 2);
-    bytes.writeUInt8(jf, at + 3);
-    bytes.writeUInt32LE(k, at + 4);
-  }
-  return bytes;
+  return programOf(arch, intervals(profile, arch));
 }
 
 /** A filter ready for use. `digest` is that of the program's bytes, hex sha256. */
@@ -141,6 +78,5 @@ export interface Filter {
 
 export function makeFilter(profile: Profile, arch: Architecture): Filter {
   const bytes = encode(compile(profile, arch));
-  const digest = createHash("sha256").update(bytes).digest("hex");
-  return { name: profile.name, arch, digest, program: bytes.toString("base64") };
+  return { name: profile.name, arch, digest: digestOf(bytes), program: bytes.toString("base64") };
 }

@@ -5,7 +5,7 @@ import { BulkheadError } from "@bulkhead/contract";
 import { writeAtomically } from "../../../host/file-cache.ts";
 import { makeFilter, type Filter } from "./compile.ts";
 import { PROFILE } from "./profile.ts";
-import type { Architecture } from "./syscalls.ts";
+import type { Architecture } from "../../../seccomp/syscalls.ts";
 
 /** Raised when the compiler makes other programs from the same profile. */
 const COMPILER_VERSION = 1;

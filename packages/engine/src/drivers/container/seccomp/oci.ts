@@ -1,7 +1,7 @@
 import type { ArgumentTest, Profile } from "./profile.ts";
-import { SYSCALLS, type Architecture } from "./syscalls.ts";
+import { SYSCALLS, type Architecture } from "../../../seccomp/syscalls.ts";
 
-const OCI_ARCH: Readonly<Record<Architecture, string>> = { x64: "SCMP_ARCH_X86_64", arm64: "SCMP_ARCH_AARCH64" };
+export const OCI_ARCH: Readonly<Record<Architecture, string>> = { x64: "SCMP_ARCH_X86_64", arm64: "SCMP_ARCH_AARCH64" };
 const EPERM = 1;
 const ENOSYS = 38;
 
@@ -12,21 +12,23 @@ interface OciArgument {
   readonly op: "SCMP_CMP_MASKED_EQ";
 }
 
+export interface OciEntry {
+  readonly names: readonly string[];
+  readonly action: "SCMP_ACT_ALLOW" | "SCMP_ACT_ERRNO";
+  readonly errnoRet?: number;
+  readonly args?: readonly OciArgument[];
+}
+
 /** `linux.seccomp` of the OCI runtime specification. */
 export interface OciSeccomp {
   readonly defaultAction: "SCMP_ACT_ERRNO";
   readonly defaultErrnoRet: number;
   readonly architectures: readonly string[];
-  readonly syscalls: readonly {
-    readonly names: readonly string[];
-    readonly action: "SCMP_ACT_ALLOW" | "SCMP_ACT_ERRNO";
-    readonly errnoRet?: number;
-    readonly args?: readonly OciArgument[];
-  }[];
+  readonly syscalls: readonly OciEntry[];
 }
 
 // A masked comparison looks at 32 bits only, as the kernel does for these arguments.
-const argument = (test: ArgumentTest): OciArgument => ({
+export const renderArgument = (test: ArgumentTest): OciArgument => ({
   index: test.index,
   value: test.mask,
   valueTwo: test.value,
@@ -47,14 +49,14 @@ export function renderOci(profile: Profile, arch: Architecture): OciSeccomp {
         call.alternatives.map((tests) => ({
           names: [call.name],
           action: "SCMP_ACT_ALLOW" as const,
-          args: tests.map(argument),
+          args: tests.map(renderArgument),
         })),
       ),
       ...profile.pretended.map(({ name, tests, errno }) => ({
         names: [name],
         action: "SCMP_ACT_ERRNO" as const,
         errnoRet: errno,
-        args: tests.map(argument),
+        args: tests.map(renderArgument),
       })),
       { names: profile.absent.filter(known), action: "SCMP_ACT_ERRNO", errnoRet: ENOSYS },
     ],

@@ -1,0 +1,1 @@
+export { learnedProfile, type SeenCall } from "../drivers/container/seccomp/learn.ts";
