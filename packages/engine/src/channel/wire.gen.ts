@@ -96,6 +96,23 @@ export function readWatchEvent(r: WireReader): WatchEvent {
     isDirectory: r.bool(),
   };
 }
+export interface SharedMount {
+  readonly name: string;
+  readonly target: Uint8Array;
+  readonly readOnly: boolean;
+}
+export function writeSharedMount(w: WireWriter, m: SharedMount): void {
+  w.str(m.name);
+  w.bytes(m.target);
+  w.bool(m.readOnly);
+}
+export function readSharedMount(r: WireReader): SharedMount {
+  return {
+    name: r.str(),
+    target: r.bytes(),
+    readOnly: r.bool(),
+  };
+}
 export interface Process {
   readonly pid: number;
   readonly ppid: number;
@@ -812,6 +829,20 @@ export function readDialUnix(r: WireReader): DialUnix {
     user: r.str(),
   };
 }
+export interface MountShared {
+  readonly tag: string;
+  readonly mounts: readonly SharedMount[];
+}
+export function writeMountShared(w: WireWriter, m: MountShared): void {
+  w.str(m.tag);
+  w.list(m.mounts, (v) => writeSharedMount(w, v));
+}
+export function readMountShared(r: WireReader): MountShared {
+  return {
+    tag: r.str(),
+    mounts: r.list(() => readSharedMount(r)),
+  };
+}
 export interface OpenEgress {
   readonly resolver: string;
 }
@@ -876,6 +907,7 @@ export const TYPE = {
   MakeSymlink: 61,
   DialTcp: 64,
   DialUnix: 65,
+  MountShared: 80,
   OpenEgress: 100,
   TakeConnection: 101,
 } as const;
@@ -918,18 +950,19 @@ export type Message =
   | { readonly name: "MakeSymlink"; readonly body: MakeSymlink }
   | { readonly name: "DialTcp"; readonly body: DialTcp }
   | { readonly name: "DialUnix"; readonly body: DialUnix }
+  | { readonly name: "MountShared"; readonly body: MountShared }
   | { readonly name: "OpenEgress"; readonly body: OpenEgress }
   | { readonly name: "TakeConnection"; readonly body: TakeConnection }
   ;
 
 export const TO_AGENT = new Set<number>([
-  2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 100, 101,
+  2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80, 100, 101,
 ]);
 export const TO_HOST = new Set<number>([
   1, 3, 16, 17, 18, 20, 21, 34, 37, 41, 51, 59, 60,
 ]);
 export const OPENS = new Set<number>([
-  32, 33, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 100, 101,
+  32, 33, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80, 100, 101,
 ]);
 
 export function writeMessage(w: WireWriter, message: Message): number {
@@ -1045,6 +1078,9 @@ export function writeMessage(w: WireWriter, message: Message): number {
     case "DialUnix":
       writeDialUnix(w, message.body);
       return 65;
+    case "MountShared":
+      writeMountShared(w, message.body);
+      return 80;
     case "OpenEgress":
       writeOpenEgress(w, message.body);
       return 100;
@@ -1131,6 +1167,8 @@ export function readMessage(type: number, r: WireReader): Message | null {
       return { name: "DialTcp", body: readDialTcp(r) };
     case 65:
       return { name: "DialUnix", body: readDialUnix(r) };
+    case 80:
+      return { name: "MountShared", body: readMountShared(r) };
     case 100:
       return { name: "OpenEgress", body: readOpenEgress(r) };
     case 101:
