@@ -1,6 +1,9 @@
 import type { Duplex } from "node:stream";
 
-/** How a program inside learns that it gets nothing: ECONNREFUSED, EHOSTUNREACH or EACCES. */
+/**
+ * How a program inside learns that it gets nothing: ECONNREFUSED, EHOSTUNREACH (ENETUNREACH over IPv6), or EACCES where its
+ * kernel says that (IPv6) and as the second where not.
+ */
 export type Refusal = "reset" | "unreachable" | "prohibited";
 
 /** A TCP connection that a program inside began. It waits until exactly one of `accept` and `refuse` is called, once. */
