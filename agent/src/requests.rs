@@ -62,6 +62,10 @@ impl Agent {
                 }
                 Err(failure) => self.fail(id, &failure),
             },
+            Message::MountShared(request) => match crate::guest::mount_shared(&request) {
+                Ok(()) => self.done(id),
+                Err(failure) => self.fail(id, &failure),
+            },
             Message::SignalProcess(m) => match signal_process(m.pid, m.signal, m.group) {
                 Ok(()) => self.done(id),
                 Err(failure) => self.fail(id, &failure),

@@ -1,13 +1,15 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { rm } from "node:fs/promises";
+import { chmod, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Context } from "../check.ts";
 import { eventually, theme, within } from "../check.ts";
 import { exists, filesBelow, freshDirectory, traces } from "../host.ts";
 
 interface Victim {
+  /** A host directory that every sandbox has as a mount and writes to. */
+  readonly shared: string;
   readonly enginePid: number;
   readonly keeperPid: number;
   readonly ids: readonly string[];
@@ -16,7 +18,8 @@ interface Victim {
 const VICTIM = join(import.meta.dirname, "..", "victim.ts");
 
 async function victim(context: Context, run: string, count: number): Promise<Victim> {
-  const child: ChildProcess = spawn(process.execPath, [VICTIM, context.target.name, run, String(count)], {
+  const shared = await sharedDirectory(context);
+  const child: ChildProcess = spawn(process.execPath, [VICTIM, context.target.name, run, String(count), shared], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   context.defer(() => child.kill("SIGKILL"));
@@ -25,7 +28,7 @@ async function victim(context: Context, run: string, count: number): Promise<Vic
   const died = once(child, "exit").then(([code]) => assert.fail(`the victim ended with ${code} before it was killed`));
   died.catch(() => undefined);
   const [line] = await within("the victim's sandboxes", 60_000, Promise.race([said, died]));
-  return JSON.parse(line.toString()) as Victim;
+  return { ...(JSON.parse(line.toString()) as Omit<Victim, "shared">), shared };
 }
 
 async function runDirectory(context: Context): Promise<string> {
@@ -34,17 +37,24 @@ async function runDirectory(context: Context): Promise<string> {
   return run;
 }
 
+async function sharedDirectory(context: Context): Promise<string> {
+  const shared = await freshDirectory("conformance-held-");
+  context.defer(() => rm(shared, { recursive: true, force: true }));
+  await chmod(shared, 0o777);
+  return shared;
+}
+
 /** Sandboxes must have been there, or finding nothing afterwards proves nothing. */
 async function standing(found: Victim, run: string): Promise<void> {
-  const seen = await traces([...found.ids, run], [found.enginePid]);
+  const seen = await traces([...found.ids, run, found.shared], [found.enginePid]);
   for (const id of found.ids)
     assert.ok(
       seen.some((line) => line.includes(id)),
       `nothing of sandbox ${id} was there before the kill`,
     );
   assert.ok(
-    seen.some((l) => l.startsWith("mount in")),
-    "no mount was seen before the kill",
+    seen.some((l) => l.startsWith("mount in") && l.includes(found.shared)),
+    "no mount of the shared directory was seen before the kill",
   );
   assert.ok(
     seen.some((l) => l.startsWith("control group")),
@@ -57,7 +67,7 @@ async function nothingLeft(found: Victim, run: string): Promise<void> {
   await eventually(
     "nothing of the sandboxes is left",
     async () => {
-      const left = [...(await traces([...found.ids, run]))];
+      const left = [...(await traces([...found.ids, run, found.shared]))];
       for (const path of await filesBelow(run))
         if (found.ids.some((id) => path.includes(id))) left.push(`file ${path}`);
       last = left;
@@ -134,8 +144,8 @@ export const crashChecks = theme("crash", "host", (check) => {
   check(
     "killed while sandboxes are being made",
     async (context) => {
-      const run = await runDirectory(context);
-      const child = spawn(process.execPath, [VICTIM, context.target.name, run, "8"], { stdio: "ignore" });
+      const [run, shared] = [await runDirectory(context), await sharedDirectory(context)];
+      const child = spawn(process.execPath, [VICTIM, context.target.name, run, "8", shared], { stdio: "ignore" });
       context.defer(() => child.kill("SIGKILL"));
       await once(child, "spawn");
       await eventually(
@@ -146,7 +156,7 @@ export const crashChecks = theme("crash", "host", (check) => {
       const ended = once(child, "exit");
       child.kill("SIGKILL");
       await ended;
-      await nothingLeft({ enginePid: 0, keeperPid: 0, ids: [] }, run);
+      await nothingLeft({ enginePid: 0, keeperPid: 0, ids: [], shared }, run);
       await nextEngineWorks(context, run);
     },
     { timeoutMs: 120_000 },

@@ -7,6 +7,8 @@ import { execChecks } from "./exec.ts";
 import { fileChecks } from "./files.ts";
 import { limitChecks } from "./limits.ts";
 import { microvmChecks } from "./microvm.ts";
+import { microvmMountChecks } from "./microvm-mounts.ts";
+import { mountChecks } from "./mounts.ts";
 import { planChecks } from "./plan.ts";
 import { processChecks } from "./processes.ts";
 import { ptyChecks } from "./pty.ts";
@@ -28,6 +30,8 @@ export const CHECKS: readonly Check[] = [
   ...planChecks,
   ...microvmChecks,
   ...storageChecks,
+  ...mountChecks,
+  ...microvmMountChecks,
   ...sudoChecks,
   ...limitChecks,
   ...crashChecks,

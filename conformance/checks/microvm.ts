@@ -18,7 +18,7 @@ const others = (target: Target): string | null =>
   target.traits.level === "microvm" ? null : "there is no virtual machine at this level";
 
 /** The one process of a sandbox that is a virtual machine. */
-async function monitorOf(id: string): Promise<number> {
+export async function monitorOf(id: string): Promise<number> {
   const [pid, ...rest] = (await processesInCgroup(id)).map((found) => found.pid);
   assert.ok(pid !== undefined && rest.length === 0, "a virtual machine is one process");
   return pid;

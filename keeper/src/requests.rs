@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use crate::ids::Exchange;
+
 /// What a one-off program may say and be heard; one answer must stay well under what the engine reads as a line.
 const MAX_OUTPUT_BYTES: u64 = 1024 * 1024;
 
@@ -71,6 +73,7 @@ pub enum Access {
 pub struct Idmap {
     pub id_base: u32,
     pub size: u32,
+    pub exchange: Exchange,
 }
 
 /// The steps of packages/contract/src/plan.ts.
@@ -106,6 +109,7 @@ pub enum Step {
         source: String,
         target: String,
         read_only: bool,
+        inert: bool,
         idmap: Option<Idmap>,
     },
     Userns {
@@ -179,7 +183,12 @@ fn u32(value: &Value) -> Option<u32> {
 }
 
 fn idmap(value: &Value) -> Option<Idmap> {
-    Some(Idmap { id_base: u32(value.get("idBase")?)?, size: u32(value.get("size")?)? })
+    let pair = |name: &str| match value.get(name) {
+        None => Some(None),
+        Some(pair) => Some(Some((u32(pair.get("file")?)?, u32(pair.get("seen")?)?))),
+    };
+    let exchange = Exchange { uid: pair("uid")?, gid: pair("gid")? };
+    Some(Idmap { id_base: u32(value.get("idBase")?)?, size: u32(value.get("size")?)?, exchange })
 }
 
 fn inherited(value: &Value) -> Option<Vec<Inherited>> {
@@ -285,6 +294,7 @@ impl Step {
                 source: from.must("source", text)?,
                 target: from.must("target", text)?,
                 read_only: from.must("readOnly", Value::as_bool)?,
+                inert: from.maybe("inert", Value::as_bool)?.unwrap_or(false),
                 idmap: from.maybe("idmap", idmap)?,
             },
             "userns" => Step::Userns { target: from.must("target", text)? },
@@ -332,7 +342,7 @@ mod tests {
     fn requests_are_read_as_the_contract_writes_them() {
         let text = r#"{"id":7,"op":"acquire","instance":"s1","steps":[
             {"op":"tmpfs","target":"/a","sizeBytes":1,"inodes":2,"mode":448,"uid":1,"gid":2},
-            {"op":"bind","source":"/a","target":"/b","readOnly":true,"idmap":{"idBase":1,"size":2}},
+            {"op":"bind","source":"/a","target":"/b","readOnly":true,"idmap":{"idBase":1,"size":2,"uid":{"file":0,"seen":3}}},
             {"op":"run","argv":["/bin/true"],"timeoutMs":5,"stdin":"/x/in","pidFile":"/x/pid"}]}"#;
         let request = Request::parse(text.as_bytes()).unwrap();
         assert_eq!(request.id, 7);

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use crate::ids::RANGE;
+use crate::ids::{self, Exchange, RANGE};
 use crate::log::Log;
 use crate::paths;
 use crate::proto::Failure;
@@ -44,7 +44,8 @@ pub struct Acquired {
     /// Reading end of the sandbox's diagnostics.
     pub log: Option<Log>,
     pub init: Option<libc::pid_t>,
-    userns: Option<OwnedFd>,
+    /// By what they exchange.
+    userns: Vec<(Exchange, OwnedFd)>,
 }
 
 impl Scope<'_> {
@@ -68,8 +69,10 @@ impl Scope<'_> {
                 let target = self.open(target, libc::O_PATH | libc::O_DIRECTORY)?;
                 self.mount(c"tmpfs", &target, &data)?;
             }
-            Step::Bind { source, target, read_only, idmap } => {
-                self.bind(Path::new(source), target, *read_only, idmap.as_ref())?;
+            Step::Bind { source, target, read_only, inert, idmap } => {
+                let read_only = if *read_only { sys::MOUNT_ATTR_RDONLY } else { 0 };
+                let inert = if *inert { sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NOEXEC } else { 0 };
+                self.bind(Path::new(source), target, sys::MOUNT_ATTR_NODEV | read_only | inert, idmap.as_ref())?;
             }
             Step::Userns { target } => self.show_userns(target)?,
             Step::Overlay { target, lower, upper, work } => self.overlay(target, lower, upper, work)?,
@@ -127,20 +130,19 @@ impl Scope<'_> {
         sys::mount(c"bulkhead", &target, kind, flags, Some(&sys::cstr(data)?))
     }
 
-    fn bind(&mut self, source: &Path, target: &str, read_only: bool, idmap: Option<&Idmap>) -> Result<(), Failure> {
+    fn bind(&mut self, source: &Path, target: &str, set: u64, idmap: Option<&Idmap>) -> Result<(), Failure> {
         if !source.is_absolute() {
             return Err(Failure::new(format!("bind source {source:?} is not absolute")));
         }
         let tree = self.source(source).map_err(|failure| failure.at(&source.to_string_lossy()))?;
         let is_dir = sys::fstat(tree.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
         let userns = match idmap {
-            Some(map) if map.id_base == self.id_base && map.size == RANGE => Some(self.userns()?),
+            Some(map) if map.id_base == self.id_base && map.size == RANGE => Some(self.userns(map.exchange)?),
             Some(map) => {
                 return Err(Failure::new(format!("ids {}+{} are not this sandbox's range", map.id_base, map.size)))
             }
             None => None,
         };
-        let set = sys::MOUNT_ATTR_NODEV | if read_only { sys::MOUNT_ATTR_RDONLY } else { 0 };
         sys::set_mount(tree.as_fd(), set, userns).map_err(|error| {
             let text = format!("{} cannot be mounted with shifted ids", source.display());
             Failure::from(error).at(if idmap.is_some() { &text } else { "mount attributes" })
@@ -175,24 +177,26 @@ impl Scope<'_> {
         Ok(())
     }
 
-    /// The user namespace that describes the shift of ids; one per sandbox, made when first needed.
-    fn userns(&mut self) -> io::Result<BorrowedFd<'_>> {
-        if self.got.userns.is_none() {
-            let holder = sys::UsernsHolder::start(self.id_base)?;
-            let map = format!("0 {} {RANGE}", self.id_base);
-            for file in ["uid_map", "gid_map"] {
-                fs::write(format!("/proc/{}/{file}", holder.pid), &map)?;
+    /// A user namespace that describes a shift of ids, made when first needed.
+    fn userns(&mut self, exchange: Exchange) -> io::Result<BorrowedFd<'_>> {
+        let at = match self.got.userns.iter().position(|(made, _)| *made == exchange) {
+            Some(at) => at,
+            None => {
+                let holder = sys::UsernsHolder::start(self.id_base)?;
+                for (file, pair) in [("uid_map", exchange.uid), ("gid_map", exchange.gid)] {
+                    fs::write(format!("/proc/{}/{file}", holder.pid), ids::map(self.id_base, pair)?)?;
+                }
+                let namespace = File::open(format!("/proc/{}/ns/user", holder.pid))?;
+                self.got.userns.push((exchange, namespace.into()));
+                self.got.userns.len() - 1
             }
-            let namespace = File::open(format!("/proc/{}/ns/user", holder.pid))?;
-            self.got.userns = Some(namespace.into());
-        }
-        let made = self.got.userns.as_ref().map(AsFd::as_fd);
-        made.ok_or_else(|| io::Error::other("no user namespace"))
+        };
+        Ok(self.got.userns[at].1.as_fd())
     }
 
     /// Puts the user namespace where a runtime can join it by path.
     fn show_userns(&mut self, target: &str) -> Result<(), Failure> {
-        let tree = sys::clone_tree(self.userns()?)?;
+        let tree = sys::clone_tree(self.userns(Exchange::default())?)?;
         self.create(target, 0o444, (0, 0))?;
         let place = self.open(target, libc::O_PATH)?;
         Ok(sys::attach(tree.as_fd(), place.as_fd())?)

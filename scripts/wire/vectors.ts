@@ -251,6 +251,18 @@ vector(
   },
   1,
 );
+vector(
+  "mount what is shared",
+  "MountShared",
+  {
+    tag: "shared",
+    mounts: [
+      { name: "0", target: path, readOnly: true },
+      { name: "1", target: notUtf8, readOnly: false },
+    ],
+  },
+  2,
+);
 vector("read file, to the end", "ReadFile", { path, offset: "0", length: U64_MAX, user: "" }, 11);
 vector("write file", "WriteFile", { path, mode: 0o644, how: 3, makeParents: true, user }, 12);
 vector("stat", "Stat", { path: notUtf8, follow: false, user }, 13);

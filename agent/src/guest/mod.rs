@@ -7,8 +7,10 @@ mod modules;
 mod mounts;
 mod port;
 mod prepare;
+mod shared;
 
 pub use prepare::prepare;
+pub use shared::mount_shared;
 
 use crate::failure::Failure;
 use crate::sys::{guest as sys, Errno};

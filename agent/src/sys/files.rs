@@ -94,6 +94,11 @@ pub fn read_link(at: At, path: &[u8]) -> Result<Vec<u8>> {
     Ok(target)
 }
 
+/// Where an open file is, as this process sees it.
+pub fn path_of(fd: &OwnedFd) -> Result<Vec<u8>> {
+    read_link(At::HERE, format!("/proc/self/fd/{}", fd.as_raw_fd()).as_bytes())
+}
+
 pub fn make_directory(at: At, path: &[u8], mode: u32) -> Result<()> {
     let path = c_string(path)?;
     // SAFETY: a live string.

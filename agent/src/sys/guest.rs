@@ -22,6 +22,16 @@ pub fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data:
     Err(GuestError::last(format!("mounting {source} ({kind}) on {target}")))
 }
 
+/// At once for everybody, and for good when its last user is gone.
+pub fn unmount(target: &str) -> Result<(), GuestError> {
+    let target_c = c_string(target)?;
+    // SAFETY: zero-terminated and outlives the call.
+    if unsafe { libc::umount2(target_c.as_ptr(), libc::MNT_DETACH) } == 0 {
+        return Ok(());
+    }
+    Err(GuestError::last(format!("unmounting {target}")))
+}
+
 pub fn make_directory(path: &str) -> Result<(), GuestError> {
     match std::fs::create_dir(path) {
         Ok(()) => Ok(()),

@@ -6,6 +6,7 @@ pub mod files;
 pub mod guest;
 pub mod identity;
 pub mod local;
+pub mod mount;
 pub mod poll;
 pub mod process;
 pub mod socket;

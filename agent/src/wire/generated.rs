@@ -105,6 +105,7 @@ pub mod message_type {
     pub const MAKE_SYMLINK: u8 = 61;
     pub const DIAL_TCP: u8 = 64;
     pub const DIAL_UNIX: u8 = 65;
+    pub const MOUNT_SHARED: u8 = 80;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -230,6 +231,39 @@ impl WatchEvent {
         map.insert("kind".into(), (*(&self.kind)).into());
         map.insert("path".into(), crate::wire::hex((&self.path)).into());
         map.insert("isDirectory".into(), (*(&self.is_directory)).into());
+        serde_json::Value::Object(map)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SharedMount {
+    pub name: String,
+    pub target: Vec<u8>,
+    pub read_only: bool,
+}
+
+impl SharedMount {
+    pub fn write(&self, w: &mut Writer) {
+        w.str(&self.name);
+        w.bytes(&self.target);
+        w.bool(*&self.read_only);
+    }
+
+    pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            name: r.str()?,
+            target: r.bytes()?,
+            read_only: r.bool()?,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn json(&self) -> serde_json::Value {
+        #[allow(unused_mut)]
+        let mut map = serde_json::Map::new();
+        map.insert("name".into(), (&self.name).clone().into());
+        map.insert("target".into(), crate::wire::hex((&self.target)).into());
+        map.insert("readOnly".into(), (*(&self.read_only)).into());
         serde_json::Value::Object(map)
     }
 }
@@ -1504,6 +1538,35 @@ impl DialUnix {
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MountShared {
+    pub tag: String,
+    pub mounts: Vec<SharedMount>,
+}
+
+impl MountShared {
+    pub fn write(&self, w: &mut Writer) {
+        w.str(&self.tag);
+        w.list(&self.mounts, |w, v| (v).write(w));
+    }
+
+    pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            tag: r.str()?,
+            mounts: r.list(|r| SharedMount::read(r))?,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn json(&self) -> serde_json::Value {
+        #[allow(unused_mut)]
+        let mut map = serde_json::Map::new();
+        map.insert("tag".into(), (&self.tag).clone().into());
+        map.insert("mounts".into(), serde_json::Value::Array((&self.mounts).iter().map(|v| v.json()).collect()));
+        serde_json::Value::Object(map)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     Hello(Hello),
@@ -1543,6 +1606,7 @@ pub enum Message {
     MakeSymlink(MakeSymlink),
     DialTcp(DialTcp),
     DialUnix(DialUnix),
+    MountShared(MountShared),
 }
 
 impl Message {
@@ -1585,6 +1649,7 @@ impl Message {
             Message::MakeSymlink(_) => 61,
             Message::DialTcp(_) => 64,
             Message::DialUnix(_) => 65,
+            Message::MountShared(_) => 80,
         }
     }
 
@@ -1627,6 +1692,7 @@ impl Message {
             Message::MakeSymlink(m) => m.write(w),
             Message::DialTcp(m) => m.write(w),
             Message::DialUnix(m) => m.write(w),
+            Message::MountShared(m) => m.write(w),
         }
     }
 
@@ -1670,6 +1736,7 @@ impl Message {
             61 => Message::MakeSymlink(MakeSymlink::read(r)?),
             64 => Message::DialTcp(DialTcp::read(r)?),
             65 => Message::DialUnix(DialUnix::read(r)?),
+            80 => Message::MountShared(MountShared::read(r)?),
             _ => return Err(Malformed("unknown message type")),
         })
     }
@@ -1714,6 +1781,7 @@ impl Message {
             Message::MakeSymlink(m) => ("MakeSymlink", m.json()),
             Message::DialTcp(m) => ("DialTcp", m.json()),
             Message::DialUnix(m) => ("DialUnix", m.json()),
+            Message::MountShared(m) => ("MountShared", m.json()),
         }
     }
 }

@@ -45,6 +45,20 @@ export interface MountPlan {
   readonly source: string;
   readonly target: string;
   readonly readOnly: boolean;
+  /** Whose the source is outside. */
+  readonly owner: { readonly uid: number; readonly gid: number };
+}
+
+export interface IdMap {
+  readonly idBase: number;
+  readonly size: number;
+  readonly uid?: IdExchange;
+  readonly gid?: IdExchange;
+}
+
+export interface IdExchange {
+  readonly file: number;
+  readonly seen: number;
 }
 
 /** One thing the keeper acquires. Undone in reverse order at teardown, also after a crash. Paths are host paths. */
@@ -69,13 +83,18 @@ export type Step =
       readonly uid: number;
       readonly gid: number;
     }
-  /** A read-only or read-write bind of `source`, ids shifted so that file uid 0 appears as `idBase` when it is given. */
+  /**
+   * A read-only or read-write bind of `source`, ids shifted so that file uid 0 appears as `idBase` when it is given. A
+   * pair of ids trades places: `file` appears as `idBase + seen`.
+   */
   | {
       readonly op: "bind";
       readonly source: string;
       readonly target: string;
       readonly readOnly: boolean;
-      readonly idmap?: { readonly idBase: number; readonly size: number };
+      /** Nothing in it is ever started: noexec,nosuid. */
+      readonly inert?: boolean;
+      readonly idmap?: IdMap;
     }
   | {
       readonly op: "overlay";

@@ -62,12 +62,8 @@ async function probe(driver: Driver, runtime: Runtime, image: ImageFiles, from: 
   const timeout = AbortSignal.timeout(PROBE_TIMEOUT_MS);
   const signal = from.signal === undefined ? timeout : AbortSignal.any([from.signal, timeout]);
   const choice = { level: driver.level, reasons: ["doctor tries every driver"] };
-  const plan = driver.plan(
-    resolveSpec(parseSpec({}), choice, host, {}, driver.defaultMemoryBytes),
-    runtime,
-    image,
-    host,
-  );
+  const spec = resolveSpec(parseSpec({}), choice, host, {}, driver.defaultMemoryBytes);
+  const plan = driver.plan({ ...spec, mounts: [] }, runtime, image, host);
   const started = performance.now();
   const held = { [Symbol.asyncDispose]: async () => {} };
   await using box = await openSandbox({ keeper, driver, plan, image, host, signal, held });

@@ -183,8 +183,8 @@ export class Engine implements AsyncDisposable {
     const { state, run } = this.host.paths;
     const mounts = await checkMounts(await landings(spec.mounts, image.rootfs), [state, run]);
     const { driver, runtime, ...choice } = await this.#choose(spec, options);
-    const resolved = resolveSpec({ ...spec, mounts }, choice, this.host, image.config, driver.defaultMemoryBytes);
-    return { driver, plan: driver.plan(resolved, runtime, image, this.host), image };
+    const resolved = resolveSpec(spec, choice, this.host, image.config, driver.defaultMemoryBytes);
+    return { driver, plan: driver.plan({ ...resolved, mounts }, runtime, image, this.host), image };
   }
 
   /**

@@ -21,6 +21,7 @@ type Opener = Extract<
   | "ListProcesses"
   | "GetUsage"
   | "PrepareGuest"
+  | "MountShared"
   | "ReadFile"
   | "WriteFile"
   | "Stat"

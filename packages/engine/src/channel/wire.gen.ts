@@ -89,6 +89,23 @@ export function readWatchEvent(r: WireReader): WatchEvent {
     isDirectory: r.bool(),
   };
 }
+export interface SharedMount {
+  readonly name: string;
+  readonly target: Uint8Array;
+  readonly readOnly: boolean;
+}
+export function writeSharedMount(w: WireWriter, m: SharedMount): void {
+  w.str(m.name);
+  w.bytes(m.target);
+  w.bool(m.readOnly);
+}
+export function readSharedMount(r: WireReader): SharedMount {
+  return {
+    name: r.str(),
+    target: r.bytes(),
+    readOnly: r.bool(),
+  };
+}
 export interface Process {
   readonly pid: number;
   readonly ppid: number;
@@ -747,6 +764,20 @@ export function readDialUnix(r: WireReader): DialUnix {
     user: r.str(),
   };
 }
+export interface MountShared {
+  readonly tag: string;
+  readonly mounts: readonly SharedMount[];
+}
+export function writeMountShared(w: WireWriter, m: MountShared): void {
+  w.str(m.tag);
+  w.list(m.mounts, (v) => writeSharedMount(w, v));
+}
+export function readMountShared(r: WireReader): MountShared {
+  return {
+    tag: r.str(),
+    mounts: r.list(() => readSharedMount(r)),
+  };
+}
 export const TYPE = {
   Hello: 1,
   Ping: 2,
@@ -786,6 +817,7 @@ export const TYPE = {
   MakeSymlink: 61,
   DialTcp: 64,
   DialUnix: 65,
+  MountShared: 80,
 } as const;
 
 export type Message =
@@ -826,16 +858,17 @@ export type Message =
   | { readonly name: "MakeSymlink"; readonly body: MakeSymlink }
   | { readonly name: "DialTcp"; readonly body: DialTcp }
   | { readonly name: "DialUnix"; readonly body: DialUnix }
+  | { readonly name: "MountShared"; readonly body: MountShared }
   ;
 
 export const TO_AGENT = new Set<number>([
-  2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65,
+  2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80,
 ]);
 export const TO_HOST = new Set<number>([
   1, 3, 16, 17, 18, 20, 21, 34, 37, 41, 51, 59, 60,
 ]);
 export const OPENS = new Set<number>([
-  32, 33, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65,
+  32, 33, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80,
 ]);
 
 export function writeMessage(w: WireWriter, message: Message): number {
@@ -951,6 +984,9 @@ export function writeMessage(w: WireWriter, message: Message): number {
     case "DialUnix":
       writeDialUnix(w, message.body);
       return 65;
+    case "MountShared":
+      writeMountShared(w, message.body);
+      return 80;
   }
 }
 
@@ -1031,6 +1067,8 @@ export function readMessage(type: number, r: WireReader): Message | null {
       return { name: "DialTcp", body: readDialTcp(r) };
     case 65:
       return { name: "DialUnix", body: readDialUnix(r) };
+    case 80:
+      return { name: "MountShared", body: readMountShared(r) };
     default:
       return null;
   }

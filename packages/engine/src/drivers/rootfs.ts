@@ -1,4 +1,4 @@
-import type { Plan, Step } from "@bulkhead/contract";
+import type { MountPlan, Plan, Step } from "@bulkhead/contract";
 import type { HostFacts } from "../host/facts.ts";
 import type { ImageFiles, Instance } from "./driver.ts";
 
@@ -21,6 +21,8 @@ export interface Places {
   readonly stdin: string;
   readonly stdout: string;
   readonly stderr: string;
+  /** Holds those of `mount`. */
+  readonly mounts: string;
   readonly mount: (index: number) => string;
 }
 
@@ -34,6 +36,7 @@ export function places({ dir }: Instance): Places {
     stdin: `${dir}/in`,
     stdout: `${dir}/out`,
     stderr: `${dir}/log`,
+    mounts: `${dir}/mounts`,
     mount: (index) => `${dir}/mounts/${index}`,
   };
 }
@@ -52,6 +55,20 @@ interface RootOptions {
   readonly sudo?: boolean;
 }
 
+/** How a mount is shown, besides being read-only or not. */
+export type Shown = Pick<Extract<Step, { readonly op: "bind" }>, "idmap" | "inert">;
+
+/** Steps that show the user's mounts at `places().mount(n)`. */
+export function mountSteps({ mounts }: Plan, instance: Instance, shown: (mount: MountPlan) => Shown): Step[] {
+  if (mounts.length === 0) return [];
+  const at = places(instance);
+  const binds = mounts.map((mount, index): Step => {
+    const { source, readOnly } = mount;
+    return { op: "bind", source, target: at.mount(index), readOnly, ...shown(mount) };
+  });
+  return [{ op: "dir", path: at.mounts, mode: 0o755 }, ...binds];
+}
+
 /**
  * Steps that make the sandbox's root file system at `places().root`: the agent's layer over the image, both read-only,
  * under a writable layer of bounded size that is thrown away, and the user's mounts at `places().mount(n)`.
@@ -60,7 +77,7 @@ export function rootSteps({ plan, instance, image, host, shiftIds, sudo = false 
   const { dir, idBase } = instance;
   const at = places(instance);
   const owner = shiftIds ? { uid: idBase, gid: idBase } : { uid: 0, gid: 0 };
-  const idmap = shiftIds ? { idmap: { idBase, size: ID_RANGE } } : {};
+  const idmap: Shown = shiftIds ? { idmap: { idBase, size: ID_RANGE } } : {};
   const disk = `${dir}/disk`;
   const etc = `${disk}/upper/etc`;
   const file = (name: string, content: string): Step => ({
@@ -106,13 +123,6 @@ export function rootSteps({ plan, instance, image, host, shiftIds, sudo = false 
       upper: `${disk}/upper`,
       work: `${disk}/work`,
     },
-    ...(plan.mounts.length === 0 ? [] : [{ op: "dir", path: `${dir}/mounts`, mode: 0o755 } as const]),
-    ...plan.mounts.map(({ source, readOnly }, index): Step => ({
-      op: "bind",
-      source,
-      target: at.mount(index),
-      readOnly,
-      ...idmap,
-    })),
+    ...mountSteps(plan, instance, () => idmap),
   ];
 }

@@ -10,6 +10,8 @@ export interface KernelFlavour {
   readonly commandLine: readonly string[];
   /** The modules of its record go into the initial root, where the agent loads them. */
   readonly needsModules: boolean;
+  /** It can mount what QEMU serves of the host's directories. */
+  readonly sharesDirectories: boolean;
 }
 
 /** Without ACPI and PCI built in, QEMU names its virtio devices on the command line; timers need the PIT and its PIC. */
@@ -18,6 +20,7 @@ const OWN: KernelFlavour = {
   arguments: [],
   commandLine: [],
   needsModules: false,
+  sharesDirectories: true,
 };
 
 /**
@@ -37,6 +40,8 @@ const STOCK: KernelFlavour = {
     "init_on_alloc=0",
   ],
   needsModules: true,
+  // Debian builds it without 9p.
+  sharesDirectories: false,
 };
 
 export function kernelFlavour(kind: KernelKind): KernelFlavour {

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { BulkheadError, type MountPlan } from "@bulkhead/contract";
 import { call, type CallOptions, type Inside } from "../sandbox/calls.ts";
 
 /** What the agent insists on. */
@@ -39,4 +40,35 @@ export async function prepareGuest(inside: Inside, guest: GuestIdentity, options
     memoryBytes: BigInt(guest.memoryBytes),
   };
   await call(inside, { name: "PrepareGuest", body }, "the guest", options);
+}
+
+/**
+ * Mounts in a prepared guest what the device called `tag` serves: `0`, `1` and so on, in the order of `mounts`.
+ *
+ * @throws BulkheadError MOUNT_INVALID where the agent cannot, else as every call does; the guest is of no use then
+ */
+export async function mountShared(
+  inside: Inside,
+  tag: string,
+  mounts: readonly MountPlan[],
+  options: CallOptions = {},
+): Promise<void> {
+  const list = mounts.map(({ target, readOnly }, index) => ({
+    name: String(index),
+    target: Buffer.from(target),
+    readOnly,
+  }));
+  try {
+    await call(inside, { name: "MountShared", body: { tag, mounts: list } }, "a mount", options);
+  } catch (error) {
+    // With a number the agent has answered; without, there is no agent any more.
+    if (!(error instanceof BulkheadError) || error.details["errno"] === undefined) throw error;
+    throw new BulkheadError("MOUNT_INVALID", {
+      what: "a mount cannot be made in the guest",
+      why: error.why,
+      next: "choose another target, or correct what the image or a mount above has there",
+      details: { targets: mounts.map(({ target }) => target) },
+      cause: error,
+    });
+  }
 }

@@ -24,17 +24,17 @@ function said(text: string | undefined): string | undefined {
 }
 
 /**
- * Makes a spec definite: memory is the driver's default (2 GiB where it has none) or half of the host's, whichever is less; 512 processes; 1 GiB of writable
+ * Makes a spec definite, but for its mounts: memory is the driver's default (2 GiB where it has none) or half of the host's, whichever is less; 512 processes; 1 GiB of writable
  * layer. CPUs stay unlimited when not given. User, working directory and environment are the image's where the spec says
  * nothing; an image that names no user means root.
  */
 export function resolveSpec(
-  spec: Spec,
+  spec: Omit<Spec, "mounts">,
   choice: Pick<Choice<unknown>, "level" | "reasons">,
   host: { readonly memoryBytes: number },
   image: ImageDefaults,
   defaultMemoryBytes: number = DEFAULT_MEMORY_BYTES,
-): ResolvedSpec {
+): Omit<ResolvedSpec, "mounts"> {
   const workdir = spec.workdir ?? said(image.workdir);
   return {
     ...spec,

@@ -1,4 +1,4 @@
-import { mkdtemp, mkdir, realpath, rm, symlink, writeFile } from "node:fs/promises";
+import { chown, mkdtemp, mkdir, realpath, rm, symlink, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -26,8 +26,15 @@ const at = (path: string) => join(dir, path);
 
 describe("accepted", () => {
   test("a directory and a file", async () => {
-    expect(await one(at("data"), "/data", true)).toEqual([{ source: at("data"), target: "/data", readOnly: true }]);
+    expect(await one(at("data"), "/data", true)).toMatchObject([
+      { source: at("data"), target: "/data", readOnly: true },
+    ]);
     expect(await one(at("file"), "/etc/file")).toHaveLength(1);
+  });
+
+  test("the plan says whose the source is", async () => {
+    await chown(at("file"), 501, 20);
+    expect((await one(at("file"), "/f"))[0]?.owner).toEqual({ uid: 501, gid: 20 });
   });
 
   test("a link is followed, and the plan names where it led", async () => {

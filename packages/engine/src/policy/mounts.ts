@@ -1,6 +1,6 @@
 import { realpath, stat } from "node:fs/promises";
 import { posix } from "node:path";
-import { BulkheadError, type Mount } from "@bulkhead/contract";
+import { BulkheadError, type Mount, type MountPlan } from "@bulkhead/contract";
 
 /** Kernel interfaces: a bind of any of them hands the sandbox a handle on the host, whatever the boundary. */
 const HOST_SOURCES = ["/proc", "/sys", "/dev"];
@@ -25,8 +25,8 @@ export function invalid(mount: Mount, what: string, why: string, next: string): 
   });
 }
 
-/** @returns the source with every symbolic link followed, so that what is judged is what is mounted. */
-async function resolveSource(mount: Mount, kept: readonly string[]): Promise<string> {
+/** @returns the source with every symbolic link followed, so that what is judged is what is mounted; and whose it is. */
+async function resolveSource(mount: Mount, kept: readonly string[]): Promise<Pick<MountPlan, "source" | "owner">> {
   const named = `mount source ${JSON.stringify(mount.source)}`;
   let source: string;
   try {
@@ -60,9 +60,9 @@ async function resolveSource(mount: Mount, kept: readonly string[]): Promise<str
       throw invalid(mount, `${shown} is refused`, why, "mount a directory that does not hold them");
     }
   }
-  const { mode } = await stat(source);
+  const { mode, uid, gid } = await stat(source);
   const kind = mode & 0o170000;
-  if (kind === 0o040000 || kind === 0o100000) return source;
+  if (kind === 0o040000 || kind === 0o100000) return { source, owner: { uid, gid } };
   const why = "only directories and regular files are mounted; a socket or device is a way out";
   throw invalid(
     mount,
@@ -103,9 +103,9 @@ function checkTarget(mount: Mount): string {
  * @returns the mounts with real source paths and normal targets, parents before children.
  * @throws BulkheadError MOUNT_INVALID naming the path.
  */
-export async function checkMounts(mounts: readonly Mount[], kept: readonly string[]): Promise<Mount[]> {
+export async function checkMounts(mounts: readonly Mount[], kept: readonly string[]): Promise<MountPlan[]> {
   const keptReal = await Promise.all(kept.map((path) => realpath(path).catch(() => path)));
-  const checked: Mount[] = [];
+  const checked: MountPlan[] = [];
   for (const mount of mounts) {
     const target = checkTarget(mount);
     if (checked.some((other) => other.target === target)) {
@@ -116,7 +116,7 @@ export async function checkMounts(mounts: readonly Mount[], kept: readonly strin
         "keep one of them",
       );
     }
-    checked.push({ source: await resolveSource(mount, keptReal), target, readOnly: mount.readOnly });
+    checked.push({ ...(await resolveSource(mount, keptReal)), target, readOnly: mount.readOnly });
   }
   return checked.sort((a, b) => (a.target < b.target ? -1 : 1));
 }

@@ -7,13 +7,16 @@ import {
   stronger,
   type Isolation,
   type Level,
+  type MountPlan,
   type Spec,
   type Trust,
 } from "@bulkhead/contract";
 import type { Availability, Runtime } from "../drivers/driver.ts";
 
 /** A spec with its level chosen and every limit made definite. */
-export interface ResolvedSpec extends Spec {
+export interface ResolvedSpec extends Omit<Spec, "mounts"> {
+  /** As they were found on this host. */
+  readonly mounts: readonly MountPlan[];
   readonly level: Level;
   /** Why this level, in words. */
   readonly levelReason: string;

@@ -1,5 +1,5 @@
 import { createWriteStream } from "node:fs";
-import { mkdtemp } from "node:fs/promises";
+import { mkdir, mkdtemp } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,6 +18,17 @@ const READY_TIMEOUT_MS = 20_000;
 const SETTLE_MS = 200;
 const POLL_MS = 3;
 const SAVE_TIMEOUT_MS = 20_000;
+
+export interface BareGuestOptions {
+  /** It has a device that serves host directories, with none to serve: while none is mounted a guest can be saved. */
+  readonly sharing?: boolean;
+  readonly signal?: AbortSignal | undefined;
+}
+
+async function emptyDirectory(path: string): Promise<string> {
+  await mkdir(path, { mode: 0o700 });
+  return path;
+}
 
 /**
  * A guest with our kernel and our agent and nothing else in it: no image, no disk, nobody's code. It is what templates are
@@ -39,12 +50,18 @@ export class BareGuest implements AsyncDisposable {
    * @returns once the agent answers
    * @throws BulkheadError RUNTIME_FAILED, TIMEOUT, ABORTED
    */
-  static async boot(machine: Machine, boot: Boot, memory: string, signal?: AbortSignal): Promise<BareGuest> {
+  static async boot(
+    machine: Machine,
+    boot: Boot,
+    memory: string,
+    { sharing = false, signal }: BareGuestOptions = {},
+  ): Promise<BareGuest> {
     await using stack = new AsyncDisposableStack();
     // A socket's path has room for 107 bytes, which a state directory's may exceed.
     const sockets = await mkdtemp(join(tmpdir(), "bulkhead-"));
     stack.defer(() => removeTree(sockets, tmpdir()));
-    const argv = qemuArgv(machine, { kind: "template", boot, memory, qmp: join(sockets, "qmp") });
+    const shared = sharing ? { path: await emptyDirectory(join(sockets, "shared")), readOnly: true } : null;
+    const argv = qemuArgv(machine, { kind: "template", boot, memory, qmp: join(sockets, "qmp"), shared });
     const qemu = stack.use(startPiped(argv));
     await answered(qemu, signal);
     return new BareGuest(qemu, sockets, stack.move());

@@ -11,9 +11,11 @@ import type { Availability, Driver, Help, ImageFiles, Instance, Runtime } from "
 import { diskInodes } from "../rootfs.ts";
 import { GUEST_CAPABILITIES } from "./capabilities.ts";
 import { explainEnd } from "./end.ts";
-import { reachableCalls, vmmProfile } from "./filter.ts";
+import { reachableCalls, vmmProfile, type Sharing } from "./filter.ts";
 import { JAIL_NAMESPACES, memoryLimit, taskLimit, vmmFilter, VMM_OVERHEAD_BYTES } from "./jail.ts";
+import { mountReasons, refuseMounts, sharingOf } from "./sharing.ts";
 import { ensureScratch, scratchSize, type ScratchSize } from "./scratch.ts";
+import { SHARED_TAG } from "./qemu.ts";
 import { microvmSteps } from "./steps.ts";
 import { argvGeneration, KVM, survey, type Survey } from "./survey.ts";
 import { ensureTemplate, templateFiles, type TemplateKey } from "./templates.ts";
@@ -83,11 +85,10 @@ function refuse(what: string, why: string, next: string): never {
   throw new BulkheadError("LEVEL_UNAVAILABLE", { what, why, next });
 }
 
-function boundary(
-  kvm: boolean,
-  filter: { readonly name: string; readonly digest: string },
-  size: Size,
-): Plan["boundary"] {
+function boundary({ kvm, filter: filterOf }: Known, { mounts }: ResolvedSpec, size: Size): Plan["boundary"] {
+  const sharing = sharingOf(mounts);
+  const filter = filterOf(sharing);
+  const writable = mounts.filter((mount) => !mount.readOnly);
   return {
     namespaces: [],
     userNamespace: false,
@@ -103,11 +104,11 @@ function boundary(
       namespaces: JAIL_NAMESPACES,
       capabilities: [],
       seccomp: { name: filter.name, digest: filter.digest },
-      reachableCalls: reachableCalls(vmmProfile(kvm)),
+      reachableCalls: reachableCalls(vmmProfile(kvm, sharing)),
       memoryBytes: memoryLimit(size.memoryMib * MIB),
       tasks: taskLimit(size.cpus),
     },
-    weakened: [],
+    weakened: writable.map((mount) => `the host's ${mount.source} is writable from inside at ${mount.target}`),
   };
 }
 
@@ -130,6 +131,7 @@ function reasons(
       ? "the guest is a copy-on-write clone of one that was booted before, with fresh random numbers, ids and time"
       : "the guest is booted: templates are off",
     `a guest has the memory asked for and its kernel's own; the jail's limit is that twice and ${VMM_OVERHEAD_BYTES / MIB} MiB`,
+    ...mountReasons(spec.mounts),
     ...(spec.cpus === undefined ? [`without a number of processors a guest has ${DEFAULT_CPUS}`] : []),
     ...(host.cgroup.swap ? [] : ["swap cannot be limited on this kernel; the memory limit is on memory alone"]),
   ];
@@ -146,17 +148,12 @@ interface Known {
   readonly options: MicrovmOptions;
   readonly survey: Survey;
   readonly kvm: boolean;
-  readonly filter: Filter;
+  /** Of QEMU's jail, by what is shared. */
+  readonly filter: (sharing: Sharing) => Filter;
 }
 
 function plan(known: Known, spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: HostFacts): Plan {
-  if (spec.mounts.length > 0) {
-    refuse(
-      "host directories cannot be mounted at microvm",
-      "a guest has a kernel of its own, which sees none of the host's files",
-      "copy the files in, or use gvisor or container",
-    );
-  }
+  refuseMounts(spec.mounts, host);
   const cpus = spec.cpus ?? DEFAULT_CPUS;
   if (cpus > CPUS_MAX) {
     refuse(`${cpus} processors cannot be had at microvm`, `a guest has at most ${CPUS_MAX}`, "ask for fewer");
@@ -177,9 +174,9 @@ function plan(known: Known, spec: ResolvedSpec, runtime: Runtime, image: ImageFi
     driver: NAME,
     runtime,
     image: { reference: image.reference, digest: image.digest },
-    boundary: boundary(known.kvm, known.filter, size),
+    boundary: boundary(known, spec, size),
     limits,
-    mounts: [],
+    mounts: spec.mounts,
     network: "none",
     process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
     reasons: reasons(spec, runtime, host, known.survey, known.options),
@@ -191,7 +188,16 @@ function steps(known: Known, made: Plan, instance: Instance, image: ImageFiles, 
   if (crun?.kind !== "found") throw new BulkheadError("INTERNAL", { what: "there is no crun" });
   const { survey, filter, options } = known;
   const template = options.templates ? templateFiles(host.paths.state, keyOf(made, host, survey)) : null;
-  const parts = { plan: made, instance, image, host, survey, filter, crun: crun.runtime.path, template };
+  const parts = {
+    plan: made,
+    instance,
+    image,
+    host,
+    survey,
+    filter: filter(sharingOf(made.mounts)),
+    crun: crun.runtime.path,
+    template,
+  };
   return microvmSteps({ ...parts, ...sizeOf(made) });
 }
 
@@ -204,8 +210,8 @@ async function provide({ survey, options }: Known, made: Plan, image: ImageFiles
   await ensureTemplate(state, keyOf(made, help.host, survey), made.runtime.path, survey.boot, help);
 }
 
-async function prepare({ limits, process }: Plan, inside: Inside, signal?: AbortSignal): Promise<void> {
-  const { prepareGuest } = await import("../../guest/prepare.ts");
+async function prepare({ limits, process, mounts }: Plan, inside: Inside, signal?: AbortSignal): Promise<void> {
+  const { mountShared, prepareGuest } = await import("../../guest/prepare.ts");
   const identity = {
     hostname: process.hostname,
     rootDevice: "/dev/vda",
@@ -214,6 +220,7 @@ async function prepare({ limits, process }: Plan, inside: Inside, signal?: Abort
     memoryBytes: limits.memoryBytes ?? DEFAULT_MEMORY_BYTES,
   };
   await prepareGuest(inside, identity, { signal });
+  if (mounts.length > 0) await mountShared(inside, SHARED_TAG, mounts, { signal });
 }
 
 function keyOf(made: Plan, host: HostFacts, { cpuModel, accelerator, boot }: Survey): TemplateKey {
@@ -228,12 +235,20 @@ function keyOf(made: Plan, host: HostFacts, { cpuModel, accelerator, boot }: Sur
     argv: argvGeneration(boot.kind),
     memoryMib: memory,
     cpus,
+    sharing: made.mounts.length > 0,
   };
 }
 
 function surveyed(options: MicrovmOptions, found: Survey, arch: Architecture): Driver {
   const kvm = found.accelerator.kind === "kvm";
-  const known: Known = { options, survey: found, kvm, filter: vmmFilter(arch, kvm) };
+  const filters = new Map<Sharing, Filter>();
+  // Made when first asked for: few start a sandbox of each kind.
+  const filter = (sharing: Sharing): Filter => {
+    const made = filters.get(sharing) ?? vmmFilter(arch, kvm, sharing);
+    filters.set(sharing, made);
+    return made;
+  };
+  const known: Known = { options, survey: found, kvm, filter };
   return {
     ...unsurveyed(kvm),
     locate: (host) => noted(locate(host), host, found),

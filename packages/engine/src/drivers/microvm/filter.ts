@@ -1,4 +1,4 @@
-import type { Profile } from "../container/seccomp/profile.ts";
+import type { ConditionalCall, Profile } from "../container/seccomp/profile.ts";
 
 /**
  * What QEMU calls from the moment the runtime hands over to it: start, woken clone, disks, channel, end. Found by tracing,
@@ -26,18 +26,53 @@ const ALLOWED = {
  */
 const KVM_ALLOWED = ["getpid", "ioctl", "uname"];
 
+/** What the guest may do to the host directories it was given. */
+export type Sharing = "none" | "read" | "write";
+
+/**
+ * QEMU's server of host directories works on names below open directories and follows no link. It makes files, directories
+ * and links: no devices, and no FIFOs and sockets, which it would not open either. To give a file to another owner it would
+ * need a capability.
+ */
+const SHARING_READ = "getdents64 fstatfs readlinkat lgetxattr llistxattr";
+const SHARING_WRITE = "mkdirat symlinkat linkat renameat unlinkat fchownat utimensat ftruncate fsync";
+/** S_ISUID and S_ISGID, from linux/stat.h. */
+const SET_IDS = 0o6000;
+/**
+ * What a guest makes never runs on the host as its owner or group: these bits are refused where modes are given, whatever
+ * QEMU has become. Where no file is made the mode is 0.
+ */
+const SHARING_CONDITIONS: readonly ConditionalCall[] = [
+  { name: "openat", alternatives: [[{ index: 3, mask: SET_IDS, value: 0 }]] },
+  { name: "chmod", alternatives: [[{ index: 1, mask: SET_IDS, value: 0 }]] },
+];
+
 /** Threads only: all of what pthread_create asks for, none of what makes a process or a namespace. */
 const CLONE_THREAD_FLAGS = 0x003d0f00;
 const ALL_BITS = 0xffffffff;
 
-/** The filter of a VMM that uses KVM or that emulates. */
-export function vmmProfile(kvm: boolean): Profile {
+const words = (text: string): readonly string[] => text.trim().split(/\s+/);
+
+/** The filter of a VMM that uses KVM or that emulates, and that serves no host directory, or some. */
+export function vmmProfile(kvm: boolean, sharing: Sharing = "none"): Profile {
+  const conditions = sharing === "write" ? SHARING_CONDITIONS : [];
+  const allowed = [
+    ...Object.values(ALLOWED).flatMap(words),
+    ...(kvm ? KVM_ALLOWED : []),
+    ...(sharing === "none" ? [] : words(SHARING_READ)),
+    ...(sharing === "write" ? words(SHARING_WRITE) : []),
+  ];
+  const suffix = sharing === "none" ? "" : `-${sharing}`;
   return {
-    name: kvm ? "bulkhead-vmm-kvm-1" : "bulkhead-vmm-tcg-1",
-    allowed: [...Object.values(ALLOWED).flatMap((names) => names.trim().split(/\s+/)), ...(kvm ? KVM_ALLOWED : [])],
-    conditional: [{ name: "clone", alternatives: [[{ index: 0, mask: ALL_BITS, value: CLONE_THREAD_FLAGS }]] }],
+    name: `bulkhead-vmm-${kvm ? "kvm" : "tcg"}${suffix}-1`,
+    allowed: allowed.filter((name) => !conditions.some((condition) => condition.name === name)),
+    conditional: [
+      { name: "clone", alternatives: [[{ index: 0, mask: ALL_BITS, value: CLONE_THREAD_FLAGS }]] },
+      ...conditions,
+    ],
     pretended: [],
-    absent: ["clone3"],
+    // The older chmod is the one whose mode is judged above.
+    absent: ["clone3", "fchmodat2"],
   };
 }
 

@@ -6,7 +6,7 @@ import { runChecked } from "../../system/process.ts";
 import { removeTree } from "../../system/remove-tree.ts";
 
 /** Raised when the layout changes. */
-const LAYOUT = 2;
+const LAYOUT = 3;
 const SCRATCH_PREFIX = ".making-";
 const LDD_TIMEOUT_MS = 30_000;
 const FIRMWARE = "/usr/share/qemu/qboot.rom";
@@ -17,10 +17,11 @@ export const JAIL = {
   binary: "/usr/bin/qemu",
   root: "/vm/root.erofs",
   control: "/vm/control",
+  shared: "/vm/shared",
   kernel: "/vm/kernel",
   initramfs: "/vm/initramfs",
 } as const;
-const EMPTY_DIRECTORIES = ["dev", "proc", "vm/control"];
+const EMPTY_DIRECTORIES = ["dev", "proc", "vm/control", "vm/shared"];
 const EMPTY_FILES = [JAIL.root, JAIL.kernel, JAIL.initramfs];
 
 /**

@@ -18,13 +18,20 @@ const request: JailRequest = {
   cpuLimit: 1.5,
   guestMemoryBytes: GUEST_BYTES,
   diskBytes: 4096,
+  sharing: "none",
+  user: JAIL_USER,
   binds: [{ source: "/img", inside: "/vm/root.erofs", readOnly: true }],
 };
 const host = { cgroup: { mode: "v2", controllers: [], swap: true } } as const;
 
 interface Config {
   readonly root: { readonly readonly: boolean };
-  readonly process: { readonly user: unknown; readonly capabilities: object; readonly noNewPrivileges: boolean };
+  readonly process: {
+    readonly user: unknown;
+    readonly capabilities: object;
+    readonly noNewPrivileges: boolean;
+    readonly rlimits: readonly { readonly type: string; readonly hard: number }[];
+  };
   readonly mounts: readonly { readonly destination: string; readonly options: readonly string[] }[];
   readonly annotations: Readonly<Record<string, string>>;
   readonly linux: {
@@ -40,8 +47,11 @@ interface Config {
 const config = (changes: Partial<JailRequest> = {}): Config =>
   jailBundle({ ...request, ...changes }, vmmFilter("x64", false), host) as Config;
 
-describe.each([true, false])("the filter, with KVM: %s", (kvm) => {
-  const profile = vmmProfile(kvm);
+const SHARINGS = ["none", "read", "write"] as const;
+const kinds = [true, false].flatMap((kvm) => SHARINGS.map((sharing) => ({ kvm, sharing })));
+
+describe.each(kinds)("the filter, with KVM: $kvm, sharing: $sharing", ({ kvm, sharing }) => {
+  const profile = vmmProfile(kvm, sharing);
 
   test(`lets at most ${MOST_CALLS} calls through`, () => {
     expect(reachableCalls(profile)).toBeLessThanOrEqual(MOST_CALLS);
@@ -79,9 +89,18 @@ describe.each([true, false])("the filter, with KVM: %s", (kvm) => {
     "vfork",
     "kill",
     "setuid",
-    "unlinkat",
-    "chmod",
+    "mknod",
+    "mknodat",
+    "fchmod",
+    "fchmodat",
+    "open",
+    "openat2",
+    "lsetxattr",
     "rename",
+    "mount",
+    "move_mount",
+    "open_by_handle_at",
+    "ptrace",
     "seccomp",
     "memfd_create",
   ])("knows no %s", (name) => {
@@ -90,13 +109,45 @@ describe.each([true, false])("the filter, with KVM: %s", (kvm) => {
   });
 });
 
+test.each([true, false])("a filter has the calls of sharing only where something is shared, KVM: %s", (kvm) => {
+  const names = (sharing: (typeof SHARINGS)[number]): readonly string[] => {
+    const { allowed, conditional } = vmmProfile(kvm, sharing);
+    return [...allowed, ...conditional.map(({ name }) => name)];
+  };
+  const beyond = (more: readonly string[], less: readonly string[]): readonly string[] =>
+    more.filter((name) => !less.includes(name));
+  for (const name of ["unlinkat", "chmod", "mkdirat", "ftruncate"]) expect(names("read")).not.toContain(name);
+  expect(beyond(names("read"), names("none"))).toEqual([
+    "getdents64",
+    "fstatfs",
+    "readlinkat",
+    "lgetxattr",
+    "llistxattr",
+  ]);
+  expect(beyond(names("none"), names("read"))).toEqual([]);
+  expect(beyond(names("read"), names("write"))).toEqual([]);
+});
+
+test("no file is made or changed to run as its owner or group", () => {
+  const { conditional, allowed } = vmmProfile(false, "write");
+  const passes = (name: string, mode: number): boolean =>
+    conditional
+      .filter((call) => call.name === name)
+      .some(({ alternatives }) => alternatives.some((tests) => tests.every((t) => (mode & t.mask) === t.value)));
+  for (const name of ["openat", "chmod"]) {
+    expect(allowed).not.toContain(name);
+    for (const mode of [0o4755, 0o2755, 0o6000, 0o7777]) expect(passes(name, mode)).toBe(false);
+    for (const mode of [0, 0o755, 0o1777, 0o100644]) expect(passes(name, mode)).toBe(true);
+  }
+});
+
 describe("the jail", () => {
   test("is a user of its own without capabilities, in namespaces of its own", () => {
     const { process, linux } = config();
     expect(process).toMatchObject({
       capabilities: {},
       noNewPrivileges: true,
-      user: { uid: JAIL_USER, gid: JAIL_USER },
+      user: JAIL_USER,
     });
     expect(linux.uidMappings).toEqual([{ containerID: 0, hostID: 1_000_000, size: 65_536 }]);
     expect(linux.namespaces.map(({ type }) => type).sort()).toEqual([
@@ -114,6 +165,20 @@ describe("the jail", () => {
     const { root, mounts } = config();
     expect(root.readonly).toBe(true);
     for (const mount of mounts) expect(mount.options).toEqual(expect.arrayContaining(["nosuid", "noexec"]));
+  });
+
+  test("has a place for host directories only where some are shared, read-only itself", () => {
+    const place = (sharing: JailRequest["sharing"]): readonly string[] =>
+      config({ sharing }).mounts.find(({ destination }) => destination === "/vm/shared")?.options ?? [];
+    expect(place("none")).toEqual([]);
+    expect(place("write")).toEqual(expect.arrayContaining(["ro", "nodev"]));
+  });
+
+  test("bounds how large a file grows, unless that of a host directory, and how many are open", () => {
+    const limit = (sharing: JailRequest["sharing"], name: string): number | undefined =>
+      config({ sharing }).process.rlimits.find(({ type }) => type === `RLIMIT_${name}`)?.hard;
+    expect([limit("none", "FSIZE"), limit("read", "FSIZE"), limit("write", "FSIZE")]).toEqual([4096, 4096, undefined]);
+    for (const sharing of SHARINGS) expect(limit(sharing, "NOFILE")).toBeLessThanOrEqual(1024);
   });
 
   test("has /dev/kvm only where it is used", () => {

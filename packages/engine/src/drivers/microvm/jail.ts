@@ -1,15 +1,20 @@
 import type { HostFacts } from "../../host/facts.ts";
 import { makeFilter, type Filter } from "../container/seccomp/compile.ts";
 import type { Architecture } from "../container/seccomp/syscalls.ts";
-import { vmmProfile } from "./filter.ts";
+import { vmmProfile, type Sharing } from "./filter.ts";
 import { JAIL } from "./jail-root.ts";
 import { TRANSLATED_MIB } from "./qemu.ts";
 
 /** Host ids of the jail's user and of its root, which owns nothing and runs nothing. */
 const ID_RANGE = 65_536;
 export const JAIL_NAMESPACES = ["pid", "mount", "network", "ipc", "uts", "cgroup", "user"] as const;
-/** QEMU's own user inside the jail. */
-export const JAIL_USER = 1000;
+/** Who QEMU is inside the jail. */
+export interface JailUser {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+export const JAIL_USER: JailUser = { uid: 1000, gid: 1000 };
 const MIB = 1024 * 1024;
 /** QEMU's own data and device state, measured 36 MiB, with room for its threads and requests under way. */
 const VMM_OWN_MIB = 96;
@@ -19,6 +24,8 @@ export const VMM_OVERHEAD_BYTES = (VMM_OWN_MIB + TRANSLATED_MIB) * MIB;
 const TASKS_BESIDES_CPUS = 70;
 const CPU_PERIOD_US = 100_000;
 const OPEN_FILES = 256;
+/** QEMU gives back the files that it has open for a guest when half of these are, and opens them again when they are used. */
+const OPEN_FILES_SHARING = 1024;
 /** Nothing of the host's is read through /proc by QEMU: all that is not per process is covered. */
 const MASKED = ["/proc/acpi", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/kcore", "/proc/keys", "/proc/sys"];
 
@@ -35,13 +42,43 @@ export interface JailRequest {
   readonly guestMemoryBytes: number;
   /** Size of the writable layer's file. */
   readonly diskBytes: number;
-  /** Host paths: the image, the directory with the control FIFOs. */
+  readonly sharing: Sharing;
+  readonly user: JailUser;
+  /** Host paths: the image, the directory with the control FIFOs, what is shared. */
   readonly binds: readonly { readonly source: string; readonly inside: string; readonly readOnly: boolean }[];
 }
 
 /** A VMM's filter, for crun's `run.oci.seccomp_bpf_data`. */
-export function vmmFilter(arch: Architecture, kvm: boolean): Filter {
-  return makeFilter(vmmProfile(kvm), arch);
+export function vmmFilter(arch: Architecture, kvm: boolean, sharing: Sharing = "none"): Filter {
+  return makeFilter(vmmProfile(kvm, sharing), arch);
+}
+
+function mounts({ sharing, binds }: JailRequest): readonly object[] {
+  const plain = ["nosuid", "noexec", "nodev"];
+  const tmpfs = ["mode=755", "size=65536"];
+  // The runtime makes in it what the mounts are put on, and then makes it read-only.
+  const above = { destination: JAIL.shared, type: "tmpfs", source: "tmpfs", options: [...plain, ...tmpfs, "ro"] };
+  return [
+    { destination: "/proc", type: "proc", source: "proc", options: [...plain, "ro"] },
+    { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["nosuid", "noexec", ...tmpfs] },
+    ...(sharing === "none" ? [] : [above]),
+    ...binds.map(({ source, inside, readOnly }) => ({
+      destination: inside,
+      type: "bind",
+      source,
+      options: ["bind", "private", ...plain, readOnly ? "ro" : "rw"],
+    })),
+  ];
+}
+
+function rlimits({ sharing, diskBytes }: JailRequest): readonly object[] {
+  const limit = (type: string, value: number): object => ({ type: `RLIMIT_${type}`, soft: value, hard: value });
+  return [
+    limit("NOFILE", sharing === "none" ? OPEN_FILES : OPEN_FILES_SHARING),
+    limit("CORE", 0),
+    // The writable layer does not grow, whoever writes to it. A host directory has no such bound.
+    ...(sharing === "write" ? [] : [limit("FSIZE", diskBytes)]),
+  ];
 }
 
 /**
@@ -70,34 +107,15 @@ export function jailBundle(request: JailRequest, filter: Filter, host: Pick<Host
     root: { path: request.root, readonly: true },
     process: {
       terminal: false,
-      user: { uid: JAIL_USER, gid: JAIL_USER },
+      user: { ...request.user },
       args: request.argv,
       env: [],
       cwd: "/",
       capabilities: {},
       noNewPrivileges: true,
-      rlimits: [
-        { type: "RLIMIT_NOFILE", soft: OPEN_FILES, hard: OPEN_FILES },
-        { type: "RLIMIT_CORE", soft: 0, hard: 0 },
-        // The writable layer does not grow, whoever writes to it.
-        { type: "RLIMIT_FSIZE", soft: request.diskBytes, hard: request.diskBytes },
-      ],
+      rlimits: rlimits(request),
     },
-    mounts: [
-      { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev", "ro"] },
-      {
-        destination: "/dev",
-        type: "tmpfs",
-        source: "tmpfs",
-        options: ["nosuid", "noexec", "mode=755", "size=65536"],
-      },
-      ...request.binds.map(({ source, inside, readOnly }) => ({
-        destination: inside,
-        type: "bind",
-        source,
-        options: ["bind", "private", "nosuid", "nodev", "noexec", readOnly ? "ro" : "rw"],
-      })),
-    ],
+    mounts: mounts(request),
     annotations: { "run.oci.seccomp_bpf_data": filter.program },
     linux: {
       namespaces: JAIL_NAMESPACES.map((type) => ({ type })),

@@ -10,10 +10,11 @@ const machine: Machine = {
   consoleFd: 7,
 };
 const boot = { kind: "own", kernel: "/k", initramfs: "/i" } as const;
+const shared = null;
 const starts: Readonly<Record<Start["kind"], Start>> = {
-  cold: { kind: "cold", boot, disks: { root: "/r", upper: 4 } },
-  template: { kind: "template", boot, memory: "/m", qmp: "/q" },
-  clone: { kind: "clone", disks: { root: "/r", upper: null }, memory: "/proc/self/fd/4", control: "/c/qmp" },
+  cold: { kind: "cold", boot, disks: { root: "/r", upper: 4 }, shared },
+  template: { kind: "template", boot, memory: "/m", qmp: "/q", shared },
+  clone: { kind: "clone", disks: { root: "/r", upper: null }, memory: "/proc/self/fd/4", control: "/c/qmp", shared },
 };
 
 const after = (argv: readonly string[], option: string): string[] =>
@@ -36,6 +37,12 @@ describe.each(Object.values(starts))("a $kind start", (start) => {
       expect(words).not.toContain(word);
   });
 
+  test("with host directories has one device more, the last", () => {
+    const names = after(qemuArgv(machine, { ...start, shared: { path: "/s", readOnly: false } }), "-device");
+    expect(names.slice(0, -1)).toEqual(after(argv, "-device"));
+    expect(names.at(-1)).toContain("virtio-9p-device");
+  });
+
   test("opens the image for reading only", () => {
     for (const word of after(argv, "-blockdev").filter((text) => text.includes("disk0")))
       expect(word).toContain("read-only=on");
@@ -53,6 +60,13 @@ test("a clone boots nothing", () => {
   const argv = qemuArgv(machine, starts.clone);
   for (const option of ["-kernel", "-initrd", "-append"]) expect(argv).not.toContain(option);
   expect(after(argv, "-incoming")).toEqual(["defer"]);
+});
+
+test("host directories are served as they are, and for reading only where all are", () => {
+  const served = (readOnly: boolean): string =>
+    after(qemuArgv(machine, { ...starts.clone, shared: { path: "/s", readOnly } }), "-fsdev").join();
+  expect(served(true)).toBe("local,id=shared,path=/s,security_model=none,multidevs=remap,readonly=on");
+  expect(served(false)).toContain("readonly=off");
 });
 
 test("commas in paths stay in paths", () => {

@@ -19,6 +19,9 @@ const UPPER_FD_SET = 2;
  */
 export const PLACEHOLDER_BYTES = 2 ** 40;
 
+/** What the guest calls the device that serves host directories. */
+export const SHARED_TAG = "shared";
+
 /**
  * Most that emulation keeps of translated code. QEMU's own default is a gigabyte, which a guest could make it fill. Times do
  * not differ between 32 and 512.
@@ -66,7 +69,14 @@ export interface Disks {
   readonly upper: number | null;
 }
 
-export type Start =
+/** A directory whose subdirectories the guest is to see, as QEMU sees it. */
+export interface Shared {
+  readonly path: string;
+  readonly readOnly: boolean;
+}
+
+/** Without `shared` the machine has no device for it; what a clone has its template must have, though with nothing in it. */
+export type Start = { readonly shared: Shared | null } & (
   | { readonly kind: "cold"; readonly boot: Boot; readonly disks: Disks }
   /** Guest memory is written to the file at `memory`, through a shared mapping; `qmp` is a control socket to listen on. */
   | { readonly kind: "template"; readonly boot: Boot; readonly memory: string; readonly qmp: string }
@@ -74,12 +84,13 @@ export type Start =
    * `memory` is mapped privately: no clone writes to it. QEMU opens it for writing all the same, so it has to be a memory
    * file sealed against writing. `control` is the path of two FIFOs, `.in` with `cloneCommands` in it and `.out`.
    */
-  | { readonly kind: "clone"; readonly disks: Disks; readonly memory: string; readonly control: string };
+  | { readonly kind: "clone"; readonly disks: Disks; readonly memory: string; readonly control: string }
+);
 
 /** The channel is standard input and output, as it is for the agent itself at other levels. */
 export function qemuArgv(machine: Machine, start: Start): readonly string[] {
   const ports = [...channel(), ...console(machine.consoleFd)];
-  return [machine.binary, ...machineArguments(machine), ...ports, ...startArguments(machine, start)];
+  return [machine.binary, ...machineArguments(machine), ...ports, ...startArguments(machine, start), ...shared(start)];
 }
 
 /** Written to a clone's control FIFO before it starts. The saved state is read from an inherited descriptor. */
@@ -224,6 +235,20 @@ function blockDevice(index: number): string[] {
   // A full disk of the host's is an error that the guest is told of; QEMU would stop the guest without a word.
   const errors = "werror=report,rerror=report";
   return ["-device", `virtio-blk-device,drive=disk${index},serial=disk${index},${errors}`];
+}
+
+/**
+ * No ids are mapped and no attributes kept aside (`none`): what is there outside is what is seen inside, links and modes
+ * included, and what the guest makes is a plain file of QEMU's own user. Files of several file systems get numbers that
+ * differ.
+ */
+function shared({ shared: what }: Start): string[] {
+  if (what === null) return [];
+  const options = `security_model=none,multidevs=remap,readonly=${what.readOnly ? "on" : "off"}`;
+  return [
+    ...["-fsdev", `local,id=shared,path=${escaped(what.path)},${options}`],
+    ...["-device", `virtio-9p-device,fsdev=shared,mount_tag=${SHARED_TAG}`],
+  ];
 }
 
 /** In QEMU's options a comma ends a value; doubled it stands for itself. */

@@ -2,11 +2,12 @@ import type { InheritedFd, Plan, Step } from "@bulkhead/contract";
 import type { HostFacts } from "../../host/facts.ts";
 import type { Filter } from "../container/seccomp/compile.ts";
 import type { ImageFiles, Instance } from "../driver.ts";
-import { places } from "../rootfs.ts";
+import { mountSteps, places } from "../rootfs.ts";
 import { erofsPath } from "../../guest/erofs.ts";
 import { JAIL } from "./jail-root.ts";
-import { JAIL_USER, jailBundle, type JailRequest } from "./jail.ts";
-import { cloneCommands, qemuArgv, type Machine, type Start } from "./qemu.ts";
+import { jailBundle, type JailRequest } from "./jail.ts";
+import { cloneCommands, qemuArgv, type Machine, type Shared, type Start } from "./qemu.ts";
+import { jailUser, sharingOf, shownToQemu } from "./sharing.ts";
 import { scratchPath, type ScratchSize } from "./scratch.ts";
 import type { Survey } from "./survey.ts";
 import type { TemplateFiles } from "./templates.ts";
@@ -40,14 +41,22 @@ interface Way {
   readonly fds: readonly InheritedFd[];
 }
 
+/** The user's mounts are below one directory, which is shown to QEMU with them. */
+function sharedDirectory({ plan }: StepsRequest): Shared | null {
+  const sharing = sharingOf(plan.mounts);
+  return sharing === "none" ? null : { path: JAIL.shared, readOnly: sharing === "read" };
+}
+
 /** From a boot: the kernel and the agent are shown to QEMU. */
-function cold({ instance, survey }: StepsRequest): Way {
+function cold(request: StepsRequest): Way {
+  const { instance, survey } = request;
   const [kernel, initramfs] = [`${instance.dir}/kernel`, `${instance.dir}/initramfs`];
   return {
     start: {
       kind: "cold",
       boot: { kind: survey.boot.kind, kernel: JAIL.kernel, initramfs: JAIL.initramfs },
       disks: { root: JAIL.root, upper: FDS.upper },
+      shared: sharedDirectory(request),
     },
     binds: [
       { source: kernel, inside: JAIL.kernel, readOnly: true },
@@ -62,16 +71,19 @@ function cold({ instance, survey }: StepsRequest): Way {
 }
 
 /** From a template: its memory and state are inherited, and the order to wake lies ready in a FIFO. */
-function clone({ instance }: StepsRequest, template: TemplateFiles): Way {
+function clone(request: StepsRequest, template: TemplateFiles): Way {
+  const { plan, instance } = request;
   const control = `${instance.dir}/control`;
-  const user = instance.idBase + JAIL_USER;
-  const fifo = (name: string): Step => ({ op: "fifo", path: `${control}/${name}`, mode: 0o600, uid: user, gid: user });
+  const user = jailUser(plan.mounts);
+  const owner = { uid: instance.idBase + user.uid, gid: instance.idBase + user.gid };
+  const fifo = (name: string): Step => ({ op: "fifo", path: `${control}/${name}`, mode: 0o600, ...owner });
   return {
     start: {
       kind: "clone",
       disks: { root: JAIL.root, upper: FDS.upper },
       memory: `/proc/self/fd/${FDS.memory}`,
       control: `${JAIL.control}/qmp`,
+      shared: sharedDirectory(request),
     },
     binds: [{ source: control, inside: JAIL.control, readOnly: true }],
     steps: [{ op: "dir", path: control, mode: 0o755 }, fifo("qmp.in"), fifo("qmp.out")],
@@ -103,7 +115,17 @@ function bundle(request: StepsRequest, way: Way, machine: Machine): unknown {
     cpuLimit: plan.limits.cpus,
     guestMemoryBytes: memoryMib * 1024 * 1024,
     diskBytes: scratch.bytes,
-    binds: [{ source: `${instance.dir}/image`, inside: JAIL.root, readOnly: true }, ...way.binds],
+    sharing: sharingOf(plan.mounts),
+    user: jailUser(plan.mounts),
+    binds: [
+      { source: `${instance.dir}/image`, inside: JAIL.root, readOnly: true },
+      ...way.binds,
+      ...plan.mounts.map(({ readOnly }, index) => ({
+        source: places(instance).mount(index),
+        inside: `${JAIL.shared}/${index}`,
+        readOnly,
+      })),
+    ],
   };
   return jailBundle(jail, filter, host);
 }
@@ -130,6 +152,7 @@ export function microvmSteps(request: StepsRequest): Step[] {
     { op: "bind", source: survey.jail, target: at.root, readOnly: true },
     { op: "bind", source: erofsPath(image), target: `${instance.dir}/image`, readOnly: true },
     ...way.steps,
+    ...mountSteps(request.plan, instance, shownToQemu(request.plan.mounts, instance.idBase)),
     { op: "file", path: at.config, mode: 0o600, content: JSON.stringify(bundle(request, way, machine)) },
     { op: "dir", path: at.state, mode: 0o700 },
     {

@@ -110,7 +110,7 @@ async function whyNotKvm({ onProgress, signal }: Help, runtime: Runtime, boot: B
     consoleFd: null,
   } as const;
   try {
-    await using _guest = await BareGuest.boot(machine, boot, join(dir, "mem"), signal);
+    await using _guest = await BareGuest.boot(machine, boot, join(dir, "mem"), { signal });
     return null;
   } catch (error) {
     if (!(error instanceof BulkheadError) || error.code === "ABORTED") throw error;
@@ -129,6 +129,7 @@ async function processor(): Promise<string> {
 /** Changes when QEMU's command line does: what was saved by one is read by none other. */
 export function argvGeneration(kernel: KernelKind): string {
   const machine = { binary: "", accelerator: { kind: "kvm" }, kernel, memoryMib: 1, cpus: 1, consoleFd: null } as const;
-  const start = { kind: "clone", disks: { root: "", upper: null }, memory: "", control: "" } as const;
+  const shared = { path: "", readOnly: true };
+  const start = { kind: "clone", disks: { root: "", upper: null }, memory: "", control: "", shared } as const;
   return JSON.stringify(qemuArgv(machine, start));
 }

@@ -15,6 +15,7 @@ const key: TemplateKey = {
   argv: "[]",
   memoryMib: 256,
   cpus: 1,
+  sharing: false,
 };
 const LONG_AGO = new Date(Date.now() - 3_600_000);
 

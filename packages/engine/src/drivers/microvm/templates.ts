@@ -24,6 +24,8 @@ export interface TemplateKey {
   readonly argv: string;
   readonly memoryMib: number;
   readonly cpus: number;
+  /** Its clones see host directories. */
+  readonly sharing: boolean;
 }
 
 export interface TemplateFiles {
@@ -68,9 +70,9 @@ export async function ensureTemplate(
   const scratch = await mkdtemp(join(above, SCRATCH_PREFIX));
   await using cleanup = new AsyncDisposableStack();
   cleanup.defer(() => removeTree(scratch, above));
-  const { accelerator, memoryMib, cpus } = key;
+  const { accelerator, memoryMib, cpus, sharing } = key;
   const machine = { binary, accelerator, kernel: boot.kind, memoryMib, cpus, consoleFd: null };
-  await using guest = await BareGuest.boot(machine, boot, join(scratch, "mem"), signal);
+  await using guest = await BareGuest.boot(machine, boot, join(scratch, "mem"), { sharing, signal });
   await guest.save(join(scratch, "state"));
   await writeFile(join(scratch, "key.json"), JSON.stringify(key), { mode: 0o600 });
   await rename(scratch, target);
@@ -91,11 +93,12 @@ async function sweep(above: string, key: TemplateKey): Promise<void> {
   for (const { path } of surplus) await removeTree(path, above);
 }
 
-/** Whether it differs from `key` in the guest's size at most. */
+/** Whether it differs from `key` at most in what a request chooses: the guest's size, and whether it sees host directories. */
 async function matches(path: string, key: TemplateKey): Promise<boolean> {
   try {
     const other = JSON.parse(await readFile(path, "utf8")) as TemplateKey;
-    return JSON.stringify({ ...other, memoryMib: key.memoryMib, cpus: key.cpus }) === JSON.stringify(key);
+    const { memoryMib, cpus, sharing } = key;
+    return JSON.stringify({ ...other, memoryMib, cpus, sharing }) === JSON.stringify(key);
   } catch {
     return false;
   }
