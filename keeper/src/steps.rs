@@ -177,7 +177,7 @@ impl Scope<'_> {
     fn refuse_neighbours(&self, real: &Path) -> Result<(), Failure> {
         let run_dir = fs::canonicalize(self.run_dir)?;
         let own = real.starts_with(self.dir);
-        if !own && (real.starts_with(&run_dir) || run_dir.starts_with(&real)) {
+        if !own && (real.starts_with(&run_dir) || run_dir.starts_with(real)) {
             return Err(Failure::new(format!("{} holds the sandboxes' run directory", real.display())));
         }
         Ok(())

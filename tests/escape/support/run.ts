@@ -5,8 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
-import { BulkheadError, type SpecInput } from "@bulkhead/contract";
-import { Engine, type Sandbox } from "@bulkhead/engine";
+import { Engine } from "@bulkhead/engine";
 import { type Attack, CONTROL, DRIVERS, PROGRAM_FILES } from "./catalogue.ts";
 import type { Report, Run } from "./report.ts";
 
@@ -111,24 +110,15 @@ async function control(base: string, rootfs: string, canaries: Canaries): Promis
   }));
 }
 
-/** With a directory of the host where the level has mounts: an attacker then has a hold on the host's disk. */
-async function start(engine: Engine, base: string, spec: SpecInput): Promise<Sandbox> {
-  const mounts = [{ source: `${base}/shared`, target: "/mnt/shared", readOnly: false }];
-  try {
-    return await engine.create({ ...spec, mounts });
-  } catch (error) {
-    if (error instanceof BulkheadError && error.code === "LEVEL_UNAVAILABLE") return await engine.create(spec);
-    throw error;
-  }
-}
-
 async function level(driver: string, base: string, canaries: Canaries): Promise<Run> {
   await using engine = await Engine.open({ run: `${base}/run`, drivers: [driver] });
   const [candidate] = engine.candidates;
   if (candidate === undefined) throw new Error(`the engine has no driver ${driver}`);
   const { availability } = candidate;
   if (!availability.ok) return { place: driver, unavailable: availability.reason, told: {}, marks: [] };
-  await using box = await start(engine, base, { isolation: candidate.driver.level });
+  // A directory of the host: an attacker then has a hold on the host's disk.
+  const mounts = [{ source: `${base}/shared`, target: "/mnt/shared" }];
+  await using box = await engine.create({ isolation: candidate.driver.level, mounts });
   const { agent, layer, sudoLayer } = engine.host.paths;
   const config = { ...canaries.planted.config, program: "/.bulkhead/agent", programArguments: [], only: "all" };
   return await withMarks(canaries, driver, [agent, layer, sudoLayer], async () => {
