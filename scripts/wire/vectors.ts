@@ -154,21 +154,8 @@ vector(
   },
   0,
 );
-vector(
-  "configure, empty list",
-  "Configure",
-  {
-    hostGone: 0,
-    defaultUser: "",
-    allowSetuid: false,
-    env: [],
-    hostname: "",
-    elevate: false,
-    openFiles: "0",
-    filter: "",
-  },
-  0,
-);
+const nothing = { hostGone: 0, defaultUser: "", allowSetuid: false, env: [], hostname: "", elevate: false };
+vector("configure, empty list", "Configure", { ...nothing, openFiles: "0", filter: "" }, 0);
 vector("shutdown", "Shutdown", { graceMs: 2000 }, 0);
 vector("limit hit", "LimitHit", { limit: 1, pid: 42, command: hex("python3") }, 0);
 vector("limit hit, nobody named", "LimitHit", { limit: 3, pid: 0, command: "" }, 0);

@@ -27,7 +27,7 @@ pub struct Filter(Arc<Vec<libc::sock_filter>>);
 impl Filter {
     /// From `struct sock_filter` after `struct sock_filter`, little-endian. None: it is no such list, or too long.
     pub fn read(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() % INSTRUCTION_BYTES != 0 || bytes.len() / INSTRUCTION_BYTES > INSTRUCTIONS_MAX {
+        if !bytes.len().is_multiple_of(INSTRUCTION_BYTES) || bytes.len() / INSTRUCTION_BYTES > INSTRUCTIONS_MAX {
             return None;
         }
         let instruction = |b: &[u8]| libc::sock_filter {
