@@ -49,15 +49,7 @@ describe.skipIf(missing.length > 0)(`attacks from inside, as root${lack}`, { tim
       ).toEqual([]);
     }
     // These need nothing of the kernel that one built for sandboxes could lack.
-    const always: readonly Attack[] = [
-      "host-file",
-      "cwd-leak",
-      "fd-leak",
-      "self-exe",
-      "proc-root",
-      "setns",
-      "core-pattern",
-    ];
+    const always: readonly Attack[] = ["host-file", "cwd-leak", "fd-leak", "self-exe", "proc-root"];
     expect(always.filter((attack) => verdict(report, runAt(CONTROL), attack) !== "came-back")).toEqual([]);
   });
 

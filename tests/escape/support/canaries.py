@@ -15,14 +15,13 @@ import shutil
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 ADDRESS, METADATA = "198.51.100.7", "169.254.169.254"
 KEY_SECONDS = 600
-SIOCGIFFLAGS, IFF_UP = 0x8913, 1
+SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK, IFF_UP = 0x8913, 0x8914, 0x8916, 0x891C, 1
 SECRETS = {}
 HELD = []
 
@@ -76,13 +75,16 @@ def serve(family, address):
 
 
 def network():
-    with socket.socket() as probe:
-        flags = struct.unpack_from("16xH", fcntl.ioctl(probe, SIOCGIFFLAGS, struct.pack("16s24x", b"lo")))[0]
-    if flags & IFF_UP:
-        raise SystemExit("the canaries take addresses, and this is no fresh network namespace: its loopback is up")
-    for words in (["link", "set", "lo", "up"], ["addr", "add", f"{ADDRESS}/32", "dev", "lo"],
-                  ["addr", "add", f"{METADATA}/32", "dev", "lo"]):
-        subprocess.run(["ip", *words], check=True)
+    with socket.socket() as control:
+        def ask(request, name, value):
+            return fcntl.ioctl(control, request, struct.pack("16s24s", name, value))
+        flags = struct.unpack_from("16xH", ask(SIOCGIFFLAGS, b"lo", b""))[0]
+        if flags & IFF_UP:
+            raise SystemExit("the canaries take addresses, and this is no fresh network namespace: its loopback is up")
+        ask(SIOCSIFFLAGS, b"lo", struct.pack("H", flags | IFF_UP))
+        for label, address in ((b"lo:1", ADDRESS), (b"lo:2", METADATA)):
+            for request, text in ((SIOCSIFADDR, address), (SIOCSIFNETMASK, "255.255.255.255")):
+                ask(request, label, struct.pack("HH4s", socket.AF_INET, 0, socket.inet_aton(text)))
     port = serve(socket.AF_INET, ("0.0.0.0", 0))[1]
     serve(socket.AF_INET, (METADATA, 80))
     name = f"escape-canary-{secrets.token_hex(6)}"
