@@ -30,7 +30,7 @@ function origin(checkpoint: Partial<Checkpoint> | null, plan: Partial<Plan> = {}
   };
   const base = { level: "microvm", name: "microvm/qemu", capabilities: { hardware: false } } as Driver;
   const driver: Driver = checkpoint === null ? base : { ...base, checkpoint: whole };
-  const made = { mounts: [], process: { hostname: "h" }, ...plan } as unknown as Plan;
+  const made = { mounts: [], network: "none", process: { hostname: "h" }, ...plan } as unknown as Plan;
   return {
     driver,
     plan: made,
@@ -46,14 +46,15 @@ function box(): { readonly sandbox: Sandbox; readonly kill: () => Promise<void> 
 }
 const code = (name: string): Error => expect.objectContaining({ code: name }) as Error;
 
-test("a sandbox with mounts, or of a driver that cannot, is not stopped for nothing", async () => {
+test("a sandbox with mounts or a network, or of a driver that cannot, is not stopped for nothing", async () => {
   const shop = await workshop(async () => box().sandbox);
   const save = vi.fn<Checkpoint["save"]>(async () => undefined);
   const mounted = origin(
     { save },
     { mounts: [{ source: "/srv", target: "/srv", readOnly: true, owner: { uid: 0, gid: 0 } }] },
   );
-  for (const refused of [mounted, origin(null)]) {
+  const connected = origin({ save }, { network: { allow: ["a.org"], deny: [] } });
+  for (const refused of [mounted, connected, origin(null)]) {
     await expect(snapshot(shop, refused, running, "one", {})).rejects.toThrow(code("NOT_SUPPORTED"));
     await expect(fork(shop, refused, running, 1, {})).rejects.toThrow(code("NOT_SUPPORTED"));
   }
