@@ -57,7 +57,10 @@ pub fn serve_guest() -> ! {
 fn start() -> sys::Result<agent::Agent> {
     sys::start::protect();
     let (input, output) = sys::start::take_channel()?;
-    // Before anything reads what this process may do: it gives a right up.
+    if sys::process::own_pid() == 1 {
+        sys::socket::loopback_up();
+    }
+    // Before anything reads what this process may do: it gives up the right that the loopback interface needed too.
     let device = egress::prepare()?;
     let surroundings = exec::Surroundings {
         descriptor_limit: sys::start::raise_descriptor_limit(),
@@ -65,8 +68,5 @@ fn start() -> sys::Result<agent::Agent> {
         bounding_set: sys::capabilities::bounding_set(),
         ..exec::Surroundings::default()
     };
-    if sys::process::own_pid() == 1 {
-        sys::socket::loopback_up();
-    }
     agent::Agent::new(input, output, surroundings, device)
 }
