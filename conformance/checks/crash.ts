@@ -8,8 +8,8 @@ import { eventually, theme, within } from "../check.ts";
 import { exists, filesBelow, freshDirectory, statusField, traces } from "../host.ts";
 
 export interface Victim {
-  /** A host directory that every sandbox has as a mount and writes to; - for none. */
-  readonly shared: string;
+  /** A host directory that every sandbox has as a mount and writes to. */
+  readonly shared: string | null;
   readonly enginePid: number;
   readonly keeperPid: number;
   readonly ids: readonly string[];
@@ -19,8 +19,9 @@ const VICTIM = join(import.meta.dirname, "..", "victim.ts");
 
 /** @param then what the victim does besides, see there; a sandbox that is saved can have no mounts */
 export async function victim(context: Context, run: string, count: number, then = ""): Promise<Victim> {
-  const shared = then.startsWith("/") ? "-" : await sharedDirectory(context);
-  const child: ChildProcess = spawn(process.execPath, [VICTIM, context.target.name, run, String(count), shared, then], {
+  const shared = then.startsWith("/") ? null : await sharedDirectory(context);
+  const told = [run, String(count), shared ?? "-", then];
+  const child: ChildProcess = spawn(process.execPath, [VICTIM, context.target.name, ...told], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   context.defer(() => child.kill("SIGKILL"));
@@ -47,14 +48,14 @@ async function sharedDirectory(context: Context): Promise<string> {
 
 /** Sandboxes must have been there, or finding nothing afterwards proves nothing. */
 async function standing(found: Victim, run: string): Promise<void> {
-  const seen = await traces([...found.ids, run, found.shared], [found.enginePid]);
+  const seen = await traces([...needles(found), run], [found.enginePid]);
   for (const id of found.ids)
     assert.ok(
       seen.some((line) => line.includes(id)),
       `nothing of sandbox ${id} was there before the kill`,
     );
   assert.ok(
-    seen.some((l) => l.startsWith("mount in") && l.includes(found.shared)),
+    seen.some((l) => l.startsWith("mount in") && l.includes(found.shared ?? run)),
     "no mount of the shared directory was seen before the kill",
   );
   assert.ok(
@@ -63,12 +64,16 @@ async function standing(found: Victim, run: string): Promise<void> {
   );
 }
 
+function needles({ ids, shared }: Victim): readonly string[] {
+  return shared === null ? ids : [...ids, shared];
+}
+
 export async function nothingLeft(found: Victim, run: string): Promise<void> {
   let last: readonly string[] = [];
   await eventually(
     "nothing of the sandboxes is left",
     async () => {
-      const left = [...(await traces([...found.ids, run, found.shared]))];
+      const left = [...(await traces([...needles(found), run]))];
       for (const path of await filesBelow(run))
         if (found.ids.some((id) => path.includes(id))) left.push(`file ${path}`);
       last = left;
