@@ -124,6 +124,14 @@ test("the parser and the published schema accept the same specs and give the sam
   );
 });
 
+test("a value that JSON has no words for is refused by name too", () => {
+  const loop: Record<string, unknown> = {};
+  loop["self"] = loop;
+  for (const memoryBytes of [2n ** 60n, [1n], loop, () => 1, Symbol("x")]) {
+    expect(failure({ memoryBytes }).message).toMatch(/memoryBytes/);
+  }
+});
+
 test("a network is read to its canonical form, and that to itself", () => {
   const { network } = parseSpec({ network: { allow: ["PyPI.org."], rateBytesPerSecond: 4096 } });
   expect(network).toEqual({ allow: ["pypi.org"], deny: [], rateBytesPerSecond: 4096 });

@@ -111,6 +111,7 @@ describe("refused, by place, value and next step", () => {
     [{ defaultAction: ALLOWED, sycalls: [] }, /sycalls/, /did you mean syscalls/],
     [{ defaultAction: ALLOWED, flags: ["TSYNC"] }, /flags/, /SECCOMP_FILTER_FLAG_TSYNC/],
     [{ defaultAction: ALLOWED, architectures: ["SCMP_ARCH_AARCH64"] }, /architectures/, /SCMP_ARCH_X86_64/],
+    [{ defaultAction: ALLOWED, architectures: [{ a: 2 ** 53 }] }, /9007199254740992/, /./],
     [entry({ action: "SCMP_ACT_TRACE" }), /syscalls\[0\]\.action "SCMP_ACT_TRACE"/, /SCMP_ACT_ERRNO/],
     [entry({ names: [] }), /syscalls\[0\]\.names/, /remove the entry/],
     [entry({ names: ["re ad"] }), /"re ad"/, /correct/],

@@ -1,6 +1,6 @@
 /** A seccomp profile as OCI runtimes (`linux.seccomp`) and Docker read it, made plain for one machine. Strict: what is not known is refused. */
 import { constants } from "node:os";
-import { BulkheadError, nearest } from "@bulkhead/contract";
+import { BulkheadError, nearest, shownValue } from "@bulkhead/contract";
 import { ALLOW, ERRNO, KILL_PROCESS, KILL_THREAD, LOG, TRAP } from "./bpf.ts";
 import { ELSEWHERE, SYSCALLS, type Architecture } from "./syscalls.ts";
 
@@ -91,8 +91,7 @@ class Refusal {
   }
 
   at(where: string, value: unknown, why: string, next: string): BulkheadError {
-    const text = typeof value === "bigint" ? `${value}` : (JSON.stringify(value) ?? "nothing");
-    const shown = text.length > 80 ? `${text.slice(0, 80)}…` : text;
+    const shown = value === undefined ? "nothing" : shownValue(value);
     return new BulkheadError("SPEC_INVALID", {
       what: `seccomp profile ${JSON.stringify(this.#profile)}: ${where} ${shown} is not valid`,
       why,
