@@ -1,6 +1,6 @@
 import type { Step } from "@bulkhead/contract";
-import { mkdir, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, rm, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
 import type { Lab } from "../lab.ts";
 import { chargedTo, processesNaming, processesOf, pssOf, writeJson } from "../lab.ts";
 import type { Peer, Standing, Work } from "../peer.ts";
@@ -12,6 +12,7 @@ import { standing } from "./command.ts";
 export interface OciConfig {
   readonly process: { readonly args: readonly string[] };
   readonly root: { readonly path: string; readonly readonly?: boolean };
+  readonly mounts: readonly { readonly source?: string }[];
   readonly linux: {
     readonly cgroupsPath?: string;
     readonly namespaces: readonly { readonly type: string; readonly path?: string }[];
@@ -35,11 +36,13 @@ export interface Runtime {
   /** The program and its flags, without root directory and verb. */
   readonly command: readonly string[];
   readonly config: OciConfig;
+  /** Files that mounts show, by the path they are mounted from. */
+  readonly files: ReadonlyMap<string, string>;
   readonly env?: NodeJS.ProcessEnv;
 }
 
 /** The configuration and the command our own driver would use, taken from its steps. */
-export function borrow(steps: readonly Step[]): { readonly config: OciConfig; readonly command: readonly string[] } {
+export function borrow(steps: readonly Step[]): Pick<Runtime, "config" | "command" | "files"> {
   const file = steps.find((step) => step.op === "file" && step.path.endsWith("/config.json"));
   const run = steps.findLast((step) => step.op === "run");
   if (file?.op !== "file" || run?.op !== "run") throw new Error("the driver's steps hold no OCI configuration");
@@ -47,7 +50,8 @@ export function borrow(steps: readonly Step[]): { readonly config: OciConfig; re
   const flags = run.argv
     .slice(0, verb)
     .filter((word, i, all) => word !== "--root" && all[i - 1] !== "--root" && !word.startsWith("--root="));
-  return { config: JSON.parse(file.content) as OciConfig, command: flags };
+  const files = new Map(steps.flatMap((step) => (step.op === "file" ? [[step.path, step.content]] : [])));
+  return { config: JSON.parse(file.content) as OciConfig, command: flags, files };
 }
 
 /** An OCI runtime run by hand with exactly the configuration our driver gives it. */
@@ -55,11 +59,19 @@ export function ociPeer(lab: Lab, makeRoot: () => Promise<Root>, runtime: Runtim
   const env = runtime.env === undefined ? {} : { env: runtime.env };
   const bundle = async (id: string, root: Root, argv: readonly string[]): Promise<string> => {
     const path = await lab.path("bundles", id);
-    const { config } = runtime;
+    const { config, files } = runtime;
+    const mounts = config.mounts.map(async (mount) => {
+      const content = files.get(mount.source ?? "");
+      if (mount.source === undefined || content === undefined) return mount;
+      const source = join(path, basename(mount.source));
+      await writeFile(source, content);
+      return { ...mount, source };
+    });
     await writeJson(join(path, "config.json"), {
       ...config,
       process: { ...config.process, args: argv },
       root: { ...config.root, path: root.path },
+      mounts: await Promise.all(mounts),
       linux: { ...ownNamespaces(config.linux), cgroupsPath: join(lab.cgroup, id) },
     });
     await mkdir(join(path, "state"), { recursive: true });
