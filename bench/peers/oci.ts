@@ -54,24 +54,29 @@ export function borrow(steps: readonly Step[]): Pick<Runtime, "config" | "comman
   return { config: JSON.parse(file.content) as OciConfig, command: flags, files };
 }
 
+/** The files that mounts show are written beside the bundle's configuration. */
+async function mountsFrom(bundle: string, { config, files }: Runtime): Promise<readonly unknown[]> {
+  const made = config.mounts.map(async (mount) => {
+    const content = files.get(mount.source ?? "");
+    if (mount.source === undefined || content === undefined) return mount;
+    const source = join(bundle, basename(mount.source));
+    await writeFile(source, content);
+    return { ...mount, source };
+  });
+  return await Promise.all(made);
+}
+
 /** An OCI runtime run by hand with exactly the configuration our driver gives it. */
 export function ociPeer(lab: Lab, makeRoot: () => Promise<Root>, runtime: Runtime): Peer {
   const env = runtime.env === undefined ? {} : { env: runtime.env };
   const bundle = async (id: string, root: Root, argv: readonly string[]): Promise<string> => {
     const path = await lab.path("bundles", id);
-    const { config, files } = runtime;
-    const mounts = config.mounts.map(async (mount) => {
-      const content = files.get(mount.source ?? "");
-      if (mount.source === undefined || content === undefined) return mount;
-      const source = join(path, basename(mount.source));
-      await writeFile(source, content);
-      return { ...mount, source };
-    });
+    const { config } = runtime;
     await writeJson(join(path, "config.json"), {
       ...config,
       process: { ...config.process, args: argv },
       root: { ...config.root, path: root.path },
-      mounts: await Promise.all(mounts),
+      mounts: await mountsFrom(path, runtime),
       linux: { ...ownNamespaces(config.linux), cgroupsPath: join(lab.cgroup, id) },
     });
     await mkdir(join(path, "state"), { recursive: true });
