@@ -4,6 +4,7 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { BulkheadError } from "@bulkhead/contract";
 import type { Engine, Sandbox } from "@bulkhead/engine";
+import { NOTHING_SAID } from "@bulkhead/engine/images";
 import { describe, expect, test } from "vitest";
 import { engineOf, lack, missing, openDirectory } from "./support/boxes.ts";
 import { DRIVERS } from "./support/catalogue.ts";
@@ -40,6 +41,7 @@ async function hostileImage(engine: Engine, make: (root: string) => void): Promi
       env: {},
       user: "0",
       workdir: "/",
+      ...NOTHING_SAID,
       architecture: process.arch,
       description: "links that lead out",
       fileCount: 0,

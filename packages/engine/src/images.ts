@@ -1,2 +1,2 @@
 export { baseName, buildBase } from "./image/base.ts";
-export { ImageStore, type ImageConfig, type ListedImage, type StoredImage } from "./image/store.ts";
+export { ImageStore, NOTHING_SAID, type ImageConfig, type ListedImage, type StoredImage } from "./image/store.ts";

@@ -88,6 +88,12 @@ function imageDefaults(withNode: boolean, suite: string): Omit<ImageConfig, "fil
     env: { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LANG: "C.UTF-8" },
     user: USER,
     workdir: HOME,
+    entrypoint: [],
+    cmd: ["bash"],
+    stopSignal: null,
+    exposedPorts: [],
+    volumes: [],
+    labels: {},
     architecture: process.arch,
     description: `Debian ${suite} with Python${withNode ? ", Node.js" : ""}, git and curl`,
   };

@@ -13,7 +13,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
-import { ImageStore, type ImageConfig } from "./store.ts";
+import { ImageStore, NOTHING_SAID, type ImageConfig } from "./store.ts";
 
 const DIGEST = `sha256:${"a".repeat(64)}`;
 const config: ImageConfig = {
@@ -23,6 +23,7 @@ const config: ImageConfig = {
   workdir: "/home/user",
   architecture: "x64",
   description: "a test",
+  ...NOTHING_SAID,
   sizeBytes: 1,
   fileCount: 1,
 };

@@ -14,6 +14,15 @@ const MAX_NAME_CHARACTERS = 200;
 const NAME = /^[a-z0-9]+(?:[._/:-][a-z0-9]+)*$/;
 const DIGEST = /^sha256:[0-9a-f]{64}$/;
 const UNFINISHED = /^\.(?:new|trash)-/;
+/** The part of a configuration that only programs made for containers have a use for, empty. */
+export const NOTHING_SAID = {
+  entrypoint: [],
+  cmd: [],
+  stopSignal: null,
+  exposedPorts: [],
+  volumes: [],
+  labels: {},
+} as const;
 const SYNC_TIMEOUT_MS = 5 * 60_000;
 
 /** How processes start in an image unless the spec says otherwise, and what the image is. */
@@ -22,6 +31,17 @@ export interface ImageConfig {
   readonly env: Readonly<Record<string, string>>;
   readonly user: string;
   readonly workdir: string;
+  /** Precedes `cmd`, or the command that is given, as in the OCI image configuration. */
+  readonly entrypoint: readonly string[];
+  /** What runs when no command is given. */
+  readonly cmd: readonly string[];
+  /** `SIGTERM` or `15`; null where the image says nothing. */
+  readonly stopSignal: string | null;
+  /** `8080/tcp`: what the image listens on; nothing is published for it. */
+  readonly exposedPorts: readonly string[];
+  /** Absolute paths whose content is data and no part of the program. */
+  readonly volumes: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
   /** As `process.arch` spells it. */
   readonly architecture: string;
   /** One line for people. */
@@ -228,7 +248,7 @@ function parseConfig(text: string | null, digest: string): ImageConfig {
     const config = JSON.parse(text ?? "") as Partial<ImageConfig>;
     const { version, env, user, workdir } = config;
     if (version === 1 && typeof env === "object" && typeof user === "string" && typeof workdir === "string") {
-      return config as ImageConfig;
+      return { ...NOTHING_SAID, ...config } as ImageConfig;
     }
   } catch {
     // Reported below, like a file of another shape.
