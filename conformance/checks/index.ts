@@ -7,6 +7,7 @@ import { egressPolicyChecks } from "./egress-policy.ts";
 import { enduranceChecks } from "./endurance.ts";
 import { execChecks } from "./exec.ts";
 import { fileChecks } from "./files.ts";
+import { imageChecks } from "./image.ts";
 import { limitChecks } from "./limits.ts";
 import { limitEventChecks } from "./limit-events.ts";
 import { limitMeasureChecks } from "./limit-measures.ts";
@@ -37,6 +38,7 @@ export const CHECKS: readonly Check[] = [
   ...boundaryChecks,
   ...planChecks,
   ...microvmChecks,
+  ...imageChecks,
   ...storageChecks,
   ...mountChecks,
   ...microvmMountChecks,

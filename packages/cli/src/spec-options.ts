@@ -43,6 +43,9 @@ export const SPEC_OPTIONS: readonly OptionDef[] = [
     help: "Set a variable; without =VALUE taken from the host",
   },
   { name: "env-file", value: "FILE", repeat: true, help: "Read variables from a file, one KEY[=VALUE] a line" },
+  { name: "entrypoint", value: "PROGRAM", help: "Run this in place of the image's entrypoint and command" },
+  { name: "stop-signal", value: "SIGNAL", help: "What SIGTERM becomes for the program (default: what the image says)" },
+  { name: "stop-timeout", value: "TIME", help: "Kill a program that is still there that long after it (default: 10s)" },
   { name: "workdir", short: "w", value: "DIR", help: "Working directory inside" },
   {
     name: "user",
@@ -96,9 +99,12 @@ const FLAG_OF: Readonly<Record<string, string>> = {
   seccomp: "--seccomp",
   "seccomp.name": "--seccomp",
   "seccomp.json": "--seccomp",
+  stopSignal: "--stop-signal",
+  stopTimeoutMs: "--stop-timeout",
 };
 
 const FLAG_OF_PART: readonly (readonly [string, string])[] = [
+  ["entrypoint[", "--entrypoint"],
   ["env.", "--env"],
   ["mounts[", "--mount"],
   ["network.allow", "--network allow"],
@@ -270,6 +276,10 @@ export function specFromOptions(parsed: Parsed, host: HostEnv): Spec {
     allowSetuid: on("allow-setuid"),
     hostname: one("hostname"),
     seccomp: read("seccomp", readProfile),
+    // Empty takes the image's away and puts none in its place.
+    entrypoint: read("entrypoint", (program) => (program === "" ? [] : [program])),
+    stopSignal: one("stop-signal"),
+    stopTimeoutMs: read("stop-timeout", parseDuration),
   };
   try {
     return parseSpec(input);

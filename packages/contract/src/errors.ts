@@ -89,6 +89,13 @@ export const ERRORS = {
     why: "the image has no such directory",
     next: "create it, mount it, or choose another",
   },
+  COMMAND_MISSING: {
+    exit: 121,
+    http: 400,
+    retryable: false,
+    why: "no command was given, and the image says none",
+    next: "name a program to run",
+  },
   COMMAND_NOT_FOUND: {
     exit: 127,
     http: 400,

@@ -197,7 +197,14 @@ export interface Plan {
   readonly level: Level;
   readonly driver: string;
   readonly runtime: { readonly name: string; readonly path: string; readonly version: string; readonly digest: string };
-  readonly image: { readonly reference: string; readonly digest: string };
+  readonly image: {
+    readonly reference: string;
+    readonly digest: string;
+    /** What it says of itself, for people: nothing follows from it unless it is asked for. */
+    readonly exposedPorts: readonly string[];
+    readonly volumes: readonly string[];
+    readonly labels: Readonly<Record<string, string>>;
+  };
   readonly boundary: Boundary;
   readonly limits: Limits;
   readonly mounts: readonly MountPlan[];
@@ -208,6 +215,13 @@ export interface Plan {
     readonly workdir: string | null;
     readonly env: Readonly<Record<string, string>>;
     readonly hostname: string;
+    /** Directories that the image promises and does not have: made by root inside before anything runs. */
+    readonly makes: readonly string[];
+    /** Before the arguments of a run, or before `cmd` where it is given none. Both empty: nobody has said what runs. */
+    readonly entrypoint: readonly string[];
+    readonly cmd: readonly string[];
+    /** How a run is ended: by this signal, and after that long by SIGKILL. */
+    readonly stop: { readonly signal: string; readonly timeoutMs: number };
   };
   /** Reasons for the choices made, in words, in order. */
   readonly reasons: readonly string[];

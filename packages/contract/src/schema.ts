@@ -64,4 +64,7 @@ export const specSchema = z.strictObject({
   allowSetuid: z.boolean().default(false),
   hostname: z.string().regex(R.hostname).optional(),
   seccomp: seccompSchema.optional(),
+  entrypoint: z.array(z.string().max(R.argumentMaxChars).regex(R.envValue)).max(R.argumentsMax).optional(),
+  stopSignal: z.string().regex(R.signal).optional(),
+  stopTimeoutMs: z.int().min(0).max(R.stopTimeoutMaxMs).optional(),
 });

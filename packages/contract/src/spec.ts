@@ -177,6 +177,15 @@ function seccomp(value: unknown, field: string): NonNullable<Spec["seccomp"]> {
   };
 }
 
+function argumentList(value: unknown, field: string): string[] {
+  if (!Array.isArray(value) || value.length > R.argumentsMax) {
+    const why = `${field} is a list of at most ${R.argumentsMax} arguments`;
+    throw fieldError(field, value, why, "give the program and its arguments, each a text of its own");
+  }
+  const plain = pattern(R.envValue, "a text without a zero byte");
+  return value.map((item, i) => plain(text(0, R.argumentMaxChars)(item, `${field}[${i}]`), `${field}[${i}]`));
+}
+
 const OPTIONAL: { readonly [K in keyof Spec]?: Check<NonNullable<Spec[K]>> } = {
   isolation,
   trust,
@@ -196,6 +205,9 @@ const OPTIONAL: { readonly [K in keyof Spec]?: Check<NonNullable<Spec[K]>> } = {
   outputMaxBytes: range(1, WHOLE_MAX, true, "bytes"),
   hostname: pattern(R.hostname, "1 to 63 of a-z, 0-9 and -, not starting or ending with -"),
   seccomp,
+  entrypoint: argumentList,
+  stopSignal: pattern(R.signal, "a signal: SIGTERM, TERM, 15 or SIGRTMIN+3"),
+  stopTimeoutMs: range(0, R.stopTimeoutMaxMs, true, "milliseconds"),
 };
 
 const WITH_DEFAULT: { readonly [K in keyof Spec]?: readonly [Check<NonNullable<Spec[K]>>, () => Spec[K]] } = {

@@ -1,6 +1,6 @@
 import { formatBytes, formatDuration, type Plan } from "@bulkhead/contract";
 import type { Explanation } from "@bulkhead/engine";
-import { columns, type Style } from "./style.ts";
+import { columns, printable, type Style } from "./style.ts";
 
 function list(words: readonly string[]): string {
   return words.length === 0 ? "none" : words.join(", ");
@@ -92,8 +92,26 @@ function networkRows(network: Plan["network"]): string[][] {
   return rows;
 }
 
-function processRows({ process: program, network, mounts }: Plan): string[][] {
+/** What the image says, where it says something. */
+function imageRows({ image, process: program }: Plan): string[][] {
+  const runs = [...program.entrypoint, ...program.cmd];
+  const labels = Object.entries(image.labels).map(([name, value]) => `${name}=${value}`);
+  const said = (title: string, words: readonly string[]): string[][] => (words.length === 0 ? [] : [[title, printable(list(words))]]);
   return [
+    ["without a command", runs.length === 0 ? "refused: the image does not say what runs" : printable(JSON.stringify(runs))],
+    ...said("before a command", program.entrypoint),
+    ["ended by", `${program.stop.signal}, and after ${formatDuration(program.stop.timeoutMs)} SIGKILL`],
+    ...said("ports of the image", image.exposedPorts),
+    ...said("data of the image", image.volumes),
+    ...said("made at start", program.makes),
+    ...said("labels", labels),
+  ];
+}
+
+function processRows(plan: Plan): string[][] {
+  const { process: program, network, mounts } = plan;
+  return [
+    ...imageRows(plan),
     ["user", program.user],
     ["working directory", program.workdir ?? "the user's home"],
     ["variables", list(Object.keys(program.env))],

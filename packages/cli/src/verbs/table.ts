@@ -22,6 +22,7 @@ export const RUN_OPTIONS: readonly OptionDef[] = [
     repeat: true,
     help: "Make a port inside reachable on this host, on 127.0.0.1 if no address is given",
   },
+  { name: "publish-all", short: "P", help: "The same for every TCP port the image says it listens on, on free ports" },
   {
     name: "json",
     help: "Print events as JSON lines: start, stdout, stderr (text or base64), denied, limit, exit, error",
@@ -68,11 +69,12 @@ export const RUN_EXIT_CODES: readonly (readonly [string, string])[] = [
 export const VERB_HELP: readonly VerbHelp[] = [
   {
     name: "run",
-    usage: "bulkhead run [OPTIONS] [--] COMMAND [ARGUMENTS]",
+    usage: "bulkhead run [OPTIONS] [--] [COMMAND [ARGUMENTS]]",
     summary: "Run a command behind the boundary asked for",
     about:
       "Starts a new sandbox, runs COMMAND in it in the foreground and throws the sandbox away at the end.\n" +
-      "Options stand before COMMAND; what follows is the command's own. With neither --isolation,\n" +
+      "Options stand before COMMAND; what follows is the command's own. Without COMMAND the image's own runs; an image's\n" +
+      "entrypoint gets COMMAND as its arguments. SIGTERM ends the program by its stop signal. With neither --isolation,\n" +
       "--at-least nor --trust the code counts as untrusted, which needs at least gvisor.",
     options: RUN_OPTIONS,
     examples: [

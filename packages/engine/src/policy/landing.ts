@@ -1,7 +1,7 @@
 import { lstat, readlink } from "node:fs/promises";
 import { join, posix } from "node:path";
-import type { Mount } from "@bulkhead/contract";
-import { invalid, keptTarget } from "./mounts.ts";
+import { BulkheadError, type Mount } from "@bulkhead/contract";
+import { invalid, keptTarget, within } from "./mounts.ts";
 
 /** As many as the kernel follows in one path. */
 const MAX_LINKS = 40;
@@ -38,6 +38,34 @@ async function resolveInside(rootfs: string, path: string): Promise<string | nul
  */
 export async function landings(mounts: readonly Mount[], rootfs: string): Promise<Mount[]> {
   return await Promise.all(mounts.map(async (mount) => await landing(mount, rootfs)));
+}
+
+/** A configuration with more of them is no program's. */
+const MAX_PROMISED = 128;
+
+/**
+ * Directories that an image names and does not have, as they are named: its working directory, where its data goes. What
+ * lies in a mount or in the kernel's own file systems is left to them.
+ * @throws BulkheadError IMAGE_INVALID for more than 128 of them.
+ */
+export async function absentFrom(
+  rootfs: string,
+  promised: readonly string[],
+  mounts: readonly Pick<Mount, "target">[],
+): Promise<string[]> {
+  if (promised.length > MAX_PROMISED) {
+    const what = `the image names ${promised.length} directories, at most ${MAX_PROMISED} are made`;
+    throw new BulkheadError("IMAGE_INVALID", { what, next: "use another image" });
+  }
+  const absent = await Promise.all(
+    [...new Set(promised)].map(async (path) => {
+      const target = path.startsWith("/") ? await resolveInside(rootfs, path) : null;
+      if (target === null || keptTarget(target) !== undefined) return [];
+      if (mounts.some((mount) => within(target, mount.target))) return [];
+      return (await lstat(join(rootfs, target)).catch(() => null)) === null ? [path] : [];
+    }),
+  );
+  return absent.flat();
 }
 
 async function landing(mount: Mount, rootfs: string): Promise<Mount> {

@@ -13,6 +13,7 @@ import type { Architecture } from "../../seccomp/syscalls.ts";
 import { GUEST_ADDRESSES } from "../../egress/guest.ts";
 import type { Availability, Checkpoint, Driver, Help, ImageFiles, Instance, Runtime } from "../driver.ts";
 import { commonLimits, limitsDisk } from "../limits.ts";
+import { imageAndProcess } from "../program.ts";
 import { diskInodes } from "../rootfs.ts";
 import { GUEST_CAPABILITIES } from "./capabilities.ts";
 import { fingerprint, savedSizes, saveMachine } from "./checkpoint.ts";
@@ -179,12 +180,11 @@ function plan(known: Known, spec: ResolvedSpec, runtime: Runtime, image: ImageFi
     level: "microvm",
     driver: NAME,
     runtime,
-    image: { reference: image.reference, digest: image.digest },
+    ...imageAndProcess(spec, image),
     boundary: boundary(known, spec, size),
     limits,
     mounts: spec.mounts,
     network: spec.network,
-    process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
     reasons: reasons(spec, runtime, host, known.survey, known.options),
   };
 }
