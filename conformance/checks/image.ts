@@ -51,7 +51,11 @@ export const imageChecks = theme("image", "host", (check) => {
       const given = await own.runProgram(["-c", 'echo "$0|$1"', "a", "b c"]);
       assert.equal(given.stdout.toString(), "a|b c\n");
       const other = await context.fresh({ image: name, entrypoint: ["/bin/cat", "/filled/given"] });
-      assert.equal((await other.runProgram([])).stdout.toString(), "from the image\n", "the first one's file is changed");
+      assert.equal(
+        (await other.runProgram([])).stdout.toString(),
+        "from the image\n",
+        "the first one's file is changed",
+      );
       await fails("COMMAND_MISSING", async () => {
         const none = await context.fresh({ image: name, entrypoint: [] });
         await none.runProgram([]);
@@ -69,10 +73,7 @@ export const imageChecks = theme("image", "host", (check) => {
     const start = "yes|/home/app|/work/deep|of the image Uid: 1234 1234 1234 1234";
     assert.equal(await status("app"), `${start} Gid: 55 55 55 55 Groups: 55 66 77`);
     assert.equal(await status("1234:last"), `${start} Gid: 77 77 77 77 Groups: 77`);
-    assert.equal(
-      await status("4321"),
-      "yes|/|/work/deep|of the image Uid: 4321 4321 4321 4321 Gid: 0 0 0 0 Groups: 0",
-    );
+    assert.equal(await status("4321"), "yes|/|/work/deep|of the image Uid: 4321 4321 4321 4321 Gid: 0 0 0 0 Groups: 0");
     await fails("USER_NOT_FOUND", () => status("user"));
   });
 

@@ -22,6 +22,7 @@ import { stateChecks } from "./state.ts";
 import { storageChecks } from "./storage.ts";
 import { streamChecks } from "./streams.ts";
 import { sudoChecks } from "./sudo.ts";
+import { volumeChecks } from "./volumes.ts";
 import { watchChecks } from "./watch.ts";
 
 /** In the order they run: what others rest on first, what takes longest last. */
@@ -42,6 +43,7 @@ export const CHECKS: readonly Check[] = [
   ...storageChecks,
   ...mountChecks,
   ...microvmMountChecks,
+  ...volumeChecks,
   ...stateChecks,
   ...sudoChecks,
   ...limitChecks,

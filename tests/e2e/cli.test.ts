@@ -86,7 +86,10 @@ describe.each(levels)("run at %s", { timeout: 60 * SECONDS }, (level) => {
   });
 
   test("without a command the image's own runs, and an entrypoint gets the command", async () => {
-    expect(await inside(["--entrypoint", "id"])).toMatchObject({ code: 0, stdout: expect.stringContaining("uid=1000") });
+    expect(await inside(["--entrypoint", "id"])).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining("uid=1000"),
+    });
     expect(await inside(["--entrypoint", "printf", "--", "<%s>", "a b"])).toMatchObject({ code: 0, stdout: "<a b>" });
     const none = await inside(["--entrypoint", ""]);
     expect(none).toMatchObject({ code: 121, stdout: "" });

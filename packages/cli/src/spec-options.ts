@@ -55,6 +55,12 @@ export const SPEC_OPTIONS: readonly OptionDef[] = [
   },
   { name: "mount", value: "SRC:DST[:ro]", repeat: true, help: "Mount a host file or directory inside" },
   {
+    name: "volume",
+    value: "NAME:DST[:ro|:shared]",
+    repeat: true,
+    help: "Attach a volume: to write alone, to read, or to write beside others who share it too",
+  },
+  {
     name: "network",
     value: "none|allow:RULES|deny:RULES",
     repeat: true,
@@ -107,6 +113,7 @@ const FLAG_OF_PART: readonly (readonly [string, string])[] = [
   ["entrypoint[", "--entrypoint"],
   ["env.", "--env"],
   ["mounts[", "--mount"],
+  ["volumes[", "--volume"],
   ["network.allow", "--network allow"],
   ["network.deny", "--network deny"],
 ];
@@ -200,6 +207,19 @@ function mount(text: string): { source: string; target: string; readOnly: boolea
   );
 }
 
+function volume(text: string): { name: string; target: string; readOnly: boolean; shared: boolean } {
+  const [name, target, mode, ...more] = text.split(":");
+  const known = mode === undefined || ["ro", "rw", "shared"].includes(mode);
+  if (name !== undefined && target?.startsWith("/") === true && more.length === 0 && known) {
+    return { name, target, readOnly: mode === "ro", shared: mode === "shared" };
+  }
+  throw usageError(
+    `--volume ${JSON.stringify(text)} is not valid`,
+    "a volume is NAME:TARGET, NAME:TARGET:ro or NAME:TARGET:shared, with an absolute path inside",
+    "write it like --volume cache:/home/user/.cache",
+  );
+}
+
 function isolation(one: (name: string) => string | undefined): unknown {
   const exact = one("isolation");
   const atLeast = one("at-least");
@@ -272,6 +292,7 @@ export function specFromOptions(parsed: Parsed, host: HostEnv): Spec {
     workdir: one("workdir"),
     user: one("user"),
     mounts: (parsed.values.get("mount") ?? []).map(mount),
+    volumes: (parsed.values.get("volume") ?? []).map(volume),
     network: network(parsed.values.get("network") ?? [], read("net-bps", parseBytes)),
     allowSetuid: on("allow-setuid"),
     hostname: one("hostname"),

@@ -91,6 +91,8 @@ export interface MountPlan {
   readonly readOnly: boolean;
   /** Whose the source is outside. */
   readonly owner: { readonly uid: number; readonly gid: number };
+  /** What is mounted is a volume of that name, whose files are in `source`; absent for a path of the host's. */
+  readonly volume?: { readonly name: string; readonly shared: boolean };
 }
 
 export interface IdMap {
@@ -137,6 +139,19 @@ export type Step =
       readonly target: string;
       readonly readOnly: boolean;
       /** Nothing in it is ever started: noexec,nosuid. */
+      readonly inert?: boolean;
+      readonly idmap?: IdMap;
+    }
+  /**
+   * The file system of a volume in place of a bind, nodev,nosuid. `source` is the volume's directory. Fails with EWOULDBLOCK
+   * where it is used by others in a way that does not go with this one.
+   */
+  | {
+      readonly op: "volume";
+      readonly source: string;
+      readonly target: string;
+      readonly readOnly: boolean;
+      readonly shared: boolean;
       readonly inert?: boolean;
       readonly idmap?: IdMap;
     }

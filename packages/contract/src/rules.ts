@@ -42,6 +42,9 @@ export const SPEC_RULES = {
   openFilesMin: 16,
   openFilesMax: 2 ** 20,
   mountsMax: 64,
+  volumesMax: 16,
+  /** A directory of the host's, and a word of `NAME:PATH`. */
+  volumeName: /^[a-z0-9][a-z0-9._-]{0,62}$/,
   /** With the program's own; each may be as long as the kernel takes one (MAX_ARG_STRLEN). */
   argumentsMax: 4096,
   argumentMaxChars: 131_071,

@@ -20,6 +20,7 @@ test("an empty spec gets every default that depends on no machine", () => {
     image: "base",
     env: {},
     mounts: [],
+    volumes: [],
     network: "none",
     allowSetuid: false,
   });
@@ -35,6 +36,7 @@ describe("a refusal names the field, the value and the next step", () => {
     [{ pids: 1.5 }, "pids", /1\.5/, /from 1/],
     [{ workdir: "here" }, "workdir", /"here"/, /leading \//],
     [{ mounts: [{ source: "/a", target: "b" }] }, "mounts[0].target", /"b"/, /leading \//],
+    [{ volumes: [{ name: "../v", target: "/v" }] }, "volumes[0].name", /"..\/v"/, /change volumes/],
     [{ env: { "A=B": "x" } }, "env", /"A=B"/, /change env/],
     [{ network: "all" }, "network", /"all"/, /none/],
     [{ network: { allow: ["a.org", "*.com"] } }, "network.allow[1]", /"\*\.com"/, /like pypi/],
@@ -106,6 +108,18 @@ const anySpec = fc.record(
     idleTimeoutMs: fc.oneof(fc.nat(), junk),
     outputMaxBytes: fc.oneof(fc.nat(), junk),
     mounts: fc.oneof(fc.array(fc.record({ source: junk, target: junk, readOnly: junk }), { maxLength: 3 }), junk),
+    volumes: fc.oneof(
+      fc.array(
+        fc.record({
+          name: fc.oneof(fc.constantFrom("v", "a.b", ".a", "A"), junk),
+          target: junk,
+          readOnly: junk,
+          shared: fc.oneof(fc.boolean(), junk),
+        }),
+        { maxLength: 3 },
+      ),
+      junk,
+    ),
     network: fc.oneof(fc.constant("none"), anyNetwork, junk),
     allowSetuid: fc.oneof(fc.boolean(), junk),
     hostname: fc.oneof(fc.constant("a-b"), junk),

@@ -46,6 +46,18 @@ export const IMAGE_OPTIONS: readonly OptionDef[] = [
   HELP,
 ];
 
+export const VOLUME_OPTIONS: readonly OptionDef[] = [
+  { name: "size", value: "SIZE", help: "create: its hard end, the file system's own tables included (default: 1g)" },
+  { name: "inodes", value: "N", help: "create: how many files it can hold (default: one for 16k of --size)" },
+  {
+    name: "owner",
+    value: "UID[:GID]",
+    help: "create: whose its top directory is, as numbers inside (default: 1000:1000)",
+  },
+  JSON_OUTPUT,
+  HELP,
+];
+
 export const SETUP_OPTIONS: readonly OptionDef[] = [
   {
     name: "stock-kernel",
@@ -112,6 +124,20 @@ export const VERB_HELP: readonly VerbHelp[] = [
     about: "The base image is made from this host's Debian packages and needs no registry.",
     options: IMAGE_OPTIONS,
     examples: ["bulkhead image build-base", "bulkhead image list", "bulkhead image remove base"],
+  },
+  {
+    name: "volume",
+    usage: "bulkhead volume create NAME [--size SIZE] | list | remove NAME…",
+    summary: "Make, list and remove volumes, which outlive sandboxes",
+    about:
+      "A volume is a file system with a hard end, attached with run --volume NAME:PATH at every level. Who writes to one is\n" +
+      "alone, unless all others read it (:ro) or write to it as well (:shared). One that is in use is not removed.",
+    options: VOLUME_OPTIONS,
+    examples: [
+      "bulkhead volume create cache --size 2g",
+      "bulkhead run --volume cache:/home/user/.cache -- make",
+      "bulkhead volume remove cache",
+    ],
   },
   {
     name: "seccomp",

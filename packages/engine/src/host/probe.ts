@@ -31,6 +31,7 @@ function probeSpec(driver: Driver): ResolvedSpec {
     user: "root",
     env: {},
     mounts: [],
+    volumes: [],
     network: "none",
     allowSetuid: false,
     hostname: "probe",

@@ -6,6 +6,8 @@ import { invalid, keptTarget, within } from "./mounts.ts";
 /** As many as the kernel follows in one path. */
 const MAX_LINKS = 40;
 
+type Place = Pick<Mount, "source" | "target">;
+
 /** Where `path` of the image in `rootfs` leads inside, its links followed as from a root directory there; null after too many. */
 async function resolveInside(rootfs: string, path: string): Promise<string | null> {
   const ahead = path.split("/").filter((part) => part !== "");
@@ -36,7 +38,7 @@ async function resolveInside(rootfs: string, path: string): Promise<string | nul
  * where none may be named.
  * @throws BulkheadError MOUNT_INVALID naming the target and where it leads.
  */
-export async function landings(mounts: readonly Mount[], rootfs: string): Promise<Mount[]> {
+export async function landings<M extends Place>(mounts: readonly M[], rootfs: string): Promise<M[]> {
   return await Promise.all(mounts.map(async (mount) => await landing(mount, rootfs)));
 }
 
@@ -68,7 +70,7 @@ export async function absentFrom(
   return absent.flat();
 }
 
-async function landing(mount: Mount, rootfs: string): Promise<Mount> {
+async function landing<M extends Place>(mount: M, rootfs: string): Promise<M> {
   // What is not written plainly is refused as such later.
   if (posix.normalize(mount.target) !== mount.target) return mount;
   const target = await resolveInside(rootfs, mount.target);

@@ -71,10 +71,27 @@ test("directories that an image promises are made where it does not have them, a
   symlinkSync("/there", join(rootfs, "link"));
   symlinkSync("/proc", join(rootfs, "kernel"));
   symlinkSync("..", join(rootfs, "up"));
-  const named = ["/there", "/link", "/file", "/new", "/link/new", "/up/up/new", "/kernel/new", "/dev/new", "/a/b", "new"];
+  const named = [
+    "/there",
+    "/link",
+    "/file",
+    "/new",
+    "/link/new",
+    "/up/up/new",
+    "/kernel/new",
+    "/dev/new",
+    "/a/b",
+    "new",
+  ];
   const absent = await absentFrom(rootfs, named, [{ target: "/a" }]);
   expect(absent).toEqual(["/new", "/link/new", "/up/up/new"]);
-  await expect(absentFrom(rootfs, Array.from({ length: 129 }, (_, i) => `/${i}`), [])).rejects.toMatchObject({
+  await expect(
+    absentFrom(
+      rootfs,
+      Array.from({ length: 129 }, (_, i) => `/${i}`),
+      [],
+    ),
+  ).rejects.toMatchObject({
     code: "IMAGE_INVALID",
   });
 });

@@ -6,6 +6,7 @@ import type { Hello } from "../channel/wire.gen.ts";
 import { Network } from "../egress/network.ts";
 import { commandOf } from "../policy/program.ts";
 import type { CallOptions, Inside, Running } from "./calls.ts";
+import type { Copied, CopyOptions } from "./copy.ts";
 import { dial, type DialTarget } from "./dial.ts";
 import { untrustedText } from "./errors.ts";
 import { type LimitHit, type SandboxEvent, SandboxEvents } from "./events.ts";
@@ -14,7 +15,7 @@ import type { Command, ExecOptions } from "./exec-request.ts";
 import { Files } from "./files.ts";
 import { type Freeze, Life } from "./life.ts";
 import { limitHit, timeIsOver } from "./limit-events.ts";
-import { MAX_TIMEOUT_MS, whole } from "./names.ts";
+import { type GuestPath, MAX_TIMEOUT_MS, whole } from "./names.ts";
 import { publish, type PublishedPort, type PublishOptions } from "./publish.ts";
 import type { Throttled } from "../system/keeper.ts";
 import { listProcesses, type ProcessInfo, readUsage, type SandboxUsage, signalProcess } from "./processes.ts";
@@ -159,6 +160,16 @@ export class Sandbox implements AsyncDisposable {
   /** A process at a terminal; an interactive shell by default. */
   async pty(options: PtyOptions = {}): Promise<Pty> {
     return openPty(this.#inside, this.#placed(options));
+  }
+
+  /** Copies a file or a tree of the host's to a path inside. See `copyIn` in copy-in.ts for what becomes of it. */
+  async copyIn(from: string, to: GuestPath, options: CopyOptions = {}): Promise<Copied> {
+    return await (await import("./copy-in.ts")).copyIn(this.files, from, to, options);
+  }
+
+  /** Copies a file or a tree from inside to an absolute path of the host's where nothing is yet. See copy-out.ts. */
+  async copyOut(from: GuestPath, to: string, options: CopyOptions = {}): Promise<Copied> {
+    return await (await import("./copy-out.ts")).copyOut(this.#inside, from, to, options);
   }
 
   async processes(options: CallOptions = {}): Promise<ProcessInfo[]> {

@@ -49,9 +49,13 @@ const NAMES: ReadonlyMap<number, SignalName> = new Map(
 
 /** `37`, `RTMIN+3` and `RTMAX-27`; null for anything else. */
 function numbered(name: string): number | null {
-  const { plain, from, distance = "0" } =
-    /^(?:(?<plain>\d{1,2})|(?<from>RTMIN|RTMAX)(?:(?<distance>[+-]\d{1,2}))?)$/.exec(name)?.groups ?? {};
-  const number = plain === undefined ? (from === "RTMIN" ? FIRST_REAL_TIME : LAST_SIGNAL) + Number(distance) : Number(plain);
+  const {
+    plain,
+    from,
+    distance = "0",
+  } = /^(?:(?<plain>\d{1,2})|(?<from>RTMIN|RTMAX)(?:(?<distance>[+-]\d{1,2}))?)$/.exec(name)?.groups ?? {};
+  const number =
+    plain === undefined ? (from === "RTMIN" ? FIRST_REAL_TIME : LAST_SIGNAL) + Number(distance) : Number(plain);
   const least = plain === undefined ? FIRST_REAL_TIME : 1;
   return (plain ?? from) !== undefined && number >= least && number <= LAST_SIGNAL ? number : null;
 }

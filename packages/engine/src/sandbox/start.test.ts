@@ -32,6 +32,7 @@ function spec(driver: Driver, changes: Partial<ResolvedSpec> = {}): ResolvedSpec
     user: "root",
     env: {},
     mounts: [],
+    volumes: [],
     network: "none",
     allowSetuid: false,
     hostname: "test",

@@ -5,7 +5,7 @@ import type { Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
 import { diskReasons, ociLimits } from "../limits.ts";
 import { located } from "../located.ts";
 import { EGRESS_CAPABILITIES, TUN_DEVICE } from "../oci.ts";
-import { imageAndProcess } from "../program.ts";
+import { imageAndProcess, writableMounts } from "../program.ts";
 import { places, rootSteps } from "../rootfs.ts";
 import { bundle, hasTun, type SeccompSection } from "./bundle.ts";
 import { meminfoSteps } from "./meminfo.ts";
@@ -51,11 +51,7 @@ function seccompSection(flavour: Flavour, filter: Filter): SeccompSection {
 
 function weakened(spec: ResolvedSpec): string[] {
   const words = spec.allowSetuid ? ["set-user-id programs may raise privileges inside (no_new_privs is off)"] : [];
-  const writable = spec.mounts.filter((mount) => !mount.readOnly);
-  return [
-    ...words,
-    ...writable.map((mount) => `the host's ${mount.source} is writable from inside at ${mount.target}`),
-  ];
+  return [...words, ...writableMounts(spec.mounts)];
 }
 
 function plan(
