@@ -1,4 +1,4 @@
-import type { LimitHit, Network, SandboxEvent } from "@bulkhead/engine";
+import type { Copied, LimitHit, Network, SandboxEvent } from "@bulkhead/engine";
 import type { Duplex, Readable, Writable } from "node:stream";
 
 /** What the checks need of a sandbox. Each target adapts its own objects to it, so that no check knows who made the box. */
@@ -14,6 +14,8 @@ export interface Box extends AsyncDisposable {
   stop(): Promise<void>;
   pty(argv: readonly string[], options: PtyOptions): Promise<RunningPty>;
   readonly files: Files;
+  copyIn(from: string, to: string, options?: As): Promise<Copied>;
+  copyOut(from: string, to: string, options?: As): Promise<Copied>;
   dialTcp(port: number, options?: Waiting): Promise<Duplex>;
   dialUnix(path: string, options?: Waiting & { readonly user?: string }): Promise<Duplex>;
   /** Where the host finds a TCP port of the sandbox. */

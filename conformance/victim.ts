@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { eventually } from "./check.ts";
 import { targetNamed } from "./targets/index.ts";
 
 /**
@@ -23,6 +24,8 @@ for (const running of work) {
   running.stdout.resume();
   running.exit.catch(() => undefined);
 }
+// Started is not yet at work: who looks for what they hold must find it.
+await Promise.all(boxes.map((box) => eventually("the work", () => box.files.stat(held).catch(() => null), 60_000)));
 if (then === "paused") await Promise.all(boxes.map((box) => box.pause()));
 const said = { enginePid: process.pid, keeperPid: open.outside?.keeperPid(), ids: boxes.map((box) => box.id) };
 process.stdout.write(`${JSON.stringify(said)}\n`);

@@ -13,6 +13,8 @@ echo more >> /filled/given && echo writable`;
 /** Ends in its own words at the signal it wants, and at no other. */
 const OBEDIENT = `trap 'echo stopped; exit 7' USR1; trap '' TERM; echo ready; while :; do sleep 0.05; done`;
 const STUBBORN = `trap '' USR1 TERM; echo ready; while :; do sleep 0.05; done`;
+/** Several sandboxes of an image that is made for them. */
+const SLOW = { timeoutMs: 180_000 };
 
 function image(context: Context): Promise<string> {
   return smallImage(context, {
@@ -61,41 +63,53 @@ export const imageChecks = theme("image", "host", (check) => {
         await none.runProgram([]);
       });
     },
+    SLOW,
   );
 
-  check("a user is who the image's own database says, by name and by number, with his groups", async (context) => {
-    const name = await image(context);
-    const status = async (user: string): Promise<string> => {
-      const own = await context.fresh({ image: name, user });
-      const lines = (await own.runProgram([])).stdout.toString().split("\n");
-      return lines.slice(0, 4).join(" ");
-    };
-    const start = "yes|/home/app|/work/deep|of the image Uid: 1234 1234 1234 1234";
-    assert.equal(await status("app"), `${start} Gid: 55 55 55 55 Groups: 55 66 77`);
-    assert.equal(await status("1234:last"), `${start} Gid: 77 77 77 77 Groups: 77`);
-    assert.equal(await status("4321"), "yes|/|/work/deep|of the image Uid: 4321 4321 4321 4321 Gid: 0 0 0 0 Groups: 0");
-    await fails("USER_NOT_FOUND", () => status("user"));
-  });
+  check(
+    "a user is who the image's own database says, by name and by number, with his groups",
+    async (context) => {
+      const name = await image(context);
+      const status = async (user: string): Promise<string> => {
+        const own = await context.fresh({ image: name, user });
+        const lines = (await own.runProgram([])).stdout.toString().split("\n");
+        return lines.slice(0, 4).join(" ");
+      };
+      const start = "yes|/home/app|/work/deep|of the image Uid: 1234 1234 1234 1234";
+      assert.equal(await status("app"), `${start} Gid: 55 55 55 55 Groups: 55 66 77`);
+      assert.equal(await status("1234:last"), `${start} Gid: 77 77 77 77 Groups: 77`);
+      assert.equal(
+        await status("4321"),
+        "yes|/|/work/deep|of the image Uid: 4321 4321 4321 4321 Gid: 0 0 0 0 Groups: 0",
+      );
+      await fails("USER_NOT_FOUND", () => status("user"));
+    },
+    SLOW,
+  );
 
-  check("a program is ended by its image's stop signal, and when it does not end by force", async (context) => {
-    const name = await image(context);
-    for (const [script, end] of [
-      [OBEDIENT, { code: 7, signal: null }],
-      [STUBBORN, { code: null, signal: null }],
-    ] as const) {
-      const stubborn = end.code === null;
-      const own = await context.fresh({ image: name, ...(stubborn && { stopTimeoutMs: 500 }) });
-      const program = await own.startProgram(["-c", script]);
-      let said = "";
-      program.stdout.on("data", (chunk: Buffer) => (said += chunk.toString())).on("error", () => undefined);
-      await eventually("the program's start", () => said.includes("ready"), 30_000);
-      const exit = program.exit.catch(() => end);
-      await own.stop();
-      assert.deepEqual(await exit, end);
-      assert.equal(said, stubborn ? "ready\n" : "ready\nstopped\n");
-      await own.gone;
-    }
-  });
+  check(
+    "a program is ended by its image's stop signal, and when it does not end by force",
+    async (context) => {
+      const name = await image(context);
+      for (const [script, end] of [
+        [OBEDIENT, { code: 7, signal: null }],
+        [STUBBORN, { code: null, signal: null }],
+      ] as const) {
+        const stubborn = end.code === null;
+        const own = await context.fresh({ image: name, ...(stubborn && { stopTimeoutMs: 500 }) });
+        const program = await own.startProgram(["-c", script]);
+        let said = "";
+        program.stdout.on("data", (chunk: Buffer) => (said += chunk.toString())).on("error", () => undefined);
+        await eventually("the program's start", () => said.includes("ready"), 30_000);
+        const exit = program.exit.catch(() => end);
+        await own.stop();
+        assert.deepEqual(await exit, end);
+        assert.equal(said, stubborn ? "ready\n" : "ready\nstopped\n");
+        await own.gone;
+      }
+    },
+    SLOW,
+  );
 
   check("the plan tells what the image says", async (context) => {
     const plan = await context.open.plan({ image: await image(context) });

@@ -1,5 +1,6 @@
 import type { Check } from "../check.ts";
 import { boundaryChecks } from "./boundary.ts";
+import { copyChecks } from "./copy.ts";
 import { crashChecks } from "./crash.ts";
 import { dialChecks } from "./dial.ts";
 import { egressChecks } from "./egress.ts";
@@ -32,6 +33,7 @@ export const CHECKS: readonly Check[] = [
   ...ptyChecks,
   ...processChecks,
   ...fileChecks,
+  ...copyChecks,
   ...watchChecks,
   ...dialChecks,
   ...egressChecks,

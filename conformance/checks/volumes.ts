@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { BulkheadError } from "@bulkhead/contract";
 import { VolumeStore } from "@bulkhead/engine/volumes";
 import type { Box } from "../box.ts";
 import type { Context } from "../check.ts";
@@ -44,8 +45,8 @@ async function volume({ open, defer }: Context): Promise<Volume> {
   return { name, store, path: join(state, "volumes", name) };
 }
 
-const refused = (error: { code?: string }): boolean => {
-  if (error.code !== "VOLUME_IN_USE") throw error;
+const refused = (error: unknown): boolean => {
+  if (!(error instanceof BulkheadError) || error.code !== "VOLUME_IN_USE") throw error;
   return false;
 };
 

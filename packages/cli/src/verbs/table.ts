@@ -127,15 +127,17 @@ export const VERB_HELP: readonly VerbHelp[] = [
   },
   {
     name: "volume",
-    usage: "bulkhead volume create NAME [--size SIZE] | list | remove NAME…",
-    summary: "Make, list and remove volumes, which outlive sandboxes",
+    usage: "bulkhead volume create NAME [--size SIZE] | list | copy SOURCE TARGET | remove NAME…",
+    summary: "Make, list, fill and remove volumes, which outlive sandboxes",
     about:
       "A volume is a file system with a hard end, attached with run --volume NAME:PATH at every level. Who writes to one is\n" +
-      "alone, unless all others read it (:ro) or write to it as well (:shared). One that is in use is not removed.",
+      "alone, unless all others read it (:ro) or write to it as well (:shared). One that is in use is not removed.\n" +
+      "copy takes a path of the host's and NAME:/PATH; out of a volume it makes what is not there yet.",
     options: VOLUME_OPTIONS,
     examples: [
       "bulkhead volume create cache --size 2g",
       "bulkhead run --volume cache:/home/user/.cache -- make",
+      "bulkhead volume copy ./model cache:/model",
       "bulkhead volume remove cache",
     ],
   },

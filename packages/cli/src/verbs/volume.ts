@@ -10,9 +10,9 @@ import { exitCodeOfSignal, SignalForwarder } from "../run/signals.ts";
 import { VOLUME_OPTIONS } from "./table.ts";
 
 const DEFAULT_SIZE = "1g";
-const ACTIONS = ["create", "list", "remove"] as const;
+const ACTIONS = ["create", "list", "remove", "copy"] as const;
 
-type Act = (parsed: Parsed, store: VolumeStore) => Promise<number>;
+type Act = (parsed: Parsed, store: VolumeStore, config: CliConfig) => Promise<number>;
 
 function ownerOf(text: string): { uid: number; gid: number } {
   const [uid = "", gid = uid, ...more] = text.split(":");
@@ -34,25 +34,32 @@ function oneName(parsed: Parsed, action: string): string {
   );
 }
 
-const create: Act = async (parsed, store) => {
-  const name = oneName(parsed, "create");
-  const one = (option: string): string | undefined => parsed.values.get(option)?.[0];
-  const [inodes, owner] = [one("inodes"), one("owner")];
+/** Until it is done or called off by a signal. */
+async function interruptible(work: (signal: AbortSignal) => Promise<void>): Promise<number> {
   using signals = new SignalForwarder();
   try {
-    const made = await store.create(name, {
-      sizeBytes: parseBytes(one("size") ?? DEFAULT_SIZE, "--size"),
-      ...(inodes !== undefined && { inodes: parseWhole(inodes, "--inodes") }),
-      ...(owner !== undefined && { owner: ownerOf(owner) }),
-      signal: signals.starting,
-    });
-    if (parsed.values.has("json")) await printJson(made);
-    else await print(`${name}: ${formatBytes(made.record?.sizeBytes ?? 0)}, ${made.record?.inodes} files`);
+    await work(signals.starting);
     return 0;
   } catch (error) {
     if (signals.first !== undefined) return exitCodeOfSignal(signals.first);
     throw error;
   }
+}
+
+const create: Act = async (parsed, store) => {
+  const name = oneName(parsed, "create");
+  const one = (option: string): string | undefined => parsed.values.get(option)?.[0];
+  const [inodes, owner] = [one("inodes"), one("owner")];
+  return await interruptible(async (signal) => {
+    const made = await store.create(name, {
+      sizeBytes: parseBytes(one("size") ?? DEFAULT_SIZE, "--size"),
+      ...(inodes !== undefined && { inodes: parseWhole(inodes, "--inodes") }),
+      ...(owner !== undefined && { owner: ownerOf(owner) }),
+      signal,
+    });
+    if (parsed.values.has("json")) await printJson(made);
+    else await print(`${name}: ${formatBytes(made.record?.sizeBytes ?? 0)}, ${made.record?.inodes} files`);
+  });
 };
 
 function usersText({ users }: ListedVolume): string {
@@ -87,7 +94,19 @@ const remove: Act = async (parsed, store) => {
   return 0;
 };
 
-const ACTS: Readonly<Record<(typeof ACTIONS)[number], Act>> = { create, list, remove };
+const copy: Act = async (parsed, _store, config) => {
+  const { copyOf, copyVolume } = await import("../run/volume-copy.ts");
+  const asked = copyOf(parsed.rest);
+  return await interruptible(async (signal) => {
+    const copied = await copyVolume(asked, config, signal);
+    if (parsed.values.has("json")) return await printJson(copied);
+    const { files, directories, links, bytes, leftOut } = copied;
+    const left = leftOut === 0 ? "" : `; ${leftOut} FIFOs, sockets or devices left out`;
+    await print(`${files} files, ${directories} directories, ${links} links, ${formatBytes(bytes)}${left}`);
+  });
+};
+
+const ACTS: Readonly<Record<(typeof ACTIONS)[number], Act>> = { create, list, remove, copy };
 
 function unknownAction(action: string): Error {
   const guess = nearest(action, ACTIONS);
@@ -127,5 +146,5 @@ export async function volume(words: readonly string[], config: CliConfig): Promi
   if (known === undefined) throw unknownAction(action);
   const parsed = { values, rest: names };
   onlyForCreate(action, parsed);
-  return await ACTS[known](parsed, new VolumeStore(stateDirectory(engineOptions(config))));
+  return await ACTS[known](parsed, new VolumeStore(stateDirectory(engineOptions(config))), config);
 }
