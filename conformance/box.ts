@@ -7,6 +7,11 @@ export interface Box extends AsyncDisposable {
   /** Runs a program to its end and collects what it wrote. */
   run(argv: readonly string[], options?: RunOptions): Promise<RunResult>;
   start(argv: readonly string[], options?: StartOptions): Promise<Running>;
+  /** The program the image is for, with these arguments; none: with the image's own. */
+  runProgram(args: readonly string[]): Promise<RunResult>;
+  startProgram(args: readonly string[]): Promise<Running>;
+  /** Ends that program as it wants to be ended, and the sandbox. */
+  stop(): Promise<void>;
   pty(argv: readonly string[], options: PtyOptions): Promise<RunningPty>;
   readonly files: Files;
   dialTcp(port: number, options?: Waiting): Promise<Duplex>;

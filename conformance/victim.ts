@@ -4,16 +4,18 @@ import { targetNamed } from "./targets/index.ts";
 /**
  * An engine in a process of its own, to be killed: makes sandboxes with work in them, says where it is, and waits. Every
  * sandbox has SHARED, a host directory, as a mount and writes to it, or - for none. With a directory for snapshots it saves
- * its first sandbox there over and over.
- * Usage: victim.ts TARGET RUN_DIRECTORY COUNT SHARED [paused | SNAPSHOTS]
+ * its first sandbox there over and over. A volume takes the place of SHARED.
+ * Usage: victim.ts TARGET RUN_DIRECTORY COUNT SHARED [paused | SNAPSHOTS | volume=NAME]
  */
 const [name, run, count, shared, then] = process.argv.slice(2);
 if (name === undefined || run === undefined || count === undefined || shared === undefined)
-  throw new Error("usage: victim.ts TARGET RUN_DIRECTORY COUNT SHARED [paused | SNAPSHOTS]");
+  throw new Error("usage: victim.ts TARGET RUN_DIRECTORY COUNT SHARED [paused | SNAPSHOTS | volume=NAME]");
 const mounts = shared === "-" ? [] : [{ source: shared, target: "/mnt" }];
-const held = mounts.length === 0 ? "/tmp/held" : "/mnt/held";
+const volume = then?.startsWith("volume=") === true ? then.slice("volume=".length) : null;
+const volumes = volume === null ? [] : [{ name: volume, target: "/mnt", shared: true }];
+const held = mounts.length + volumes.length === 0 ? "/tmp/held" : "/mnt/held";
 const open = await targetNamed(name).open({ run });
-const boxes = await Promise.all(Array.from({ length: Number(count) }, () => open.create({ mounts })));
+const boxes = await Promise.all(Array.from({ length: Number(count) }, () => open.create({ mounts, volumes })));
 const work = await Promise.all(
   boxes.map((box) => box.start(["sh", "-c", `sleep 1000 >> ${held} & setsid sleep 1001 & wait`])),
 );

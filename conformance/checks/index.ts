@@ -7,6 +7,7 @@ import { egressPolicyChecks } from "./egress-policy.ts";
 import { enduranceChecks } from "./endurance.ts";
 import { execChecks } from "./exec.ts";
 import { fileChecks } from "./files.ts";
+import { imageChecks } from "./image.ts";
 import { limitChecks } from "./limits.ts";
 import { limitEventChecks } from "./limit-events.ts";
 import { limitMeasureChecks } from "./limit-measures.ts";
@@ -21,6 +22,7 @@ import { stateChecks } from "./state.ts";
 import { storageChecks } from "./storage.ts";
 import { streamChecks } from "./streams.ts";
 import { sudoChecks } from "./sudo.ts";
+import { volumeChecks } from "./volumes.ts";
 import { watchChecks } from "./watch.ts";
 
 /** In the order they run: what others rest on first, what takes longest last. */
@@ -37,9 +39,11 @@ export const CHECKS: readonly Check[] = [
   ...boundaryChecks,
   ...planChecks,
   ...microvmChecks,
+  ...imageChecks,
   ...storageChecks,
   ...mountChecks,
   ...microvmMountChecks,
+  ...volumeChecks,
   ...stateChecks,
   ...sudoChecks,
   ...limitChecks,

@@ -31,6 +31,12 @@ export function boxOf(sandbox: Sandbox): Box {
     },
     start: async (argv, { stdin, ...rest } = {}) =>
       await runningOf(sandbox.exec(argv, { ...execOptions(rest), stdin: stdin === true }), stdin === true),
+    runProgram: async (args) => {
+      const result = await sandbox.run(args);
+      return { ...exitOf(result.status), stdout: result.stdout, stderr: result.stderr } satisfies RunResult;
+    },
+    startProgram: async (args) => await runningOf(sandbox.run(args), false),
+    stop: () => sandbox.stop(),
     pty: async (argv, options) => {
       const pty = await sandbox.pty({ ...options, cmd: argv });
       return {

@@ -85,6 +85,17 @@ describe.each(levels)("run at %s", { timeout: 60 * SECONDS }, (level) => {
     expect((await inside(["-i", "--", "true"], Buffer.alloc(8 * 1024 * 1024))).code).toBe(0);
   });
 
+  test("without a command the image's own runs, and an entrypoint gets the command", async () => {
+    expect(await inside(["--entrypoint", "id"])).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining("uid=1000"),
+    });
+    expect(await inside(["--entrypoint", "printf", "--", "<%s>", "a b"])).toMatchObject({ code: 0, stdout: "<a b>" });
+    const none = await inside(["--entrypoint", ""]);
+    expect(none).toMatchObject({ code: 121, stdout: "" });
+    expect(none.stderr).toMatch(/^bulkhead: image "base" does not say what to run\n/);
+  });
+
   test("a published port is told, leads to the program, and is gone with it", async () => {
     const serve =
       "import socket;s=socket.create_server(('127.0.0.1',8080));c,_=s.accept();c.sendall(b'inside');c.close()";
@@ -191,6 +202,19 @@ describe.each(levels)("run at %s", { timeout: 60 * SECONDS }, (level) => {
       expect(await outcome).toMatchObject({ code: 5, stdout: `ready\ngot ${name}\n` });
     },
   );
+
+  test("SIGTERM becomes the stop signal, and force when that does not help", async () => {
+    const run = async (trap: string, ...options: string[]) => {
+      const script = `trap '${trap}' USR1; trap '' TERM; echo ready; while :; do sleep 0.05; done`;
+      const words = ["run", "--isolation", level, "--stop-signal", "USR1", ...options, "--", "sh", "-c", script];
+      const { child, outcome } = start(words, env);
+      await written(child, "ready");
+      child.kill("SIGTERM");
+      return await outcome;
+    };
+    expect(await run("echo stopped; exit 5")).toMatchObject({ code: 5, stdout: "ready\nstopped\n" });
+    expect(await run("", "--stop-timeout", "300ms")).toMatchObject({ code: 128 + constants.signals.SIGKILL });
+  });
 
   test("a program that ignores signals is killed by the third", async () => {
     const script = "trap '' INT TERM; echo ready; while :; do sleep 0.05; done";
@@ -336,7 +360,6 @@ describe.skipIf(missing.length > 0)(`around run${lack}`, { timeout: 60 * SECONDS
       121,
       /"\/no\/such" cannot be read/,
     ],
-    ["no command", ["run", "--isolation", "container"], 121, /no command is given/],
     ["a terminal that is none", ["run", "-it", "--", "true"], 121, /standard input is not a terminal/],
     ["an argument too many", ["doctor", "now"], 121, /takes no argument "now"/],
     ["an unknown image action", ["image", "pull"], 121, /unknown action "pull"/],

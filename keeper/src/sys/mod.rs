@@ -4,10 +4,12 @@
 mod files;
 mod mount;
 mod process;
+mod volume;
 
 pub use files::*;
 pub use mount::*;
 pub use process::*;
+pub use volume::*;
 
 use std::ffi::{CStr, CString};
 use std::fs::File;

@@ -43,6 +43,9 @@ export const SPEC_OPTIONS: readonly OptionDef[] = [
     help: "Set a variable; without =VALUE taken from the host",
   },
   { name: "env-file", value: "FILE", repeat: true, help: "Read variables from a file, one KEY[=VALUE] a line" },
+  { name: "entrypoint", value: "PROGRAM", help: "Run this in place of the image's entrypoint and command" },
+  { name: "stop-signal", value: "SIGNAL", help: "What SIGTERM becomes for the program (default: what the image says)" },
+  { name: "stop-timeout", value: "TIME", help: "Kill a program that is still there that long after it (default: 10s)" },
   { name: "workdir", short: "w", value: "DIR", help: "Working directory inside" },
   {
     name: "user",
@@ -51,6 +54,12 @@ export const SPEC_OPTIONS: readonly OptionDef[] = [
     help: "User inside: a name, uid, name:group or uid:gid (default: the image's)",
   },
   { name: "mount", value: "SRC:DST[:ro]", repeat: true, help: "Mount a host file or directory inside" },
+  {
+    name: "volume",
+    value: "NAME:DST[:ro|:shared]",
+    repeat: true,
+    help: "Attach a volume: to write alone, to read, or to write beside others who share it too",
+  },
   {
     name: "network",
     value: "none|allow:RULES|deny:RULES",
@@ -96,11 +105,15 @@ const FLAG_OF: Readonly<Record<string, string>> = {
   seccomp: "--seccomp",
   "seccomp.name": "--seccomp",
   "seccomp.json": "--seccomp",
+  stopSignal: "--stop-signal",
+  stopTimeoutMs: "--stop-timeout",
 };
 
 const FLAG_OF_PART: readonly (readonly [string, string])[] = [
+  ["entrypoint[", "--entrypoint"],
   ["env.", "--env"],
   ["mounts[", "--mount"],
+  ["volumes[", "--volume"],
   ["network.allow", "--network allow"],
   ["network.deny", "--network deny"],
 ];
@@ -194,6 +207,19 @@ function mount(text: string): { source: string; target: string; readOnly: boolea
   );
 }
 
+function volume(text: string): { name: string; target: string; readOnly: boolean; shared: boolean } {
+  const [name, target, mode, ...more] = text.split(":");
+  const known = mode === undefined || ["ro", "rw", "shared"].includes(mode);
+  if (name !== undefined && target?.startsWith("/") === true && more.length === 0 && known) {
+    return { name, target, readOnly: mode === "ro", shared: mode === "shared" };
+  }
+  throw usageError(
+    `--volume ${JSON.stringify(text)} is not valid`,
+    "a volume is NAME:TARGET, NAME:TARGET:ro or NAME:TARGET:shared, with an absolute path inside",
+    "write it like --volume cache:/home/user/.cache",
+  );
+}
+
 function isolation(one: (name: string) => string | undefined): unknown {
   const exact = one("isolation");
   const atLeast = one("at-least");
@@ -266,10 +292,15 @@ export function specFromOptions(parsed: Parsed, host: HostEnv): Spec {
     workdir: one("workdir"),
     user: one("user"),
     mounts: (parsed.values.get("mount") ?? []).map(mount),
+    volumes: (parsed.values.get("volume") ?? []).map(volume),
     network: network(parsed.values.get("network") ?? [], read("net-bps", parseBytes)),
     allowSetuid: on("allow-setuid"),
     hostname: one("hostname"),
     seccomp: read("seccomp", readProfile),
+    // Empty takes the image's away and puts none in its place.
+    entrypoint: read("entrypoint", (program) => (program === "" ? [] : [program])),
+    stopSignal: one("stop-signal"),
+    stopTimeoutMs: read("stop-timeout", parseDuration),
   };
   try {
     return parseSpec(input);

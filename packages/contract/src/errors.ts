@@ -75,6 +75,34 @@ export const ERRORS = {
     why: "that path cannot be mounted",
     next: "choose another source or target",
   },
+  VOLUME_NOT_FOUND: {
+    exit: 121,
+    http: 404,
+    retryable: false,
+    why: "a volume is created before it is used, and this one was not, or was removed",
+    next: "see bulkhead volume list, or make it with bulkhead volume create",
+  },
+  VOLUME_EXISTS: {
+    exit: 121,
+    http: 409,
+    retryable: false,
+    why: "a volume replaces nothing",
+    next: "choose another name, or remove that one",
+  },
+  VOLUME_IN_USE: {
+    exit: 125,
+    http: 409,
+    retryable: true,
+    why: "who writes to a volume is alone, unless all others only read or share it too",
+    next: "end the sandbox that uses it, or attach it read-only or shared on both sides",
+  },
+  VOLUME_INVALID: {
+    exit: 125,
+    http: 422,
+    retryable: false,
+    why: "its file system or its record is damaged",
+    next: "look at it with e2fsck -f, or remove it",
+  },
   USER_NOT_FOUND: {
     exit: 121,
     http: 400,
@@ -88,6 +116,13 @@ export const ERRORS = {
     retryable: false,
     why: "the image has no such directory",
     next: "create it, mount it, or choose another",
+  },
+  COMMAND_MISSING: {
+    exit: 121,
+    http: 400,
+    retryable: false,
+    why: "no command was given, and the image says none",
+    next: "name a program to run",
   },
   COMMAND_NOT_FOUND: {
     exit: 127,
@@ -291,6 +326,13 @@ export const ERRORS = {
     retryable: false,
     why: "the operation failed inside the sandbox",
     next: "check the path and its file system",
+  },
+  COPY_REFUSED: {
+    exit: 121,
+    http: 400,
+    retryable: false,
+    why: "what is to be copied, or where it is to go, cannot be",
+    next: "choose another path",
   },
   PROCESS_NOT_FOUND: {
     exit: 125,

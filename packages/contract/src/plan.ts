@@ -91,6 +91,8 @@ export interface MountPlan {
   readonly readOnly: boolean;
   /** Whose the source is outside. */
   readonly owner: { readonly uid: number; readonly gid: number };
+  /** What is mounted is a volume of that name, whose files are in `source`; absent for a path of the host's. */
+  readonly volume?: { readonly name: string; readonly shared: boolean };
 }
 
 export interface IdMap {
@@ -137,6 +139,19 @@ export type Step =
       readonly target: string;
       readonly readOnly: boolean;
       /** Nothing in it is ever started: noexec,nosuid. */
+      readonly inert?: boolean;
+      readonly idmap?: IdMap;
+    }
+  /**
+   * The file system of a volume in place of a bind, nodev,nosuid. `source` is the volume's directory. Fails with EWOULDBLOCK
+   * where it is used by others in a way that does not go with this one.
+   */
+  | {
+      readonly op: "volume";
+      readonly source: string;
+      readonly target: string;
+      readonly readOnly: boolean;
+      readonly shared: boolean;
       readonly inert?: boolean;
       readonly idmap?: IdMap;
     }
@@ -197,7 +212,14 @@ export interface Plan {
   readonly level: Level;
   readonly driver: string;
   readonly runtime: { readonly name: string; readonly path: string; readonly version: string; readonly digest: string };
-  readonly image: { readonly reference: string; readonly digest: string };
+  readonly image: {
+    readonly reference: string;
+    readonly digest: string;
+    /** What it says of itself, for people: nothing follows from it unless it is asked for. */
+    readonly exposedPorts: readonly string[];
+    readonly volumes: readonly string[];
+    readonly labels: Readonly<Record<string, string>>;
+  };
   readonly boundary: Boundary;
   readonly limits: Limits;
   readonly mounts: readonly MountPlan[];
@@ -208,6 +230,13 @@ export interface Plan {
     readonly workdir: string | null;
     readonly env: Readonly<Record<string, string>>;
     readonly hostname: string;
+    /** Directories that the image promises and does not have: made by root inside before anything runs. */
+    readonly makes: readonly string[];
+    /** Before the arguments of a run, or before `cmd` where it is given none. Both empty: nobody has said what runs. */
+    readonly entrypoint: readonly string[];
+    readonly cmd: readonly string[];
+    /** How a run is ended: by this signal, and after that long by SIGKILL. */
+    readonly stop: { readonly signal: string; readonly timeoutMs: number };
   };
   /** Reasons for the choices made, in words, in order. */
   readonly reasons: readonly string[];

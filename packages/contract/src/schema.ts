@@ -12,6 +12,14 @@ export const mountSchema = z.strictObject({
   readOnly: z.boolean().default(false),
 });
 
+export const volumeSchema = z.strictObject({
+  name: z.string().regex(R.volumeName),
+  target: path,
+  readOnly: z.boolean().default(false),
+  /** Writable beside others who say so too, and beside readers; without it who writes is alone. */
+  shared: z.boolean().default(false),
+});
+
 const rules = z.array(z.string().max(R.networkRuleMaxChars)).max(R.networkRulesMax).default([]);
 
 export const networkPolicySchema = z
@@ -60,8 +68,12 @@ export const specSchema = z.strictObject({
   idleTimeoutMs: z.int().min(1).optional(),
   outputMaxBytes: z.int().min(1).optional(),
   mounts: z.array(mountSchema).max(R.mountsMax).default([]),
+  volumes: z.array(volumeSchema).max(R.volumesMax).default([]),
   network: z.union([z.literal("none"), networkPolicySchema]).default("none"),
   allowSetuid: z.boolean().default(false),
   hostname: z.string().regex(R.hostname).optional(),
   seccomp: seccompSchema.optional(),
+  entrypoint: z.array(z.string().max(R.argumentMaxChars).regex(R.envValue)).max(R.argumentsMax).optional(),
+  stopSignal: z.string().regex(R.signal).optional(),
+  stopTimeoutMs: z.int().min(0).max(R.stopTimeoutMaxMs).optional(),
 });

@@ -63,7 +63,7 @@ async function probe(driver: Driver, runtime: Runtime, image: ImageFiles, from: 
   const signal = from.signal === undefined ? timeout : AbortSignal.any([from.signal, timeout]);
   const choice = { level: driver.level, reasons: ["doctor tries every driver"] };
   const spec = resolveSpec(parseSpec({}), choice, host, {}, driver.defaultMemoryBytes);
-  const plan = driver.plan({ ...spec, mounts: [] }, runtime, image, host);
+  const plan = driver.plan({ ...spec, mounts: [], makes: [] }, runtime, image, host);
   const started = performance.now();
   const held = { [Symbol.asyncDispose]: async () => {} };
   await using box = await openSandbox({ keeper, driver, plan, image, host, signal, held });

@@ -19,9 +19,10 @@ import { probe } from "./host/probe.ts";
 import { requirePassable } from "./host/run-dir.ts";
 import { ImageStore } from "./image/store.ts";
 import { resolveSpec } from "./policy/defaults.ts";
-import { landings } from "./policy/landing.ts";
+import { absentFrom, landings } from "./policy/landing.ts";
 import { checkLimits } from "./policy/limits.ts";
 import { checkMounts } from "./policy/mounts.ts";
+import { commandOf } from "./policy/program.ts";
 import { resolveLevel, type Candidate, type Choice } from "./policy/resolve.ts";
 import type { Saver } from "./sandbox/saver.ts";
 import type { Sandbox } from "./sandbox/sandbox.ts";
@@ -31,6 +32,7 @@ import type { RestoreOptions } from "./snapshot/restore.ts";
 import type { Origin, Workshop } from "./snapshot/saver.ts";
 import { SnapshotStore } from "./snapshot/store.ts";
 import { Keeper } from "./system/keeper.ts";
+import { VolumeStore } from "./volume/store.ts";
 
 export interface EngineOptions extends Directories {
   /** Only these drivers, by name (`container/runc`): for a test of one, or a host that must not use another. Default: all. */
@@ -56,6 +58,8 @@ export interface CallOptions {
 export interface CreateOptions extends CallOptions {
   /** Only a sandbox in which `exec` can record system calls. */
   readonly recording?: boolean;
+  /** Only of an image that says what runs, or with an entrypoint: `run` of the sandbox needs no arguments then. */
+  readonly runnable?: boolean;
 }
 
 export interface Explanation {
@@ -97,6 +101,7 @@ function refuseWithoutRoot(): void {
 export class Engine implements AsyncDisposable {
   readonly images: ImageStore;
   readonly snapshots: SnapshotStore;
+  readonly volumes: VolumeStore;
   readonly host: HostFacts;
   #drivers: readonly Driver[];
   readonly #surveys = new Map<Driver, Promise<Driver>>();
@@ -110,6 +115,7 @@ export class Engine implements AsyncDisposable {
     this.#drivers = drivers;
     this.images = new ImageStore(host.paths.state);
     this.snapshots = new SnapshotStore(host.paths.state);
+    this.volumes = new VolumeStore(host.paths.state);
   }
 
   /** @throws BulkheadError HOST_NOT_ROOT, HOST_UNSUPPORTED, HOST_RESOURCE, ABORTED, SPEC_INVALID (a path not absolute, an unknown driver). */
@@ -205,13 +211,16 @@ export class Engine implements AsyncDisposable {
     if (spec.seccomp !== undefined) (await import("./seccomp/apply.ts")).checkProfile(spec.seccomp, this.host);
     const image = this.images.resolve(spec.image);
     const { state, run } = this.host.paths;
-    const mounts = await checkMounts(await landings(spec.mounts, image.rootfs), [state, run]);
+    const volumes = await landings(await this.volumes.attached(spec.volumes), image.rootfs);
+    const mounts = await checkMounts(await landings(spec.mounts, image.rootfs), [state, run], volumes);
     const { driver, runtime, ...choice } = await this.#choose(spec, options);
     const devices = await checkLimits({ ...spec, mounts }, driver.capabilities, this.host);
     const definite = resolveSpec(spec, choice, this.host, image.config, driver.defaultMemoryBytes, devices);
-    const { level: _level, levelReason: _reason, blockDevices: _devices, ...rest } = definite;
-    const asked = { ...rest, mounts: spec.mounts };
-    const plan = driver.plan({ ...definite, mounts }, runtime, image, this.host);
+    const { level: _level, levelReason: _reason, blockDevices: _devices, program: _program, ...rest } = definite;
+    const asked = { ...spec, ...rest, mounts: spec.mounts };
+    const { workdir, volumes: data } = image.config;
+    const makes = await absentFrom(image.rootfs, [...(spec.workdir === undefined ? [workdir] : []), ...data], mounts);
+    const plan = driver.plan({ ...definite, mounts, makes }, runtime, image, this.host);
     if (spec.seccomp === undefined) return { driver, plan, image, spec: asked, filter: NO_FILTER };
     const { applyProfile } = await import("./seccomp/apply.ts");
     return { driver, image, spec: asked, ...applyProfile(plan, spec.seccomp, driver, this.host) };
@@ -233,7 +242,8 @@ export class Engine implements AsyncDisposable {
 
   /**
    * Starts a sandbox. When it cannot be had exactly as asked for, nothing is started and nothing is left behind.
-   * @throws BulkheadError SPEC_INVALID, POLICY_REFUSED, LEVEL_UNAVAILABLE, IMAGE_NOT_FOUND, IMAGE_INVALID, MOUNT_INVALID,
+   * @throws BulkheadError SPEC_INVALID, POLICY_REFUSED, LEVEL_UNAVAILABLE, IMAGE_NOT_FOUND, IMAGE_INVALID, MOUNT_INVALID, COMMAND_MISSING,
+   * VOLUME_NOT_FOUND, VOLUME_IN_USE, VOLUME_INVALID,
    * RUNTIME_FAILED, HOST_UNSUPPORTED, HOST_RESOURCE, KEEPER_FAILED, CHANNEL_PROTOCOL, ABORTED.
    */
   async create(input: SpecInput, options: CreateOptions = {}): Promise<Sandbox> {
@@ -243,6 +253,7 @@ export class Engine implements AsyncDisposable {
     this.#requireBinaries();
     const origin = await this.#prepare(spec, options);
     if (options.recording === true) requireRecording(origin.driver);
+    if (options.runnable === true) commandOf(origin.plan, []);
     return await this.#start(origin, origin.driver, options);
   }
 

@@ -1,6 +1,6 @@
 import { formatBytes, formatDuration, type Plan } from "@bulkhead/contract";
 import type { Explanation } from "@bulkhead/engine";
-import { columns, type Style } from "./style.ts";
+import { columns, printable, type Style } from "./style.ts";
 
 function list(words: readonly string[]): string {
   return words.length === 0 ? "none" : words.join(", ");
@@ -92,14 +92,42 @@ function networkRows(network: Plan["network"]): string[][] {
   return rows;
 }
 
-function processRows({ process: program, network, mounts }: Plan): string[][] {
+function shownMount(name: string, { target, readOnly, volume }: Plan["mounts"][number]): string {
+  const how = readOnly ? " (read-only)" : volume?.shared === true ? " (shared)" : "";
+  return `${name} at ${target}${how}`;
+}
+
+/** What the image says, where it says something. */
+function imageRows({ image, process: program }: Plan): string[][] {
+  const runs = [...program.entrypoint, ...program.cmd];
+  const labels = Object.entries(image.labels).map(([name, value]) => `${name}=${value}`);
+  const said = (title: string, words: readonly string[]): string[][] =>
+    words.length === 0 ? [] : [[title, printable(list(words))]];
   return [
+    [
+      "without a command",
+      runs.length === 0 ? "refused: the image does not say what runs" : printable(JSON.stringify(runs)),
+    ],
+    ...said("before a command", program.entrypoint),
+    ["ended by", `${program.stop.signal}, and after ${formatDuration(program.stop.timeoutMs)} SIGKILL`],
+    ...said("ports of the image", image.exposedPorts),
+    ...said("data of the image", image.volumes),
+    ...said("made at start", program.makes),
+    ...said("labels", labels),
+  ];
+}
+
+function processRows(plan: Plan): string[][] {
+  const { process: program, network, mounts } = plan;
+  return [
+    ...imageRows(plan),
     ["user", program.user],
     ["working directory", program.workdir ?? "the user's home"],
     ["variables", list(Object.keys(program.env))],
     ["host name", program.hostname],
     ...networkRows(network),
-    ["mounts", list(mounts.map((m) => `${m.source} at ${m.target}${m.readOnly ? " (read-only)" : ""}`))],
+    ["mounts", list(mounts.flatMap((m) => (m.volume === undefined ? [shownMount(m.source, m)] : [])))],
+    ["volumes", list(mounts.flatMap((m) => (m.volume === undefined ? [] : [shownMount(m.volume.name, m)])))],
   ];
 }
 
@@ -115,7 +143,7 @@ export function renderPlan({ plan, steps, digest, can }: Explanation, style: Sty
     ["pause and resume", can.pause ? "yes" : "no: this level cannot"],
     [
       "snapshot and fork",
-      can.snapshot ? (plan.mounts.length === 0 ? "yes" : "no: it has mounts") : "no: this level cannot",
+      can.snapshot ? (plan.mounts.length === 0 ? "yes" : "no: it has mounts or volumes") : "no: this level cannot",
     ],
     ["steps", `${steps.length}; see --json`],
   ];

@@ -71,7 +71,7 @@ async function record(parsed: Parsed, config: CliConfig, signals: SignalForwarde
   const spec = specFromOptions(parsed, config.env);
   await using engine = await Engine.open(engineOptions(config, signals.starting));
   await using box = await engine.create(spec, { signal: signals.starting, recording: true, ...firstUseNotes() });
-  const execution = box.exec(parsed.rest, {
+  const execution = box.run(parsed.rest, {
     stdin: interactive,
     drainGraceMs: DRAIN_GRACE_MS,
     record: true,
@@ -82,6 +82,7 @@ async function record(parsed: Parsed, config: CliConfig, signals: SignalForwarde
     terminal,
     report,
     signals,
+    stop: box.plan.process.stop,
     limitsReached: () => box.limitsReached(),
   });
   return { code: ended.code, calls: await execution.recorded, arch: engine.host.arch };

@@ -1,4 +1,5 @@
 import type { BlockDevice, Spec } from "@bulkhead/contract";
+import { programOf, type ImageProgram } from "./program.ts";
 import type { Choice, ResolvedSpec } from "./resolve.ts";
 
 const GIB = 1024 ** 3;
@@ -12,7 +13,7 @@ const DEFAULT_MEMORY_BYTES = 2 * GIB;
 const DEFAULT_HOSTNAME = "bulkhead";
 
 /** What an image says about the processes run from it. */
-export interface ImageDefaults {
+export interface ImageDefaults extends ImageProgram {
   readonly user?: string | undefined;
   readonly workdir?: string | undefined;
   readonly env?: Readonly<Record<string, string>> | undefined;
@@ -35,10 +36,12 @@ export function resolveSpec(
   image: ImageDefaults,
   defaultMemoryBytes: number = DEFAULT_MEMORY_BYTES,
   blockDevices: readonly BlockDevice[] = [],
-): Omit<ResolvedSpec, "mounts"> {
+): Omit<ResolvedSpec, "mounts" | "makes"> {
+  const { entrypoint: _entrypoint, stopSignal: _signal, stopTimeoutMs: _timeout, ...rest } = spec;
   const workdir = spec.workdir ?? said(image.workdir);
   return {
-    ...spec,
+    ...rest,
+    program: programOf(spec, image),
     ...(workdir !== undefined && { workdir }),
     env: { ...image.env, ...spec.env },
     level: choice.level,

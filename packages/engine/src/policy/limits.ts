@@ -36,6 +36,14 @@ export async function checkLimits(
       details: { limit },
     });
   }
+  if (spec.volumes.length > 0) {
+    throw new BulkheadError("LIMIT_UNSUPPORTED", {
+      what: `${limit} cannot be held together with volumes`,
+      why: "a volume's traffic passes through a device of its own that is made when it is attached",
+      next: "leave out one of the two",
+      details: { limit },
+    });
+  }
   const controller = cgroup.mode === "v2" ? "io" : "blkio";
   if (!has(controller)) throw lacking(limit, controller);
   // Loaded by those who ask for it: it reads the host's mount table.

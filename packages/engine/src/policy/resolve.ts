@@ -12,10 +12,11 @@ import {
   type Spec,
   type Trust,
 } from "@bulkhead/contract";
+import type { Program } from "./program.ts";
 import type { Availability, Runtime } from "../drivers/driver.ts";
 
 /** A spec with its level chosen and every limit made definite. */
-export interface ResolvedSpec extends Omit<Spec, "mounts"> {
+export interface ResolvedSpec extends Omit<Spec, "mounts" | "entrypoint" | "stopSignal" | "stopTimeoutMs"> {
   /** As they were found on this host. */
   readonly mounts: readonly MountPlan[];
   readonly level: Level;
@@ -28,6 +29,9 @@ export interface ResolvedSpec extends Omit<Spec, "mounts"> {
   /** Block devices that hold what this sandbox reads and writes; empty when no limit on disk traffic was asked for. */
   readonly blockDevices: readonly BlockDevice[];
   readonly hostname: string;
+  readonly program: Program;
+  /** Directories that the image promises and does not have. */
+  readonly makes: readonly string[];
 }
 
 /** A driver and what it found on this host. Of several at one level the first that is available is taken. */

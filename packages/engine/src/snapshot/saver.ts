@@ -47,9 +47,9 @@ function refuseMounts({ mounts }: Plan): void {
   const [first] = mounts;
   if (first === undefined) return;
   throw new BulkheadError("NOT_SUPPORTED", {
-    what: "a sandbox with mounts of the host cannot be saved or forked",
-    why: `what is in ${first.source} is not the sandbox's, and may have changed when it goes on`,
-    next: "start it without mounts and copy the files in",
+    what: "a sandbox with mounts or volumes cannot be saved or forked",
+    why: `what is in ${first.volume?.name ?? first.source} is not the sandbox's, and may have changed when it goes on`,
+    next: "start it without them and copy the files in",
   });
 }
 

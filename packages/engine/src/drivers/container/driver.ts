@@ -5,6 +5,7 @@ import type { Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
 import { diskReasons, ociLimits } from "../limits.ts";
 import { located } from "../located.ts";
 import { EGRESS_CAPABILITIES, TUN_DEVICE } from "../oci.ts";
+import { imageAndProcess, writableMounts } from "../program.ts";
 import { places, rootSteps } from "../rootfs.ts";
 import { bundle, hasTun, type SeccompSection } from "./bundle.ts";
 import { meminfoSteps } from "./meminfo.ts";
@@ -50,11 +51,7 @@ function seccompSection(flavour: Flavour, filter: Filter): SeccompSection {
 
 function weakened(spec: ResolvedSpec): string[] {
   const words = spec.allowSetuid ? ["set-user-id programs may raise privileges inside (no_new_privs is off)"] : [];
-  const writable = spec.mounts.filter((mount) => !mount.readOnly);
-  return [
-    ...words,
-    ...writable.map((mount) => `the host's ${mount.source} is writable from inside at ${mount.target}`),
-  ];
+  return [...words, ...writableMounts(spec.mounts)];
 }
 
 function plan(
@@ -71,7 +68,7 @@ function plan(
     level: "container",
     driver: `container/${flavour.name}`,
     runtime,
-    image: { reference: image.reference, digest: image.digest },
+    ...imageAndProcess(spec, image),
     boundary: {
       namespaces: time ? [...CONTAINER_NAMESPACES, "time"] : CONTAINER_NAMESPACES,
       userNamespace: true,
@@ -88,7 +85,6 @@ function plan(
     limits: ociLimits(spec, host),
     mounts: spec.mounts,
     network: spec.network,
-    process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
     reasons: [
       spec.levelReason,
       `${flavour.name} ${runtime.version} makes the container; Bulkhead prepares and removes everything around it`,
