@@ -4,8 +4,8 @@ import { targetNamed } from "./targets/index.ts";
 /**
  * An engine in a process of its own, to be killed: makes sandboxes with work in them, says where it is, and waits. Every
  * sandbox has SHARED, a host directory, as a mount and writes to it, or - for none. With a directory for snapshots it saves
- * its first sandbox there over and over.
- * Usage: victim.ts TARGET RUN_DIRECTORY COUNT SHARED [paused | SNAPSHOTS]
+ * its first sandbox there over and over. With a name to keep it has one sandbox, which has synced a file to its layer.
+ * Usage: victim.ts TARGET RUN_DIRECTORY COUNT SHARED [paused | SNAPSHOTS | keep=NAME]
  */
 const [name, run, count, shared, then] = process.argv.slice(2);
 if (name === undefined || run === undefined || count === undefined || shared === undefined)
@@ -13,7 +13,9 @@ if (name === undefined || run === undefined || count === undefined || shared ===
 const mounts = shared === "-" ? [] : [{ source: shared, target: "/mnt" }];
 const held = mounts.length === 0 ? "/tmp/held" : "/mnt/held";
 const open = await targetNamed(name).open({ run });
-const boxes = await Promise.all(Array.from({ length: Number(count) }, () => open.create({ mounts })));
+const keep = then?.startsWith("keep=") === true ? { keep: then.slice("keep=".length) } : {};
+const boxes = await Promise.all(Array.from({ length: Number(count) }, () => open.create({ mounts, ...keep })));
+if (then?.startsWith("keep=") === true) await boxes[0]?.run(["sh", "-c", "echo synced > /home/user/synced; sync"]);
 const work = await Promise.all(
   boxes.map((box) => box.start(["sh", "-c", `sleep 1000 >> ${held} & setsid sleep 1001 & wait`])),
 );

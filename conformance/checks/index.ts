@@ -7,6 +7,7 @@ import { egressPolicyChecks } from "./egress-policy.ts";
 import { enduranceChecks } from "./endurance.ts";
 import { execChecks } from "./exec.ts";
 import { fileChecks } from "./files.ts";
+import { layerChecks } from "./layer.ts";
 import { limitChecks } from "./limits.ts";
 import { limitEventChecks } from "./limit-events.ts";
 import { limitMeasureChecks } from "./limit-measures.ts";
@@ -45,6 +46,7 @@ export const CHECKS: readonly Check[] = [
   ...limitChecks,
   ...limitEventChecks,
   ...limitMeasureChecks,
+  ...layerChecks,
   ...neighbourChecks,
   ...crashChecks,
   ...enduranceChecks,

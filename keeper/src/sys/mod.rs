@@ -1,10 +1,12 @@
 //! Every raw system call of the keeper. Each wrapper takes and returns owned or borrowed descriptors, so that the rest
 //! of the program is safe code.
 
+mod block;
 mod files;
 mod mount;
 mod process;
 
+pub use block::*;
 pub use files::*;
 pub use mount::*;
 pub use process::*;

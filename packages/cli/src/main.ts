@@ -9,6 +9,7 @@ const VERBS: Readonly<Record<string, () => Promise<Verb>>> = {
   doctor: async () => (await import("./verbs/doctor.ts")).doctor,
   explain: async () => (await import("./verbs/explain.ts")).explain,
   image: async () => (await import("./verbs/image.ts")).image,
+  kept: async () => (await import("./verbs/kept.ts")).kept,
   seccomp: async () => (await import("./verbs/seccomp.ts")).seccomp,
   setup: async () => (await import("./verbs/setup.ts")).setup,
   version: async () => (await import("./verbs/version.ts")).version,

@@ -18,9 +18,10 @@ import { configOf, type Directories } from "./host/index.ts";
 import { probe } from "./host/probe.ts";
 import { requirePassable } from "./host/run-dir.ts";
 import { ImageStore } from "./image/store.ts";
+import { KeptLayers, requireBinding, requireRoom, requireSizes } from "./layer/kept.ts";
 import { resolveSpec } from "./policy/defaults.ts";
 import { landings } from "./policy/landing.ts";
-import { checkLimits } from "./policy/limits.ts";
+import { chooseLayer } from "./policy/layer.ts";
 import { checkMounts } from "./policy/mounts.ts";
 import { resolveLevel, type Candidate, type Choice } from "./policy/resolve.ts";
 import type { Saver } from "./sandbox/saver.ts";
@@ -97,6 +98,8 @@ function refuseWithoutRoot(): void {
 export class Engine implements AsyncDisposable {
   readonly images: ImageStore;
   readonly snapshots: SnapshotStore;
+  /** Writable layers that stay after their sandbox. */
+  readonly kept: KeptLayers;
   readonly host: HostFacts;
   #drivers: readonly Driver[];
   readonly #surveys = new Map<Driver, Promise<Driver>>();
@@ -110,6 +113,7 @@ export class Engine implements AsyncDisposable {
     this.#drivers = drivers;
     this.images = new ImageStore(host.paths.state);
     this.snapshots = new SnapshotStore(host.paths.state);
+    this.kept = new KeptLayers(host.paths.state);
   }
 
   /** @throws BulkheadError HOST_NOT_ROOT, HOST_UNSUPPORTED, HOST_RESOURCE, ABORTED, SPEC_INVALID (a path not absolute, an unknown driver). */
@@ -207,14 +211,28 @@ export class Engine implements AsyncDisposable {
     const { state, run } = this.host.paths;
     const mounts = await checkMounts(await landings(spec.mounts, image.rootfs), [state, run]);
     const { driver, runtime, ...choice } = await this.#choose(spec, options);
-    const devices = await checkLimits({ ...spec, mounts }, driver.capabilities, this.host);
-    const definite = resolveSpec(spec, choice, this.host, image.config, driver.defaultMemoryBytes, devices);
-    const { level: _level, levelReason: _reason, blockDevices: _devices, ...rest } = definite;
-    const asked = { ...rest, mounts: spec.mounts };
-    const plan = driver.plan({ ...definite, mounts }, runtime, image, this.host);
+    const sized = spec.keep === undefined ? spec : await this.#kept(spec, spec.keep, image.digest, driver);
+    const limited = resolveSpec(sized, choice, this.host, image.config, driver.defaultMemoryBytes);
+    const chosen = await chooseLayer({ ...limited, mounts }, driver.capabilities, this.host);
+    const { level: _level, levelReason: _reason, ...rest } = limited;
+    const { diskBytes, diskInodes } = chosen;
+    const asked = { ...rest, diskBytes, diskInodes, mounts: spec.mounts };
+    const plan = driver.plan({ ...limited, ...chosen, mounts }, runtime, image, this.host);
     if (spec.seccomp === undefined) return { driver, plan, image, spec: asked, filter: NO_FILTER };
     const { applyProfile } = await import("./seccomp/apply.ts");
     return { driver, image, spec: asked, ...applyProfile(plan, spec.seccomp, driver, this.host) };
+  }
+
+  /** With the sizes of the layer that is kept under that name already, if one is. */
+  async #kept(spec: Spec, name: string, image: string, { capabilities }: Driver): Promise<Spec> {
+    const kept = await this.kept.find(name);
+    if (kept === null) {
+      if (spec.diskBytes !== undefined) requireRoom(spec.diskBytes);
+      return spec;
+    }
+    requireBinding(kept, { writer: capabilities.layerWriter, image });
+    requireSizes(kept, spec);
+    return { ...spec, diskBytes: kept.bytes, diskInodes: kept.inodes };
   }
 
   /**

@@ -45,6 +45,8 @@ export const IMAGE_OPTIONS: readonly OptionDef[] = [
   HELP,
 ];
 
+export const KEPT_OPTIONS: readonly OptionDef[] = [JSON_OUTPUT, HELP];
+
 export const SETUP_OPTIONS: readonly OptionDef[] = [
   {
     name: "stock-kernel",
@@ -110,6 +112,16 @@ export const VERB_HELP: readonly VerbHelp[] = [
     about: "The base image is made from this host's Debian packages and needs no registry.",
     options: IMAGE_OPTIONS,
     examples: ["bulkhead image build-base", "bulkhead image list", "bulkhead image remove base"],
+  },
+  {
+    name: "kept",
+    usage: "bulkhead kept list | remove NAME…",
+    summary: "List and remove the writable layers that run --keep left",
+    about:
+      "A layer goes on over the image it was made with, at the levels whose kernel wrote it: container and gvisor, or\n" +
+      "microvm. One sandbox has it at a time.",
+    options: KEPT_OPTIONS,
+    examples: ["bulkhead run --keep work -- pip install ./pkg", "bulkhead kept list", "bulkhead kept remove work"],
   },
   {
     name: "seccomp",

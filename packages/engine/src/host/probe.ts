@@ -37,6 +37,9 @@ function probeSpec(driver: Driver): ResolvedSpec {
     memoryBytes: driver.defaultMemoryBytes ?? 64 * MIB,
     pids: 16,
     diskBytes: MIB,
+    diskInodes: 64,
+    layer: { backing: driver.capabilities.layerWriter === "guest" ? "file" : "memory", keep: null },
+    layerReason: "probe",
     blockDevices: [],
   };
 }

@@ -5,7 +5,6 @@ import {
   TRUST_FLOOR,
   satisfies,
   stronger,
-  type BlockDevice,
   type Isolation,
   type Level,
   type MountPlan,
@@ -13,9 +12,10 @@ import {
   type Trust,
 } from "@bulkhead/contract";
 import type { Availability, Runtime } from "../drivers/driver.ts";
+import type { ChosenLayer } from "./layer.ts";
 
 /** A spec with its level chosen and every limit made definite. */
-export interface ResolvedSpec extends Omit<Spec, "mounts"> {
+export interface ResolvedSpec extends Omit<Spec, "mounts" | keyof ChosenLayer>, ChosenLayer {
   /** As they were found on this host. */
   readonly mounts: readonly MountPlan[];
   readonly level: Level;
@@ -24,9 +24,6 @@ export interface ResolvedSpec extends Omit<Spec, "mounts"> {
   readonly user: string;
   readonly memoryBytes: number;
   readonly pids: number;
-  readonly diskBytes: number;
-  /** Block devices that hold what this sandbox reads and writes; empty when no limit on disk traffic was asked for. */
-  readonly blockDevices: readonly BlockDevice[];
   readonly hostname: string;
 }
 

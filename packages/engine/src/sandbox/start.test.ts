@@ -38,6 +38,9 @@ function spec(driver: Driver, changes: Partial<ResolvedSpec> = {}): ResolvedSpec
     memoryBytes: 64 * MIB,
     pids: 32,
     diskBytes: 8 * MIB,
+    diskInodes: 1024,
+    layer: { backing: "memory", keep: null },
+    layerReason: "test",
     blockDevices: [],
     ...changes,
   };
