@@ -5,18 +5,21 @@ import { targetNamed } from "./targets/index.ts";
 /**
  * An engine in a process of its own, to be killed: makes sandboxes with work in them, says where it is, and waits. Every
  * sandbox has SHARED, a host directory, as a mount and writes to it, or - for none. With a directory for snapshots it saves
- * its first sandbox there over and over. A volume takes the place of SHARED.
- * Usage: victim.ts TARGET RUN_DIRECTORY COUNT SHARED [paused | SNAPSHOTS | volume=NAME]
+ * its first sandbox there over and over. A volume takes the place of SHARED. With a name to keep it has one sandbox, which has
+ * synced a file to its layer.
+ * Usage: victim.ts TARGET RUN_DIRECTORY COUNT SHARED [paused | SNAPSHOTS | volume=NAME | keep=NAME]
  */
 const [name, run, count, shared, then] = process.argv.slice(2);
 if (name === undefined || run === undefined || count === undefined || shared === undefined)
-  throw new Error("usage: victim.ts TARGET RUN_DIRECTORY COUNT SHARED [paused | SNAPSHOTS | volume=NAME]");
+  throw new Error("usage: victim.ts TARGET RUN_DIRECTORY COUNT SHARED [paused | SNAPSHOTS | volume=NAME | keep=NAME]");
 const mounts = shared === "-" ? [] : [{ source: shared, target: "/mnt" }];
 const volume = then?.startsWith("volume=") === true ? then.slice("volume=".length) : null;
 const volumes = volume === null ? [] : [{ name: volume, target: "/mnt", shared: true }];
 const held = mounts.length + volumes.length === 0 ? "/tmp/held" : "/mnt/held";
 const open = await targetNamed(name).open({ run });
-const boxes = await Promise.all(Array.from({ length: Number(count) }, () => open.create({ mounts, volumes })));
+const keep = then?.startsWith("keep=") === true ? { keep: then.slice("keep=".length) } : {};
+const boxes = await Promise.all(Array.from({ length: Number(count) }, () => open.create({ mounts, volumes, ...keep })));
+if (then?.startsWith("keep=") === true) await boxes[0]?.run(["sh", "-c", "echo synced > /home/user/synced; sync"]);
 const work = await Promise.all(
   boxes.map((box) => box.start(["sh", "-c", `sleep 1000 >> ${held} & setsid sleep 1001 & wait`])),
 );

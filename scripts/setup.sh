@@ -125,6 +125,7 @@ setup_survey() {
     want crun crun
     want runc runc
     want mmdebstrap mmdebstrap
+    want /sbin/mke2fs e2fsprogs
     want /etc/ssl/certs/ca-certificates.crt ca-certificates
   fi
   if ! binaries_are_ready || with_tools "$mode"; then

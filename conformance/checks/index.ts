@@ -9,6 +9,7 @@ import { enduranceChecks } from "./endurance.ts";
 import { execChecks } from "./exec.ts";
 import { fileChecks } from "./files.ts";
 import { imageChecks } from "./image.ts";
+import { layerChecks } from "./layer.ts";
 import { limitChecks } from "./limits.ts";
 import { limitEventChecks } from "./limit-events.ts";
 import { limitMeasureChecks } from "./limit-measures.ts";
@@ -51,6 +52,7 @@ export const CHECKS: readonly Check[] = [
   ...limitChecks,
   ...limitEventChecks,
   ...limitMeasureChecks,
+  ...layerChecks,
   ...neighbourChecks,
   ...crashChecks,
   ...enduranceChecks,

@@ -7,6 +7,7 @@
 mod capture;
 mod cgroup;
 mod digest;
+mod disk;
 mod ids;
 mod keeper;
 mod limits;

@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
+use std::thread;
 
+use crate::disk::{self, Layers};
 use crate::ids::{self, Exchange, RANGE};
 use crate::log::Log;
 use crate::paths;
@@ -28,6 +30,7 @@ const PID_FILE_BYTES: u64 = 64;
 pub struct Scope<'a> {
     pub reaper: &'a Reaper,
     pub sealed: &'a Sealed,
+    pub layers: &'a Layers,
     pub cancelled: &'a AtomicBool,
     pub run_dir: &'a Path,
     pub dir: &'a Path,
@@ -94,7 +97,10 @@ impl Scope<'_> {
             }
             Step::Userns { target } => self.show_userns(target)?,
             Step::Tun { target } => self.tun(target)?,
-            Step::Overlay { target, lower, upper, work } => self.overlay(target, lower, upper, work)?,
+            Step::Disk { target, path, max_bytes, keep } => self.disk(target, path, *max_bytes, *keep)?,
+            Step::Overlay { target, lower, upper, work, volatile } => {
+                self.overlay(target, lower, (upper.as_str(), work.as_str()), *volatile)?
+            }
             Step::Cgroup { path } => {
                 if path != self.cgroup {
                     return Err(Failure::new(format!("control group {path:?} is not this sandbox's")));
@@ -268,15 +274,39 @@ impl Scope<'_> {
 
     /// Layers are named by descriptor: it keeps host paths out of the sandbox's mount table, and no `:` or `,` in a path
     /// can be taken for an option.
-    fn overlay(&self, target: &str, lower: &[String], upper: &str, work: &str) -> io::Result<()> {
+    ///
+    /// What the overlay makes for itself it makes as the sandbox's root: in a layer with shifted ids there is no other.
+    /// A volatile one writes nothing back for a program's sake: nobody reads it after the end.
+    fn overlay(&self, target: &str, lower: &[String], (upper, work): (&str, &str), volatile: bool) -> io::Result<()> {
         let directory = libc::O_PATH | libc::O_DIRECTORY;
         let layers = lower.iter().map(|path| self.open(path, directory)).collect::<io::Result<Vec<_>>>()?;
         let (upper, work) = (self.open(upper, directory)?, self.open(work, directory)?);
         let names: Vec<String> = layers.iter().map(sys::fd_path).collect();
         let (upper, work) = (sys::fd_path(&upper), sys::fd_path(&work));
-        let data = format!("lowerdir={},upperdir={upper},workdir={work},redirect_dir=on,xino=off", names.join(":"));
+        let mut data = format!("lowerdir={},upperdir={upper},workdir={work},redirect_dir=on,xino=off", names.join(":"));
+        if volatile {
+            data += ",volatile";
+        }
         let target = self.open(target, directory)?;
-        self.mount(c"overlay", &target, &data)
+        // A thread of its own, whose other name ends with it.
+        thread::scope(|scope| {
+            let mounting = scope.spawn(|| {
+                sys::make_files_as(self.id_base)?;
+                self.mount(c"overlay", &target, &data)
+            });
+            mounting.join().unwrap_or_else(|_| Err(io::Error::other("mounting the overlay did not end")))
+        })
+    }
+
+    /// The ids in it are the sandbox's own, from 0: another sandbox, of another range, may go on with it.
+    fn disk(&mut self, target: &str, path: &str, max_bytes: u64, keep: bool) -> Result<(), Failure> {
+        let mount =
+            if keep { disk::mount(&disk::open_kept(path, max_bytes)?)? } else { self.layers.take(path, max_bytes)? };
+        let userns = self.userns(Exchange::default())?;
+        sys::set_mount(mount.as_fd(), 0, Some(userns))
+            .map_err(|error| Failure::from(error).at("the writable layer cannot be mounted with shifted ids"))?;
+        let place = self.open(target, libc::O_PATH | libc::O_DIRECTORY)?;
+        Ok(sys::attach(mount.as_fd(), place.as_fd())?)
     }
 
     fn run(&mut self, step: &Step) -> Result<(), Failure> {
@@ -350,6 +380,7 @@ impl Scope<'_> {
                 self.got.memory = Some(memory);
                 Ok(fd)
             }
+            Source::Kept { path, max_bytes } => Ok(disk::open_kept(path, *max_bytes)?.into()),
             Source::Copy { path, max_bytes } => {
                 let copy = sealed::nameless_copy(path, *max_bytes).map_err(|error| Failure::from(error).at(path))?;
                 let fd = copy.try_clone()?.into();

@@ -7,17 +7,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::proto::Failure;
-use crate::sys;
+use crate::sys::{self, LoopDevice};
 
 /// The file system of a volume, in its directory.
 const DATA: &str = "data.ext4";
-/// Given up after so many that others took first.
-const TRIES: u32 = 64;
 /// Space that files give back is the host's again; inodes are zeroes in a sparse file without being written.
 const FLAGS: [&std::ffi::CStr; 2] = [c"discard", c"noinit_itable"];
 
@@ -40,10 +38,9 @@ pub fn open(dir: &Path, wanted: Use) -> Result<Volume, Failure> {
     let hold = hold(dir, wanted)?;
     let above = File::open(dir)?;
     sys::lock(&above, true, true)?;
-    let (device, number) = device(&hold)?;
-    let name = sys::cstr(format!("/dev/loop{number}"))?;
+    let device = device(&hold).map_err(|error| Failure::from(error).at("a loop device"))?;
     let attributes = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV;
-    let tree = sys::mount_detached(c"ext4", &name, &FLAGS, attributes)
+    let tree = sys::mount_detached(c"ext4", &device.path, &FLAGS, attributes)
         .map_err(|error| Failure::from(error).at(&format!("the file system of volume {}", dir.display())))?;
     // Held until there was a mount: without a user the device would have let go.
     drop(device);
@@ -77,40 +74,13 @@ fn hold(dir: &Path, wanted: Use) -> Result<File, Failure> {
     }
 }
 
-/// The one loop device with that file behind it, and its number.
-fn device(file: &File) -> Result<(File, u32), Failure> {
+/// The one loop device with that file behind it.
+fn device(file: &File) -> io::Result<LoopDevice> {
     let meta = file.metadata()?;
-    if let Some(found) = bound((meta.dev(), meta.ino()))? {
+    if let Some(found) = LoopDevice::of((meta.dev(), meta.ino()))? {
         return Ok(found);
     }
     // Opened anew: a device that held the caller's opening would keep its lock until the last mount is gone.
     let own = OpenOptions::new().read(true).write(true).open(sys::fd_path(file))?;
-    for _ in 0..TRIES {
-        let number = sys::free_loop().map_err(|error| Failure::from(error).at("the host's loop devices"))?;
-        let device = sys::open_loop(number).map_err(|error| Failure::from(error).at(&format!("/dev/loop{number}")))?;
-        match sys::put_behind_loop(&device, &own) {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => continue,
-            result => result.map_err(|error| Failure::from(error).at(&format!("/dev/loop{number}")))?,
-        }
-        return Ok((device, number));
-    }
-    Err(Failure::new("every loop device was taken by others first"))
-}
-
-/// A device that is on its way out says so by failing: what it had is in its file by then.
-fn bound(wanted: (u64, u64)) -> io::Result<Option<(File, u32)>> {
-    for entry in fs::read_dir("/sys/block")?.flatten() {
-        let Some(number) = entry.file_name().to_str().and_then(|name| name.strip_prefix("loop")?.parse::<u32>().ok())
-        else {
-            continue;
-        };
-        if !entry.path().join("loop/backing_file").exists() {
-            continue;
-        }
-        let Ok(device) = sys::open_loop(number) else { continue };
-        if sys::behind_loop(&device).is_ok_and(|behind| behind == wanted) {
-            return Ok(Some((device, number)));
-        }
-    }
-    Ok(None)
+    LoopDevice::attach(own.as_fd())
 }

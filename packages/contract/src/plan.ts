@@ -85,6 +85,13 @@ export interface BlockDevice {
   readonly holds: readonly string[];
 }
 
+export interface WritableLayer {
+  /** A file on the host's disk, or memory, which counts as the sandbox's. */
+  readonly backing: "file" | "memory";
+  /** The name under which it stays after the end; null where it is thrown away. */
+  readonly keep: string | null;
+}
+
 export interface MountPlan {
   readonly source: string;
   readonly target: string;
@@ -155,12 +162,25 @@ export type Step =
       readonly inert?: boolean;
       readonly idmap?: IdMap;
     }
+  /**
+   * The ext4 in the file at `path`, nodev,nosuid, ids shifted so that file uid 0 appears as the first of the sandbox's range:
+   * with `keep` that file itself, which nobody else has at the time; otherwise a nameless copy, gone with its last user.
+   */
+  | {
+      readonly op: "disk";
+      readonly target: string;
+      readonly path: string;
+      readonly maxBytes: number;
+      readonly keep: boolean;
+    }
   | {
       readonly op: "overlay";
       readonly target: string;
       readonly lower: readonly string[];
       readonly upper: string;
       readonly work: string;
+      /** Nobody reads it after the end: programs that wait for the disk do not. */
+      readonly volatile?: boolean;
     }
   /**
    * Shows, as a file a runtime can join, the user namespace of the sandbox's id range. It is owned by the range's first
@@ -205,7 +225,9 @@ export type InheritedFd =
    */
   | { readonly fd: number; readonly from: "sealed"; readonly path: string; readonly keep: boolean }
   /** A nameless copy of a file, beside it, for reading and writing; gone with its last holder. */
-  | { readonly fd: number; readonly from: "copy"; readonly path: string; readonly maxBytes: number };
+  | { readonly fd: number; readonly from: "copy"; readonly path: string; readonly maxBytes: number }
+  /** A writable layer that is kept, for reading and writing; nobody else has it at the time. */
+  | { readonly fd: number; readonly from: "kept"; readonly path: string; readonly maxBytes: number };
 
 export interface Plan {
   readonly version: 1;
@@ -222,6 +244,8 @@ export interface Plan {
   };
   readonly boundary: Boundary;
   readonly limits: Limits;
+  /** Where what is written goes, up to the limits' bytes and files. */
+  readonly layer: WritableLayer;
   readonly mounts: readonly MountPlan[];
   /** What may leave; with a policy the sandbox has an interface whose traffic rides the channel. */
   readonly network: "none" | NetworkPolicy;

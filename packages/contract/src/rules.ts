@@ -41,6 +41,9 @@ export const SPEC_RULES = {
   /** A shell, its pipes and an interpreter's libraries at once; the kernel's own bound (fs.nr_open) is 2^20. */
   openFilesMin: 16,
   openFilesMax: 2 ** 20,
+  diskBackings: ["file", "memory"],
+  /** A directory's name that hides nothing, in the characters that file systems and shells agree on. */
+  keepName: /^[a-z0-9][a-z0-9._-]{0,62}$/,
   mountsMax: 64,
   volumesMax: 16,
   /** A directory of the host's, and a word of `NAME:PATH`. */

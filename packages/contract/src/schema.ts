@@ -64,6 +64,8 @@ export const specSchema = z.strictObject({
   diskInodes: z.int().min(R.diskInodesMin).max(R.diskInodesMax).optional(),
   diskIops: z.int().min(1).optional(),
   diskBytesPerSecond: z.int().min(R.diskBytesPerSecondMin).optional(),
+  diskBacking: z.enum(R.diskBackings).optional(),
+  keep: z.string().regex(R.keepName).optional(),
   openFiles: z.int().min(R.openFilesMin).max(R.openFilesMax).optional(),
   idleTimeoutMs: z.int().min(1).optional(),
   outputMaxBytes: z.int().min(1).optional(),

@@ -104,6 +104,8 @@ const anySpec = fc.record(
     diskInodes: fc.oneof(fc.nat(), junk),
     diskIops: fc.oneof(fc.nat(), junk),
     diskBytesPerSecond: fc.oneof(fc.nat(), junk),
+    diskBacking: fc.oneof(fc.constantFrom("file", "memory"), junk),
+    keep: fc.oneof(fc.constantFrom("a", "a.b_c-1", ".a", "A", "a/b", "a".repeat(64)), junk),
     openFiles: fc.oneof(fc.nat({ max: 2 ** 21 }), junk),
     idleTimeoutMs: fc.oneof(fc.nat(), junk),
     outputMaxBytes: fc.oneof(fc.nat(), junk),

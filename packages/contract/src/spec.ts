@@ -225,6 +225,8 @@ const OPTIONAL: { readonly [K in keyof Spec]?: Check<NonNullable<Spec[K]>> } = {
   diskInodes: range(R.diskInodesMin, R.diskInodesMax, true, "files"),
   diskIops: range(1, WHOLE_MAX, true, "operations a second"),
   diskBytesPerSecond: range(R.diskBytesPerSecondMin, WHOLE_MAX, true, "bytes a second"),
+  diskBacking: oneOf(R.diskBackings),
+  keep: pattern(R.keepName, "1 to 63 of a-z, 0-9, ., _ and -, starting with a letter or digit"),
   openFiles: range(R.openFilesMin, R.openFilesMax, true, "files"),
   idleTimeoutMs: range(1, WHOLE_MAX, true, "milliseconds"),
   outputMaxBytes: range(1, WHOLE_MAX, true, "bytes"),

@@ -18,9 +18,10 @@ import { configOf, type Directories } from "./host/index.ts";
 import { probe } from "./host/probe.ts";
 import { requirePassable } from "./host/run-dir.ts";
 import { ImageStore } from "./image/store.ts";
+import { KeptLayers, requireBinding, requireRoom, requireSizes } from "./layer/kept.ts";
 import { resolveSpec } from "./policy/defaults.ts";
 import { absentFrom, landings } from "./policy/landing.ts";
-import { checkLimits } from "./policy/limits.ts";
+import { chooseLayer } from "./policy/layer.ts";
 import { checkMounts } from "./policy/mounts.ts";
 import { commandOf } from "./policy/program.ts";
 import { resolveLevel, type Candidate, type Choice } from "./policy/resolve.ts";
@@ -102,6 +103,8 @@ export class Engine implements AsyncDisposable {
   readonly images: ImageStore;
   readonly snapshots: SnapshotStore;
   readonly volumes: VolumeStore;
+  /** Writable layers that stay after their sandbox. */
+  readonly kept: KeptLayers;
   readonly host: HostFacts;
   #drivers: readonly Driver[];
   readonly #surveys = new Map<Driver, Promise<Driver>>();
@@ -116,6 +119,7 @@ export class Engine implements AsyncDisposable {
     this.images = new ImageStore(host.paths.state);
     this.snapshots = new SnapshotStore(host.paths.state);
     this.volumes = new VolumeStore(host.paths.state);
+    this.kept = new KeptLayers(host.paths.state);
   }
 
   /** @throws BulkheadError HOST_NOT_ROOT, HOST_UNSUPPORTED, HOST_RESOURCE, ABORTED, SPEC_INVALID (a path not absolute, an unknown driver). */
@@ -214,16 +218,31 @@ export class Engine implements AsyncDisposable {
     const volumes = await landings(await this.volumes.attached(spec.volumes), image.rootfs);
     const mounts = await checkMounts(await landings(spec.mounts, image.rootfs), [state, run], volumes);
     const { driver, runtime, ...choice } = await this.#choose(spec, options);
-    const devices = await checkLimits({ ...spec, mounts }, driver.capabilities, this.host);
-    const definite = resolveSpec(spec, choice, this.host, image.config, driver.defaultMemoryBytes, devices);
-    const { level: _level, levelReason: _reason, blockDevices: _devices, program: _program, ...rest } = definite;
-    const asked = { ...spec, ...rest, mounts: spec.mounts };
+    const sized = spec.keep === undefined ? spec : await this.#kept(spec, spec.keep, image.digest, driver);
+    const limited = resolveSpec(sized, choice, this.host, image.config, driver.defaultMemoryBytes);
     const { workdir, volumes: data } = image.config;
     const makes = await absentFrom(image.rootfs, [...(spec.workdir === undefined ? [workdir] : []), ...data], mounts);
-    const plan = driver.plan({ ...definite, mounts, makes }, runtime, image, this.host);
+    const found = { ...limited, mounts, makes };
+    const chosen = await chooseLayer(found, driver.capabilities, this.host);
+    const { level: _level, levelReason: _reason, program: _program, ...rest } = limited;
+    const { diskBytes, diskInodes } = chosen;
+    const asked = { ...spec, ...rest, diskBytes, diskInodes, mounts: spec.mounts };
+    const plan = driver.plan({ ...found, ...chosen }, runtime, image, this.host);
     if (spec.seccomp === undefined) return { driver, plan, image, spec: asked, filter: NO_FILTER };
     const { applyProfile } = await import("./seccomp/apply.ts");
     return { driver, image, spec: asked, ...applyProfile(plan, spec.seccomp, driver, this.host) };
+  }
+
+  /** With the sizes of the layer that is kept under that name already, if one is. */
+  async #kept(spec: Spec, name: string, image: string, { capabilities }: Driver): Promise<Spec> {
+    const kept = await this.kept.find(name);
+    if (kept === null) {
+      if (spec.diskBytes !== undefined) requireRoom(spec.diskBytes);
+      return spec;
+    }
+    requireBinding(kept, { writer: capabilities.layerWriter, image });
+    requireSizes(kept, spec);
+    return { ...spec, diskBytes: kept.bytes, diskInodes: kept.inodes };
   }
 
   /**

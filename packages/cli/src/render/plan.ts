@@ -68,13 +68,19 @@ function diskTraffic({ diskIops, diskBytesPerSecond, diskThrottle }: Plan["limit
   return `${rates.join(" and ")}, each for reading and writing, ${where}`;
 }
 
-function limitRows({ limits }: Plan): string[][] {
+function layerText({ limits, layer }: Plan): string {
+  const fate = layer.keep === null ? "thrown away at the end" : `kept as ${layer.keep}`;
+  return `${formatBytes(limits.diskBytes)}, ${limits.diskInodes} files, in ${layer.backing === "file" ? "a file" : "memory"}; ${fate}`;
+}
+
+function limitRows(plan: Plan): string[][] {
+  const { limits } = plan;
   const weight = limits.cpuWeight === null ? "" : `, weight ${limits.cpuWeight} (others have 100)`;
   return [
     ["CPU", `${limits.cpus ?? "all"}${weight}`],
     ["memory", limits.memoryBytes === null ? "not limited" : formatBytes(limits.memoryBytes)],
     ["processes", `${limits.pids}`],
-    ["writable layer", `${formatBytes(limits.diskBytes)}, ${limits.diskInodes} files; thrown away at the end`],
+    ["writable layer", layerText(plan)],
     ["disk traffic", diskTraffic(limits)],
     ["open files", `${limits.openFiles} in one program`],
     ["output", limits.outputMaxBytes === null ? "not limited" : `${formatBytes(limits.outputMaxBytes)} of one program`],

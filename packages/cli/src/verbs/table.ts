@@ -57,6 +57,7 @@ export const VOLUME_OPTIONS: readonly OptionDef[] = [
   JSON_OUTPUT,
   HELP,
 ];
+export const KEPT_OPTIONS: readonly OptionDef[] = [JSON_OUTPUT, HELP];
 
 export const SETUP_OPTIONS: readonly OptionDef[] = [
   {
@@ -140,6 +141,16 @@ export const VERB_HELP: readonly VerbHelp[] = [
       "bulkhead volume copy ./model cache:/model",
       "bulkhead volume remove cache",
     ],
+  },
+  {
+    name: "kept",
+    usage: "bulkhead kept list | remove NAME…",
+    summary: "List and remove the writable layers that run --keep left",
+    about:
+      "A layer goes on over the image it was made with, at the levels whose kernel wrote it: container and gvisor, or\n" +
+      "microvm. One sandbox has it at a time.",
+    options: KEPT_OPTIONS,
+    examples: ["bulkhead run --keep work -- pip install ./pkg", "bulkhead kept list", "bulkhead kept remove work"],
   },
   {
     name: "seccomp",

@@ -31,6 +31,8 @@ export interface HostFacts {
     /** Swap can be limited along with memory. */
     readonly swap: boolean;
   };
+  /** Files of this host can be disks of its kernel. */
+  readonly loopDevices: boolean;
   readonly lsms: readonly string[];
   readonly namespaces: readonly string[];
   /** Hard limits of this process, by OCI name; a sandbox's rlimits cannot exceed them without CAP_SYS_RESOURCE. */
@@ -198,6 +200,7 @@ export async function gatherFacts(config: Config, signal?: AbortSignal): Promise
     cpus: availableParallelism(),
     memoryBytes: totalmem(),
     cgroup: await cgroupFacts(),
+    loopDevices: await exists("/dev/loop-control"),
     lsms: lsms.split(",").filter((name) => name !== ""),
     namespaces: (await readdir("/proc/self/ns")).filter((name) => !name.endsWith("_for_children")),
     rlimits: await rlimitFacts(),

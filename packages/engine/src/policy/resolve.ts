@@ -5,7 +5,6 @@ import {
   TRUST_FLOOR,
   satisfies,
   stronger,
-  type BlockDevice,
   type Isolation,
   type Level,
   type MountPlan,
@@ -14,9 +13,11 @@ import {
 } from "@bulkhead/contract";
 import type { Program } from "./program.ts";
 import type { Availability, Runtime } from "../drivers/driver.ts";
+import type { ChosenLayer } from "./layer.ts";
 
 /** A spec with its level chosen and every limit made definite. */
-export interface ResolvedSpec extends Omit<Spec, "mounts" | "entrypoint" | "stopSignal" | "stopTimeoutMs"> {
+export interface ResolvedSpec
+  extends Omit<Spec, "mounts" | "entrypoint" | "stopSignal" | "stopTimeoutMs" | keyof ChosenLayer>, ChosenLayer {
   /** As they were found on this host. */
   readonly mounts: readonly MountPlan[];
   readonly level: Level;
@@ -25,9 +26,6 @@ export interface ResolvedSpec extends Omit<Spec, "mounts" | "entrypoint" | "stop
   readonly user: string;
   readonly memoryBytes: number;
   readonly pids: number;
-  readonly diskBytes: number;
-  /** Block devices that hold what this sandbox reads and writes; empty when no limit on disk traffic was asked for. */
-  readonly blockDevices: readonly BlockDevice[];
   readonly hostname: string;
   readonly program: Program;
   /** Directories that the image promises and does not have. */

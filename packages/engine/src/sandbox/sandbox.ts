@@ -56,6 +56,10 @@ export interface SandboxParts {
 
 /** The channel's end of file comes some milliseconds before the host knows why. */
 const EXPLAIN_WITHIN_MS = 500;
+/** Programs are asked to end first. */
+const SHUTDOWN_GRACE_MS = 2_000;
+/** Besides, a guest's kernel writes out what it has cached, at the pace of the host's disk. */
+const SHUTDOWN_WITHIN_MS = 30_000;
 
 /** One running sandbox. `await using` ends it. */
 export class Sandbox implements AsyncDisposable {
@@ -315,8 +319,20 @@ export class Sandbox implements AsyncDisposable {
 
   async #end(reason?: BulkheadError): Promise<void> {
     this.#ending = true;
+    if ((this.plan.layer?.keep ?? null) !== null) await this.#shutDown();
     this.#channel.close(reason ?? new BulkheadError("SANDBOX_GONE", { what: `sandbox ${this.id} was ended` }));
     await this.#release();
+  }
+
+  /** What its programs and its kernel have yet to write reaches the layer, as when a machine is turned off properly. */
+  async #shutDown(): Promise<void> {
+    try {
+      if (this.paused) await this.resume();
+      this.#channel.shutdown(SHUTDOWN_GRACE_MS);
+      await within(Promise.race([this.ended, this.#channel.closed]), SHUTDOWN_WITHIN_MS);
+    } catch {
+      // One that cannot be told any more is ended all the same.
+    }
   }
 
   async #explain(error: BulkheadError): Promise<BulkheadError> {

@@ -53,6 +53,16 @@ function refuseMounts({ mounts }: Plan): void {
   });
 }
 
+/** Its copies could not all go on with one disk, and it goes on changing that. */
+function refuseKept({ layer }: Plan): void {
+  if (layer.keep === null) return;
+  throw new BulkheadError("NOT_SUPPORTED", {
+    what: `a sandbox whose layer is kept as ${layer.keep} cannot be saved or forked`,
+    why: "its disk is the one that is kept, and a copy would go on with it as it was",
+    next: "start it without keep",
+  });
+}
+
 /** What goes on would hold connections that nobody outside knows of. */
 function refuseNetwork({ network }: Plan): void {
   if (network === "none") return;
@@ -72,6 +82,7 @@ async function save(origin: Origin, running: Running, dir: string, { signal }: C
   const checkpoint = requireCheckpoint(origin);
   refuseMounts(origin.plan);
   refuseNetwork(origin.plan);
+  refuseKept(origin.plan);
   if (isAborted(signal)) throw aborted("saving the sandbox", signal);
   try {
     await checkpoint.save(running, dir, signal);

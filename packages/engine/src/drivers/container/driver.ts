@@ -2,6 +2,7 @@ import type { Plan, Step } from "@bulkhead/contract";
 import type { HostFacts } from "../../host/facts.ts";
 import type { ResolvedSpec } from "../../policy/resolve.ts";
 import type { Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
+import { ensureLayer } from "../layer.ts";
 import { diskReasons, ociLimits } from "../limits.ts";
 import { located } from "../located.ts";
 import { EGRESS_CAPABILITIES, TUN_DEVICE } from "../oci.ts";
@@ -83,6 +84,7 @@ function plan(
       weakened: weakened(spec),
     },
     limits: ociLimits(spec, host),
+    layer: spec.layer,
     mounts: spec.mounts,
     network: spec.network,
     reasons: [
@@ -109,7 +111,7 @@ function steps(
   const config = bundle(plan, instance, host, seccompSection(flavour, filter));
   return [
     { op: "cgroup", path: instance.cgroup },
-    ...rootSteps({ plan, instance, image, host, shiftIds: true }),
+    ...rootSteps({ plan, instance, image, host }),
     { op: "userns", target: at.userns },
     ...(hasTun(plan) ? [{ op: "tun", target: at.devices } as const] : []),
     ...meminfoSteps(plan, instance),
@@ -149,6 +151,7 @@ export function containerDriver(name: "crun" | "runc", filter: Filter): Driver {
       ownKernel: false,
       hardware: false,
       diskThrottle: "cgroup",
+      layerWriter: "host",
       freeze: true,
       checkpoint: false,
       filtersRaisedPrivileges: false,
@@ -158,5 +161,6 @@ export function containerDriver(name: "crun" | "runc", filter: Filter): Driver {
     locate: (host) => located(name, host, `apt-get install ${name}`),
     plan: (spec, runtime, image, host) => plan(flavour, filter, spec, runtime, image, host),
     steps: (made, instance, image, host) => steps(flavour, filter, made, instance, image, host),
+    provide: (made, image, help) => ensureLayer(made, image, "host", help),
   };
 }

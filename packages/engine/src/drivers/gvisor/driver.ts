@@ -3,6 +3,7 @@ import { AGENT_INSIDE, type HostFacts } from "../../host/facts.ts";
 import type { ResolvedSpec } from "../../policy/resolve.ts";
 import { OPEN_FILES } from "../container/hardening.ts";
 import type { Availability, Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
+import { ensureLayer } from "../layer.ts";
 import { diskReasons, ociLimits } from "../limits.ts";
 import { located } from "../located.ts";
 import { EGRESS_CAPABILITIES, resources, type OciMount } from "../oci.ts";
@@ -102,6 +103,7 @@ function plan(spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: Hos
       weakened: writableMounts(spec.mounts),
     },
     limits: ociLimits(spec, host),
+    layer: spec.layer,
     mounts: spec.mounts,
     network: spec.network,
     reasons: [
@@ -177,7 +179,7 @@ function steps(plan: Plan, instance: Instance, image: ImageFiles, host: HostFact
   const own = [...FLAGS, `--root=${at.state}`];
   return [
     { op: "cgroup", path: instance.cgroup },
-    ...rootSteps({ plan, instance, image, host, shiftIds: true, sudo: image.usrBin }),
+    ...rootSteps({ plan, instance, image, host, sudo: image.usrBin }),
     { op: "file", path: at.config, mode: 0o600, content: JSON.stringify(bundle(plan, instance, host)) },
     { op: "dir", path: at.state, mode: 0o711 },
     {
@@ -210,6 +212,7 @@ export function gvisorDriver(): Driver {
       ownKernel: true,
       hardware: false,
       diskThrottle: "cgroup",
+      layerWriter: "host",
       freeze: true,
       checkpoint: false,
       filtersRaisedPrivileges: false,
@@ -219,5 +222,6 @@ export function gvisorDriver(): Driver {
     locate,
     plan,
     steps,
+    provide: (made, image, help) => ensureLayer(made, image, "host", help),
   };
 }
