@@ -15,19 +15,16 @@ async function directory({ defer }: Context): Promise<string> {
   return path;
 }
 
-/** Kind, mode and contents of all that is in a tree, by path. */
-async function told(root: string): Promise<Record<string, string>> {
+/** Kind, mode and contents of all that is in a tree, by path; names are bytes as latin1. */
+async function told(root: string, below = Buffer.from(root)): Promise<Record<string, string>> {
   const found: Record<string, string> = {};
-  for (const one of await readdir(root, { recursive: true, encoding: "buffer", withFileTypes: true })) {
-    const path = Buffer.concat([Buffer.from(one.parentPath), Buffer.from("/"), one.name]);
-    const { mode } = await lstat(path);
-    const what = one.isSymbolicLink()
-      ? (await readlink(path, { encoding: "buffer" })).toString("latin1")
-      : one.isFile()
-        ? (await readFile(path)).toString("base64")
-        : "";
-    found[path.subarray(root.length).toString("latin1")] =
-      `${one.isSymbolicLink() ? "link" : mode.toString(8)} ${what}`;
+  for (const name of await readdir(below, { encoding: "buffer" })) {
+    const path = Buffer.concat([below, Buffer.from("/"), name]);
+    const about = await lstat(path);
+    const [mode, shown] = [about.mode.toString(8), path.subarray(root.length).toString("latin1")];
+    if (about.isSymbolicLink()) found[shown] = `link ${await readlink(path)}`;
+    else found[shown] = about.isFile() ? `${mode} ${(await readFile(path)).toString("base64")}` : mode;
+    if (about.isDirectory()) Object.assign(found, await told(root, path));
   }
   return found;
 }
