@@ -17,6 +17,7 @@ import { gatherFacts, type HostFacts } from "./host/facts.ts";
 import { configOf, type Directories } from "./host/index.ts";
 import { probe } from "./host/probe.ts";
 import { requirePassable } from "./host/run-dir.ts";
+import { obtainImage, type PullChoice } from "./image/obtain.ts";
 import { ImageStore } from "./image/store.ts";
 import { resolveSpec } from "./policy/defaults.ts";
 import { landings } from "./policy/landing.ts";
@@ -53,7 +54,7 @@ export interface CallOptions {
   readonly onProgress?: (text: string) => void;
 }
 
-export interface CreateOptions extends CallOptions {
+export interface CreateOptions extends CallOptions, PullChoice {
   /** Only a sandbox in which `exec` can record system calls. */
   readonly recording?: boolean;
 }
@@ -198,12 +199,12 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  async #prepare(spec: Spec, options: CallOptions): Promise<Origin> {
+  async #prepare(spec: Spec, options: CreateOptions): Promise<Origin> {
     // Whatever is wrong with the request is said before anything is started, a probe included.
     if (this.#options.network === false && spec.network !== "none") throw networkForbidden();
     resolveLevel(spec, this.candidates);
     if (spec.seccomp !== undefined) (await import("./seccomp/apply.ts")).checkProfile(spec.seccomp, this.host);
-    const image = this.images.resolve(spec.image);
+    const image = await obtainImage(this.images, spec.image, this.#options, options);
     const { state, run } = this.host.paths;
     const mounts = await checkMounts(await landings(spec.mounts, image.rootfs), [state, run]);
     const { driver, runtime, ...choice } = await this.#choose(spec, options);
@@ -233,15 +234,15 @@ export class Engine implements AsyncDisposable {
 
   /**
    * Starts a sandbox. When it cannot be had exactly as asked for, nothing is started and nothing is left behind.
-   * @throws BulkheadError SPEC_INVALID, POLICY_REFUSED, LEVEL_UNAVAILABLE, IMAGE_NOT_FOUND, IMAGE_INVALID, MOUNT_INVALID,
-   * RUNTIME_FAILED, HOST_UNSUPPORTED, HOST_RESOURCE, KEEPER_FAILED, CHANNEL_PROTOCOL, ABORTED.
+   * @throws BulkheadError SPEC_INVALID, POLICY_REFUSED, LEVEL_UNAVAILABLE, IMAGE_NOT_FOUND, IMAGE_INVALID, IMAGE_REFUSED,
+   * IMAGE_DENIED, IMAGE_PULL_FAILED, MOUNT_INVALID, RUNTIME_FAILED, HOST_UNSUPPORTED, HOST_RESOURCE, KEEPER_FAILED, CHANNEL_PROTOCOL, ABORTED.
    */
   async create(input: SpecInput, options: CreateOptions = {}): Promise<Sandbox> {
     const { signal } = options;
     const spec = parseSpec(input);
     if (isAborted(signal)) throw aborted("the sandbox's start", signal);
     this.#requireBinaries();
-    const origin = await this.#prepare(spec, options);
+    const origin = await this.#prepare(spec, { pull: "missing", ...options });
     if (options.recording === true) requireRecording(origin.driver);
     return await this.#start(origin, origin.driver, options);
   }

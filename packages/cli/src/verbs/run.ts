@@ -1,10 +1,11 @@
 import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
-import { Engine, type PublishedPort, type Sandbox } from "@bulkhead/engine";
+import { Engine, type CreateOptions, type PublishedPort, type Sandbox } from "@bulkhead/engine";
 import type { Spec } from "@bulkhead/contract";
 import type { CliConfig } from "../config.ts";
 import { engineOptions } from "../engine-options.ts";
-import { firstUseNotes } from "../progress-notes.ts";
+import { firstUseNotes, pullNotes } from "../progress-notes.ts";
+import { pullChoice } from "../pull-options.ts";
 import { parseOptions, usageError, type Parsed } from "../options.ts";
 import { asBulkheadError } from "../render/errors.ts";
 import { OutputClosed } from "../run/output.ts";
@@ -27,6 +28,7 @@ interface Job {
   readonly json: boolean;
   readonly report: Report;
   readonly publish: readonly Publish[];
+  readonly pull: Pick<CreateOptions, "pull" | "insecureRegistries">;
 }
 
 function jobOf(parsed: Parsed): Job {
@@ -45,7 +47,7 @@ function jobOf(parsed: Parsed): Job {
   const json = parsed.values.has("json");
   const report = json ? new JsonReport() : new PlainReport();
   const publish = (parsed.values.get("publish") ?? []).map(parsePublish);
-  return { command: parsed.rest, interactive, terminal, json, report, publish };
+  return { command: parsed.rest, interactive, terminal, json, report, publish, pull: pullChoice(parsed) };
 }
 
 async function inside(box: Sandbox, job: Job, signals: SignalForwarder): Promise<number> {
@@ -99,7 +101,8 @@ async function showDenials(box: Sandbox, config: CliConfig): Promise<void> {
 
 async function sandboxed(spec: Spec, job: Job, config: CliConfig, signals: SignalForwarder): Promise<number> {
   await using engine = await Engine.open(engineOptions(config, signals.starting));
-  await using box = await engine.create(spec, { signal: signals.starting, ...firstUseNotes() });
+  const notes = { ...firstUseNotes(), ...pullNotes(spec.image) };
+  await using box = await engine.create(spec, { signal: signals.starting, ...job.pull, ...notes });
   const code = await inside(box, job, signals);
   if (!job.json) await showDenials(box, config);
   return code;

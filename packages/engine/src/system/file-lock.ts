@@ -9,22 +9,28 @@ export interface FileLockOptions {
   readonly signal?: AbortSignal;
   /** Called once when somebody else holds the lock. */
   readonly onWait?: () => void;
+  /** Others may hold it too, as long as all of them share it. */
+  readonly shared?: boolean;
 }
 
 /**
- * Takes an exclusive lock on a file, which is created when missing and never removed. The lock is held by a small
- * process whose standard input is ours: when this process dies, however it dies, the kernel releases the lock.
+ * Takes a lock on a file, exclusive unless it is to be shared. The file is created when missing and never removed. The lock is
+ * held by a small process whose standard input is ours: when this process dies, however it dies, the kernel releases the lock.
  *
  * @returns the lock; disposing of it releases it
  * @throws BulkheadError ABORTED, HOST_UNSUPPORTED when flock(1) is missing, HOST_RESOURCE when the file cannot be opened
  */
 export async function lockFile(path: string, options: FileLockOptions = {}): Promise<AsyncDisposable> {
   options.signal?.throwIfAborted();
-  const holder = spawn("flock", ["--exclusive", path, "sh", "-c", "echo locked; exec cat >/dev/null"], {
-    stdio: ["pipe", "pipe", "pipe"],
-    // Out of reach of the terminal's Ctrl-C: the lock ends when its owner says so or dies.
-    detached: true,
-  });
+  const holder = spawn(
+    "flock",
+    [options.shared === true ? "--shared" : "--exclusive", path, "sh", "-c", "echo locked; exec cat >/dev/null"],
+    {
+      stdio: ["pipe", "pipe", "pipe"],
+      // Out of reach of the terminal's Ctrl-C: the lock ends when its owner says so or dies.
+      detached: true,
+    },
+  );
   let stderr = "";
   holder.stderr.on("data", (chunk: Buffer) => (stderr = (stderr + chunk.toString()).slice(-1000)));
   holder.stdin.on("error", () => {});
