@@ -47,9 +47,11 @@ export function erofsPart(image: ImageFiles): string {
 export async function erofsImage(image: ImageFiles, options: ErofsOptions = {}): Promise<string> {
   const dir = dirname(image.rootfs);
   const path = erofsPath(image);
-  if (await exists(path)) return path;
+  // One without a record could be anything: it is made again.
+  const isReady = async (): Promise<boolean> => erofsRecord(image) !== null && (await exists(path));
+  if (await isReady()) return path;
   await using _lock = await lockFile(join(dir, `${NAME}.lock`), options);
-  if (await exists(path)) return path;
+  if (await isReady()) return path;
   options.onBuild?.();
   const part = erofsPart(image);
   await using cleanup = new AsyncDisposableStack();

@@ -134,6 +134,6 @@ async function guestProblems(image: ListedImage): Promise<readonly string[]> {
   const path = erofsPath(image);
   if (!existsSync(path)) return [];
   const recorded = erofsRecord(image);
-  if (recorded === null) return ["nothing says what its file for microVMs was when it was made"];
-  return (await digestOfFile(path)) === recorded ? [] : ["its file for microVMs is damaged"];
+  // What has no record is not used either.
+  return recorded === null || (await digestOfFile(path)) === recorded ? [] : ["its file for microVMs is damaged"];
 }
