@@ -16,6 +16,8 @@ export interface Config {
   readonly run: string;
   readonly agent: string;
   readonly keeper: string;
+  /** The program that unpacks images. */
+  readonly layers: string;
   /** Where runtimes are looked for, in order. */
   readonly searchPath: readonly string[];
   /** Name servers to ask for sandboxes: `192.0.2.53`, `192.0.2.53:5353`, `[2001:db8::53]:53`. Empty: the host's. */
@@ -35,8 +37,8 @@ function resolver(text: string): string {
 }
 
 /**
- * The only reader of the environment: BULKHEAD_STATE, BULKHEAD_RUN, BULKHEAD_AGENT, BULKHEAD_KEEPER, BULKHEAD_RESOLVERS
- * (with commas between), BULKHEAD_REFUSE_KNOWN_CVES, PATH.
+ * The only reader of the environment: BULKHEAD_STATE, BULKHEAD_RUN, BULKHEAD_AGENT, BULKHEAD_KEEPER, BULKHEAD_LAYERS,
+ * BULKHEAD_RESOLVERS (with commas between), BULKHEAD_REFUSE_KNOWN_CVES, PATH.
  *
  * @throws BulkheadError SPEC_INVALID when a path is not absolute, a name server no address, or what is yes or no is
  * neither 1 nor 0.
@@ -64,6 +66,7 @@ export function readConfig(environment: NodeJS.ProcessEnv = process.env): Config
     run: path("BULKHEAD_RUN", DEFAULT_RUN),
     agent: path("BULKHEAD_AGENT", built("bulkhead-agent")),
     keeper: path("BULKHEAD_KEEPER", built("bulkhead-keeper")),
+    layers: path("BULKHEAD_LAYERS", built("bulkhead-layers")),
     resolvers: (environment["BULKHEAD_RESOLVERS"] ?? "").split(",").filter(Boolean).map(resolver),
     searchPath: (environment["PATH"] || DEFAULT_PATH).split(":").filter((entry) => isAbsolute(entry)),
     refuseKnownCves: yes("BULKHEAD_REFUSE_KNOWN_CVES"),
