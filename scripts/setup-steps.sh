@@ -99,7 +99,7 @@ do_npm() {
 do_build() {
   # Dated before the build, so that a source changed meanwhile counts as newer.
   touch "$home/.bulkhead/built.new"
-  (cd "$home" && cargo build --release --locked --target-dir "$home/target" -p bulkhead-agent -p bulkhead-keeper) ||
-    return 1
+  (cd "$home" && cargo build --release --locked --target-dir "$home/target" -p bulkhead-agent -p bulkhead-keeper \
+    -p bulkhead-layers) || return 1
   mv -- "$home/.bulkhead/built.new" "$home/.bulkhead/built"
 }
