@@ -66,7 +66,7 @@ const MEANINGS: readonly Meaning[] = [
     kind: "wrong-digest",
   },
   {
-    pattern: /file too large|File size limit/i,
+    pattern: /file too large|File size limit|exceeded maximum allowed size/i,
     code: "IMAGE_REFUSED",
     what: (source) => `${source.name}: a part of it is larger than it says, or than is allowed`,
     kind: "too-large",
