@@ -22,7 +22,11 @@ export const SPEC_OPTIONS: readonly OptionDef[] = [
     help: "What the code is: trusted, untrusted, multi-tenant, regulated (sets a floor)",
   },
   { name: "hardware", help: "Refuse any boundary not drawn by the CPU's virtualisation" },
-  { name: "image", value: "NAME", help: "Image from the store (default: base)" },
+  {
+    name: "image",
+    value: "REFERENCE",
+    help: "python:3.12-slim, REGISTRY/NAME:TAG, oci:DIR, …; a name or digest of the store (default: base)",
+  },
   { name: "cpus", value: "N", help: "CPU time, in CPUs: 0.5, 2 (default: all)" },
   { name: "memory", short: "m", value: "SIZE", help: "Memory: 512m, 2g (default: 2g or half of the host's)" },
   { name: "pids", value: "N", help: "Processes at once (default: 512)" },

@@ -17,6 +17,7 @@ import { gatherFacts, type HostFacts } from "./host/facts.ts";
 import { configOf, type Directories } from "./host/index.ts";
 import { probe } from "./host/probe.ts";
 import { requirePassable } from "./host/run-dir.ts";
+import { obtainImage, type PullChoice } from "./image/obtain.ts";
 import { ImageStore } from "./image/store.ts";
 import { KeptLayers, requireBinding, requireRoom, requireSizes } from "./layer/kept.ts";
 import { resolveSpec } from "./policy/defaults.ts";
@@ -56,7 +57,7 @@ export interface CallOptions {
   readonly onProgress?: (text: string) => void;
 }
 
-export interface CreateOptions extends CallOptions {
+export interface CreateOptions extends CallOptions, PullChoice {
   /** Only a sandbox in which `exec` can record system calls. */
   readonly recording?: boolean;
   /** Only of an image that says what runs, or with an entrypoint: `run` of the sandbox needs no arguments then. */
@@ -208,12 +209,12 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  async #prepare(spec: Spec, options: CallOptions): Promise<Origin> {
+  async #prepare(spec: Spec, options: CreateOptions): Promise<Origin> {
     // Whatever is wrong with the request is said before anything is started, a probe included.
     if (this.#options.network === false && spec.network !== "none") throw networkForbidden();
     resolveLevel(spec, this.candidates);
     if (spec.seccomp !== undefined) (await import("./seccomp/apply.ts")).checkProfile(spec.seccomp, this.host);
-    const image = this.images.resolve(spec.image);
+    const image = await obtainImage(this.images, spec.image, this.#options, options);
     const { state, run } = this.host.paths;
     const volumes = await landings(await this.volumes.attached(spec.volumes), image.rootfs);
     const mounts = await checkMounts(await landings(spec.mounts, image.rootfs), [state, run], volumes);
@@ -261,8 +262,8 @@ export class Engine implements AsyncDisposable {
 
   /**
    * Starts a sandbox. When it cannot be had exactly as asked for, nothing is started and nothing is left behind.
-   * @throws BulkheadError SPEC_INVALID, POLICY_REFUSED, LEVEL_UNAVAILABLE, IMAGE_NOT_FOUND, IMAGE_INVALID, MOUNT_INVALID, COMMAND_MISSING,
-   * VOLUME_NOT_FOUND, VOLUME_IN_USE, VOLUME_INVALID,
+   * @throws BulkheadError SPEC_INVALID, POLICY_REFUSED, LEVEL_UNAVAILABLE, IMAGE_NOT_FOUND, IMAGE_INVALID, IMAGE_REFUSED,
+   * IMAGE_DENIED, IMAGE_PULL_FAILED, MOUNT_INVALID, COMMAND_MISSING, VOLUME_NOT_FOUND, VOLUME_IN_USE, VOLUME_INVALID,
    * RUNTIME_FAILED, HOST_UNSUPPORTED, HOST_RESOURCE, KEEPER_FAILED, CHANNEL_PROTOCOL, ABORTED.
    */
   async create(input: SpecInput, options: CreateOptions = {}): Promise<Sandbox> {
@@ -270,7 +271,7 @@ export class Engine implements AsyncDisposable {
     const spec = parseSpec(input);
     if (isAborted(signal)) throw aborted("the sandbox's start", signal);
     this.#requireBinaries();
-    const origin = await this.#prepare(spec, options);
+    const origin = await this.#prepare(spec, { pull: "missing", ...options });
     if (options.recording === true) requireRecording(origin.driver);
     if (options.runnable === true) commandOf(origin.plan, []);
     return await this.#start(origin, origin.driver, options);

@@ -50,6 +50,8 @@ export interface HostFacts {
     readonly run: string;
     readonly agent: string;
     readonly keeper: string;
+    /** The program that unpacks images. */
+    readonly layers: string;
     /** A directory that holds only `.bulkhead/agent`: the lowest layer of every sandbox. */
     readonly layer: string;
     /** As `layer`, with the agent as `/usr/bin/sudo` too. */
@@ -207,6 +209,9 @@ export async function gatherFacts(config: Config, signal?: AbortSignal): Promise
     guestKernel: await preferredKernel(state),
     runtimes,
     digests: { agent, keeper },
-    paths: { state, run: config.run, agent: config.agent, keeper: config.keeper, layer, sudoLayer },
+    paths: {
+      ...{ state, run: config.run, agent: config.agent, keeper: config.keeper, layers: config.layers },
+      ...{ layer, sudoLayer },
+    },
   };
 }
