@@ -4,6 +4,7 @@ import { fieldError } from "./invalid.ts";
 import type { Level, Trust } from "./level.ts";
 import { combineRules } from "./network.ts";
 import { SPEC_RULES as R } from "./rules.ts";
+import { parseSecrets } from "./secrets.ts";
 import type { specSchema } from "./schema.ts";
 import { nearest } from "./suggest.ts";
 import { formatBytes } from "./units.ts";
@@ -143,6 +144,7 @@ function ruleList(value: unknown, field: string): readonly unknown[] {
 }
 
 const rate = range(R.networkRateMin, WHOLE_MAX, true, "bytes");
+const RATES = ["rateBytesPerSecond", "sendBytesPerSecond", "receiveBytesPerSecond"] as const;
 
 /**
  * Validates what may leave a sandbox.
@@ -160,11 +162,14 @@ export function parseNetwork(value: unknown, field = "network"): Spec["network"]
 /** The policy alone, as a running sandbox is given a new one. @throws BulkheadError as `parseNetwork`. */
 export function parsePolicy(value: unknown, field = "network"): Exclude<Spec["network"], "none"> {
   const given = record(value, field);
-  onlyKeys(given, ["allow", "deny", "rateBytesPerSecond"], field);
-  const { allow = [], deny = [], rateBytesPerSecond: bytes } = given;
+  onlyKeys(given, ["allow", "deny", ...RATES], field);
+  const { allow = [], deny = [] } = given;
+  const rates = RATES.flatMap((name) =>
+    given[name] === undefined ? [] : [[name, rate(given[name], `${field}.${name}`)] as const],
+  );
   return {
     ...combineRules(ruleList(allow, `${field}.allow`), ruleList(deny, `${field}.deny`), field),
-    ...(bytes !== undefined && { rateBytesPerSecond: rate(bytes, `${field}.rateBytesPerSecond`) }),
+    ...Object.fromEntries(rates),
   };
 }
 
@@ -196,6 +201,8 @@ const OPTIONAL: { readonly [K in keyof Spec]?: Check<NonNullable<Spec[K]>> } = {
   outputMaxBytes: range(1, WHOLE_MAX, true, "bytes"),
   hostname: pattern(R.hostname, "1 to 63 of a-z, 0-9 and -, not starting or ending with -"),
   seccomp,
+  secrets: parseSecrets,
+  proxyVariables: flag,
 };
 
 const WITH_DEFAULT: { readonly [K in keyof Spec]?: readonly [Check<NonNullable<Spec[K]>>, () => Spec[K]] } = {

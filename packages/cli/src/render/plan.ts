@@ -85,20 +85,32 @@ function limitRows({ limits }: Plan): string[][] {
 
 function networkRows(network: Plan["network"]): string[][] {
   if (network === "none") return [["network", "none: loopback only, nothing leaves"]];
-  const { allow, deny, rateBytesPerSecond: rate } = network;
+  const { allow, deny, rateBytesPerSecond: rate, sendBytesPerSecond: send, receiveBytesPerSecond: receive } = network;
   const rows = [["may leave", list(allow)]];
   if (deny.length > 0) rows.push(["may not leave", list(deny)]);
   if (rate !== undefined) rows.push(["network rate", `${formatBytes(rate)} a second, each way`]);
+  if (send !== undefined) rows.push(["sent at most", `${formatBytes(send)} a second`]);
+  if (receive !== undefined) rows.push(["received at most", `${formatBytes(receive)} a second`]);
   return rows;
 }
 
-function processRows({ process: program, network, mounts }: Plan): string[][] {
+function edgeRows({ secrets = [], proxyVariables }: Plan): string[][] {
+  const added = secrets.map(({ host, header }) => `${header} for https://${host}`);
+  return [
+    ...(added.length === 0 ? [] : [["added outside", `${list(added)}; TLS to these hosts ends at the edge`]]),
+    ...(proxyVariables === true ? [["proxy", "told of by variables, judged by the same rules"]] : []),
+  ];
+}
+
+function processRows(plan: Plan): string[][] {
+  const { process: program, network, mounts } = plan;
   return [
     ["user", program.user],
     ["working directory", program.workdir ?? "the user's home"],
     ["variables", list(Object.keys(program.env))],
     ["host name", program.hostname],
     ...networkRows(network),
+    ...edgeRows(plan),
     ["mounts", list(mounts.map((m) => `${m.source} at ${m.target}${m.readOnly ? " (read-only)" : ""}`))],
   ];
 }

@@ -29,7 +29,7 @@ function said(text: string | undefined): string | undefined {
  * nothing; an image that names no user means root.
  */
 export function resolveSpec(
-  spec: Omit<Spec, "mounts">,
+  spec: Omit<Spec, "mounts" | "secrets">,
   choice: Pick<Choice<unknown>, "level" | "reasons">,
   host: { readonly memoryBytes: number },
   image: ImageDefaults,

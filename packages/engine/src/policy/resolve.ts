@@ -15,7 +15,7 @@ import {
 import type { Availability, Runtime } from "../drivers/driver.ts";
 
 /** A spec with its level chosen and every limit made definite. */
-export interface ResolvedSpec extends Omit<Spec, "mounts"> {
+export interface ResolvedSpec extends Omit<Spec, "mounts" | "secrets"> {
   /** As they were found on this host. */
   readonly mounts: readonly MountPlan[];
   readonly level: Level;

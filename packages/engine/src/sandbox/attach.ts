@@ -6,6 +6,7 @@ import type { KeeperEnded } from "../system/keeper.ts";
 import type { Inside } from "./calls.ts";
 import { environmentBytes } from "./exec-request.ts";
 import { SandboxEvents } from "./events.ts";
+import { Files } from "./files.ts";
 import { hitOfAgent, hitsOfKeeper } from "./limit-events.ts";
 import type { Saver } from "./saver.ts";
 import { Sandbox, type SandboxEnd } from "./sandbox.ts";
@@ -92,6 +93,7 @@ async function openWayOut(inside: Inside, { wayOut, signal }: AttachOptions): Pr
   if (wayOut === undefined) throw new BulkheadError("INTERNAL", { what: "nobody answers for the sandbox's network" });
   const { openEgress } = await import("../egress/session.ts");
   await openEgress(inside, wayOut.handler, { signal });
+  await wayOut.prepare?.(new Files(inside), signal);
 }
 
 /**
