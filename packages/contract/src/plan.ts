@@ -1,5 +1,6 @@
 import type { Level } from "./level.ts";
 import type { NetworkPolicy } from "./network.ts";
+import type { SecretPlace } from "./secrets.ts";
 
 /** What the driver will enforce, in the field's terms. Printed by `explain`, hashed, later compared with measurements. */
 export interface Boundary {
@@ -249,6 +250,10 @@ export interface Plan {
   readonly mounts: readonly MountPlan[];
   /** What may leave; with a policy the sandbox has an interface whose traffic rides the channel. */
   readonly network: "none" | NetworkPolicy;
+  /** Headers that the edge adds outside of the sandbox, without their values. Their hosts' TLS ends there. */
+  readonly secrets?: readonly SecretPlace[];
+  /** Programs are told of a proxy, which is judged by `network`. */
+  readonly proxyVariables?: true;
   readonly process: {
     readonly user: string;
     readonly workdir: string | null;

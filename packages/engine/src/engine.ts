@@ -209,7 +209,11 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  async #prepare(spec: Spec, options: CreateOptions): Promise<Origin> {
+  async #prepare(whole: Spec, options: CreateOptions): Promise<Origin> {
+    // No driver, no plan and nothing that is saved sees the secrets.
+    const { secrets = [], ...spec } = whole;
+    const edge = secrets.length > 0 || spec.proxyVariables === true ? await import("./policy/edge.ts") : null;
+    edge?.checkEdge(whole);
     // Whatever is wrong with the request is said before anything is started, a probe included.
     if (this.#options.network === false && spec.network !== "none") throw networkForbidden();
     resolveLevel(spec, this.candidates);
@@ -228,10 +232,12 @@ export class Engine implements AsyncDisposable {
     const { level: _level, levelReason: _reason, program: _program, ...rest } = limited;
     const { diskBytes, diskInodes } = chosen;
     const asked = { ...spec, ...rest, diskBytes, diskInodes, mounts: spec.mounts };
-    const plan = driver.plan({ ...found, ...chosen }, runtime, image, this.host);
-    if (spec.seccomp === undefined) return { driver, plan, image, spec: asked, filter: NO_FILTER };
+    const planned = driver.plan({ ...found, ...chosen }, runtime, image, this.host);
+    const plan = edge?.withEdge(planned, whole) ?? planned;
+    const origin = { driver, image, spec: asked, secrets };
+    if (spec.seccomp === undefined) return { ...origin, plan, filter: NO_FILTER };
     const { applyProfile } = await import("./seccomp/apply.ts");
-    return { driver, image, spec: asked, ...applyProfile(plan, spec.seccomp, driver, this.host) };
+    return { ...origin, ...applyProfile(plan, spec.seccomp, driver, this.host) };
   }
 
   /** With the sizes of the layer that is kept under that name already, if one is. */
@@ -319,7 +325,7 @@ export class Engine implements AsyncDisposable {
     const keeper = await this.#keep();
     // The keeper outlives this process for as long as it still has mounts of the image.
     const held = this.images.use(image.digest, keeper.hello.pid);
-    const wayOut = await this.#wayOut(plan);
+    const wayOut = await this.#wayOut(origin);
     await using failed = new AsyncDisposableStack();
     failed.defer(() => wayOut?.[Symbol.dispose]());
     const box = await openSandbox({
@@ -343,12 +349,16 @@ export class Engine implements AsyncDisposable {
   }
 
   /** What answers a sandbox's traffic; null where it has no network. */
-  async #wayOut(plan: Plan): Promise<WayOut | null> {
+  async #wayOut(origin: Origin): Promise<WayOut | null> {
+    const { plan } = origin;
     if (plan.network === "none") return null;
     const { egress, outside } = this.#options;
     const { handlerAlone, makeWayOut } = await import("./egress/way-out.ts");
     if (egress !== undefined) return handlerAlone(egress(plan));
-    return makeWayOut(plan.network, configOf(this.#options).resolvers, outside);
+    const { resolvers } = configOf(this.#options);
+    const { rootfs } = origin.image;
+    const { network: policy, mounts, proxyVariables: proxy = false } = plan;
+    return await makeWayOut({ policy, resolvers, outside, secrets: origin.secrets, proxy, rootfs, mounts });
   }
 
   #watch(box: Sandbox): void {
