@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { BulkheadError } from "@bulkhead/contract";
 import { config } from "./config.ts";
-import { testDelegation, testEnd, testFacts } from "./selftest.ts";
+import { testAppArmor, testDelegation, testEnd, testFacts } from "./selftest.ts";
 import { SOURCE_INSIDE, startTestHost, type TestHost } from "./test-host.ts";
 
 const USAGE = `usage: ./x testhost [--cold] -- COMMAND [ARGUMENT]...
@@ -73,6 +73,7 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<numbe
   if (words[0] === "selftest" || words[0] === "quick") {
     await testFacts(host, say);
     await testDelegation(host, say);
+    await testAppArmor(host, say);
     await testEnd("SIGINT", say);
     await testEnd("SIGKILL", say);
   }
