@@ -21,7 +21,7 @@ const ATTEMPTS: [(&str, u32, &str); 6] = [
         "libc.mount(b'x', b'PLACE/mount', b'tmpfs', 0, None) and fail(); libc.umount(b'PLACE/mount') and fail()",
     ),
     ("character device", ALWAYS, "os.mknod('PLACE/made', 0o20600, os.makedev(1, 3)); os.unlink('PLACE/made')"),
-    ("process outside", ALWAYS, "open('/proc/OUTSIDE/environ', 'rb').read(1)"),
+    ("process outside", ALWAYS, "os.listdir('/proc/OUTSIDE/root/')"),
     ("device request", DEVICE_IOCTL, "fcntl.ioctl(open('PLACE/node', 'rb'), 0x80045200, bytes(4))"),
     ("signal", SCOPES, "os.kill(OUTSIDE, 0)"),
     ("abstract socket", SCOPES, "socket.socket(socket.AF_UNIX).connect('\\0SOCKET')"),

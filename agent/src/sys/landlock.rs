@@ -20,9 +20,9 @@ const FIRST_WITH_REFER: u32 = 2;
 const FIRST_WITH_DEVICE_IOCTL: u32 = 5;
 const FIRST_WITH_SCOPES: u32 = 6;
 
-/// The devices that every sandbox has.
-const OWN_DEVICES: [&std::ffi::CStr; 7] =
-    [c"/dev/pts", c"/dev/tty", c"/dev/null", c"/dev/zero", c"/dev/full", c"/dev/random", c"/dev/urandom"];
+/// The devices that every sandbox has. Where /dev/ptmx is a link it leads into /dev/pts.
+const OWN_DEVICES: [&std::ffi::CStr; 8] =
+    [c"/dev/pts", c"/dev/ptmx", c"/dev/tty", c"/dev/null", c"/dev/zero", c"/dev/full", c"/dev/random", c"/dev/urandom"];
 
 /// `struct landlock_ruleset_attr`
 #[repr(C)]
