@@ -42,12 +42,17 @@ async function reachOf(pids: readonly number[]): Promise<Told> {
   return JSON.parse(stdout) as Told;
 }
 
-/** What a process of a sandbox is, seen from outside; programs of a gVisor sandbox run in processes that the Sentry made. */
-function roleOf({ command }: HostProcess, level: string): string {
+/**
+ * What a process of a sandbox is, seen from outside. Programs of a gVisor sandbox run in processes without a name, which are
+ * made by others that the Sentry made and that run nothing of theirs.
+ */
+function roleOf({ command }: HostProcess, parent: HostProcess | undefined, level: string): string {
   if (level === "container") return "programs";
   if (level === "microvm") return "QEMU";
-  if (/ gofer\b|runsc-gofer/.test(command)) return "gofer";
-  return / boot\b|runsc-sandbox/.test(command) ? "Sentry" : "programs";
+  const isSentry = (text: string): boolean => /runsc-sandbox| boot\b/.test(text);
+  if (/runsc-gofer| gofer\b/.test(command)) return "gofer";
+  if (isSentry(command)) return "Sentry";
+  return parent !== undefined && isSentry(parent.command) ? "makers of their processes" : "programs";
 }
 
 async function driverReach(driver: string, run: string): Promise<readonly Reach[]> {
@@ -67,7 +72,12 @@ async function driverReach(driver: string, run: string): Promise<readonly Reach[
   for (const one of seen) {
     const { native, compat = null, x32 = null } = told[one.pid] ?? {};
     if (native === undefined) continue;
-    const who = roleOf(one, level);
+    const parent = Number(await statusField(one.pid, "PPid"));
+    const who = roleOf(
+      one,
+      found.find(({ pid }) => pid === parent),
+      level,
+    );
     const before = most.get(who);
     if (before === undefined || sum(before.native) < sum(native))
       most.set(who, { place: driver, who, native, compat, x32 });
