@@ -33,11 +33,21 @@ function boundaryRows({ boundary }: Plan): string[][] {
       "system-call filter",
       seccomp === null ? "the sandbox's kernel takes its place" : `${seccomp.name} (${seccomp.digest.slice(0, 19)})`,
     ],
+    ...moduleRows(boundary),
     ...givenRows(boundary),
     ["hidden paths", list(boundary.maskedPaths)],
     ["read-only paths", list(boundary.readOnlyPaths)],
     ...monitorRows(boundary),
   ];
+}
+
+function moduleRows({ securityModules: modules }: Plan["boundary"]): string[][] {
+  if (modules === undefined) return [];
+  if (modules.length === 0) return [["security modules", "none"]];
+  return modules.map((one) => {
+    if (one.name === "landlock") return [`Landlock ${one.version} denies`, list(one.denies)];
+    return ["AppArmor profile", one.ours ? one.profile : `${one.profile}, which Bulkhead itself is held to`];
+  });
 }
 
 function givenRows({ givenSeccomp: given }: Plan["boundary"]): string[][] {
