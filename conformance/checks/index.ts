@@ -4,6 +4,7 @@ import { copyChecks } from "./copy.ts";
 import { crashChecks } from "./crash.ts";
 import { dialChecks } from "./dial.ts";
 import { egressChecks } from "./egress.ts";
+import { egressEdgeChecks } from "./egress-edge.ts";
 import { egressPolicyChecks } from "./egress-policy.ts";
 import { enduranceChecks } from "./endurance.ts";
 import { execChecks } from "./exec.ts";
@@ -39,6 +40,7 @@ export const CHECKS: readonly Check[] = [
   ...dialChecks,
   ...egressChecks,
   ...egressPolicyChecks,
+  ...egressEdgeChecks,
   ...boundaryChecks,
   ...planChecks,
   ...microvmChecks,

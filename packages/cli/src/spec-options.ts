@@ -10,6 +10,7 @@ import {
   SPEC_RULES,
   type Spec,
 } from "@bulkhead/contract";
+import { parseSecretOption } from "./secret-options.ts";
 import { HELP, usageError, type OptionDef, type Parsed } from "./options.ts";
 
 /** The options that make a spec, shared by `run` and `explain`. */
@@ -22,7 +23,11 @@ export const SPEC_OPTIONS: readonly OptionDef[] = [
     help: "What the code is: trusted, untrusted, multi-tenant, regulated (sets a floor)",
   },
   { name: "hardware", help: "Refuse any boundary not drawn by the CPU's virtualisation" },
-  { name: "image", value: "NAME", help: "Image from the store (default: base)" },
+  {
+    name: "image",
+    value: "REFERENCE",
+    help: "python:3.12-slim, REGISTRY/NAME:TAG, oci:DIR, …; a name or digest of the store (default: base)",
+  },
   { name: "cpus", value: "N", help: "CPU time, in CPUs: 0.5, 2 (default: all)" },
   { name: "memory", short: "m", value: "SIZE", help: "Memory: 512m, 2g (default: 2g or half of the host's)" },
   { name: "pids", value: "N", help: "Processes at once (default: 512)" },
@@ -69,6 +74,15 @@ export const SPEC_OPTIONS: readonly OptionDef[] = [
     help: "What may leave (default: none): allow:pypi.org,files.pythonhosted.org",
   },
   { name: "net-bps", value: "RATE", help: "Bytes a second over the network, each way: 512k, 5m" },
+  { name: "net-send-bps", value: "RATE", help: "Bytes a second that the sandbox sends (default: --net-bps)" },
+  { name: "net-receive-bps", value: "RATE", help: "Bytes a second that it is sent (default: --net-bps)" },
+  {
+    name: "secret",
+    value: "HOST:HEADER=env:NAME|file:PATH",
+    repeat: true,
+    help: "Add a header to requests for https://HOST outside of the sandbox, which never sees it",
+  },
+  { name: "proxy-env", help: "Tell programs of a proxy too, by HTTP_PROXY and its kin; the same rules hold" },
   { name: "allow-setuid", help: "Let sudo and other set-user-id programs raise privileges inside" },
   {
     name: "seccomp",
@@ -105,6 +119,10 @@ const FLAG_OF: Readonly<Record<string, string>> = {
   user: "--user",
   network: "--network",
   "network.rateBytesPerSecond": "--net-bps",
+  "network.sendBytesPerSecond": "--net-send-bps",
+  "network.receiveBytesPerSecond": "--net-receive-bps",
+  secrets: "--secret",
+  proxyVariables: "--proxy-env",
   hostname: "--hostname",
   seccomp: "--seccomp",
   "seccomp.name": "--seccomp",
@@ -120,6 +138,7 @@ const FLAG_OF_PART: readonly (readonly [string, string])[] = [
   ["volumes[", "--volume"],
   ["network.allow", "--network allow"],
   ["network.deny", "--network deny"],
+  ["secrets[", "--secret"],
 ];
 
 /** Names the option where the library named its field. */
@@ -241,7 +260,11 @@ function rulesOf(words: readonly string[], way: "allow" | "deny"): string[] {
   return words.filter((word) => word.startsWith(`${way}:`)).flatMap((word) => word.slice(way.length + 1).split(","));
 }
 
-function network(words: readonly string[], rateBytesPerSecond: number | undefined): unknown {
+type Rates = Readonly<
+  Record<"rateBytesPerSecond" | "sendBytesPerSecond" | "receiveBytesPerSecond", number | undefined>
+>;
+
+function network(words: readonly string[], rates: Rates): unknown {
   const odd = words.find((word) => word !== "none" && !/^(allow|deny):/.test(word));
   if (odd !== undefined) {
     throw usageError(
@@ -256,12 +279,13 @@ function network(words: readonly string[], rateBytesPerSecond: number | undefine
     throw usageError("--network none is given together with another --network", why, "keep one of the two");
   }
   if (words.length > 0 && !none) {
-    const policy = { allow: rulesOf(words, "allow"), deny: rulesOf(words, "deny") };
-    return rateBytesPerSecond === undefined ? policy : { ...policy, rateBytesPerSecond };
+    return { allow: rulesOf(words, "allow"), deny: rulesOf(words, "deny"), ...rates };
   }
-  if (rateBytesPerSecond === undefined) return "none";
+  const given = Object.entries(rates).find(([, rate]) => rate !== undefined)?.[0];
+  if (given === undefined) return "none";
+  const option = FLAG_OF[`network.${given}`];
   const why = "nothing leaves a sandbox whose network is none";
-  throw usageError("--net-bps is given without a network", why, "add --network allow:RULES, or leave out --net-bps");
+  throw usageError(`${option} is given without a network`, why, `add --network allow:RULES, or leave out ${option}`);
 }
 
 /**
@@ -299,7 +323,13 @@ export function specFromOptions(parsed: Parsed, host: HostEnv): Spec {
     user: one("user"),
     mounts: (parsed.values.get("mount") ?? []).map(mount),
     volumes: (parsed.values.get("volume") ?? []).map(volume),
-    network: network(parsed.values.get("network") ?? [], read("net-bps", parseBytes)),
+    network: network(parsed.values.get("network") ?? [], {
+      rateBytesPerSecond: read("net-bps", parseBytes),
+      sendBytesPerSecond: read("net-send-bps", parseBytes),
+      receiveBytesPerSecond: read("net-receive-bps", parseBytes),
+    }),
+    ...(on("secret") && { secrets: parsed.values.get("secret")!.map((text) => parseSecretOption(text, host)) }),
+    ...(on("proxy-env") && { proxyVariables: true }),
     allowSetuid: on("allow-setuid"),
     hostname: one("hostname"),
     seccomp: read("seccomp", readProfile),

@@ -61,6 +61,27 @@ export const ERRORS = {
     why: "a running sandbox uses it",
     next: "end those sandboxes first",
   },
+  IMAGE_REFUSED: {
+    exit: 121,
+    http: 422,
+    retryable: false,
+    why: "an image holds only what stays inside it, is what its digests say, and has an end",
+    next: "use another image; if a bound is too low for it, docs/images.md says how to raise it",
+  },
+  IMAGE_DENIED: {
+    exit: 121,
+    http: 403,
+    retryable: false,
+    why: "the registry or this host's signature policy does not admit it",
+    next: "check the name and the credentials",
+  },
+  IMAGE_PULL_FAILED: {
+    exit: 125,
+    http: 502,
+    retryable: true,
+    why: "the registry, or the way to it, failed",
+    next: "try again: what has arrived whole is not fetched twice",
+  },
   IMAGE_BUILD_FAILED: {
     exit: 125,
     http: 500,

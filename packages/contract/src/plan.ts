@@ -1,5 +1,6 @@
 import type { Level } from "./level.ts";
 import type { NetworkPolicy } from "./network.ts";
+import type { SecretPlace } from "./secrets.ts";
 
 /** What the driver will enforce, in the field's terms. Printed by `explain`, hashed, later compared with measurements. */
 export interface Boundary {
@@ -21,11 +22,19 @@ export interface Boundary {
   readonly maskedPaths: readonly string[];
   readonly readOnlyPaths: readonly string[];
   readonly kernel: "shared" | "sentry" | "guest";
+  /** Security modules of the host's kernel that confine the sandbox besides all this. Absent where its kernel is its own. */
+  readonly securityModules?: readonly SecurityModule[];
   /** The jail around the program that makes the sandbox's virtual machine; absent where there is none. */
   readonly monitor?: MonitorJail;
   /** Everything the user asked for that weakens the default, each in words. Empty for a default sandbox. */
   readonly weakened: readonly string[];
 }
+
+export type SecurityModule =
+  /** What process 1 gives up for itself and all that it starts, in words. */
+  | { readonly name: "landlock"; readonly version: number; readonly denies: readonly string[] }
+  /** `ours` is loaded when it is not; another one is what Bulkhead itself is held to. */
+  | { readonly name: "apparmor"; readonly profile: string; readonly ours: boolean };
 
 export interface GivenSeccomp {
   readonly name: string;
@@ -249,6 +258,10 @@ export interface Plan {
   readonly mounts: readonly MountPlan[];
   /** What may leave; with a policy the sandbox has an interface whose traffic rides the channel. */
   readonly network: "none" | NetworkPolicy;
+  /** Headers that the edge adds outside of the sandbox, without their values. Their hosts' TLS ends there. */
+  readonly secrets?: readonly SecretPlace[];
+  /** Programs are told of a proxy, which is judged by `network`. */
+  readonly proxyVariables?: true;
   readonly process: {
     readonly user: string;
     readonly workdir: string | null;

@@ -16,6 +16,11 @@ export const SPEC_RULES = {
   networkRuleMaxChars: 300,
   /** Below this not even a name is resolved before its program gives up. */
   networkRateMin: 1024,
+  /** Each host has a certificate of its own, made when it is first asked for. */
+  secretsMax: 64,
+  secretHeaderMaxChars: 128,
+  /** What servers take of one header's value: 8 KiB by default in nginx and Apache. */
+  secretValueMaxChars: 8192,
   /** Longest reference a registry accepts is 255 for the name, 128 for the tag, 71 for the digest. */
   imageMaxChars: 512,
   /** useradd's own bound is 32; `name:group` needs two. */

@@ -83,8 +83,24 @@ const rule = fc.constantFrom(
 );
 const rules = fc.oneof(fc.array(fc.oneof(rule, junk), { maxLength: 2 }), fc.array(rule, { maxLength: 3 }), junk);
 const anyNetwork = fc.record(
-  { allow: rules, deny: rules, rateBytesPerSecond: fc.oneof(fc.nat(), junk), other: junk },
+  {
+    allow: rules,
+    deny: rules,
+    rateBytesPerSecond: fc.oneof(fc.nat(), junk),
+    sendBytesPerSecond: fc.oneof(fc.nat(), junk),
+    receiveBytesPerSecond: fc.oneof(fc.nat(), junk),
+    other: junk,
+  },
   { requiredKeys: [] },
+);
+const anySecret = fc.record(
+  {
+    host: fc.oneof(fc.constantFrom("API.example.com", "a.org", "*.a.org", "a.org:443", "10.0.0.1"), junk),
+    header: fc.oneof(fc.constantFrom("Authorization", "x-key", "Host", "a b"), junk),
+    value: fc.oneof(fc.constantFrom("Bearer x", "x\r\ny: z", " x", ""), junk),
+    other: junk,
+  },
+  { requiredKeys: ["host", "header", "value"] },
 );
 const anySpec = fc.record(
   {
@@ -129,6 +145,8 @@ const anySpec = fc.record(
     entrypoint: fc.oneof(fc.array(fc.oneof(fc.string(), junk), { maxLength: 3 }), fc.array(fc.string()), junk),
     stopSignal: fc.oneof(fc.constantFrom("SIGTERM", "15", "99", "RTMIN+3", "term"), junk),
     stopTimeoutMs: fc.oneof(fc.nat(), fc.constant(2 ** 31), junk),
+    secrets: fc.oneof(fc.array(fc.oneof(anySecret, junk), { maxLength: 3 }), junk),
+    proxyVariables: fc.oneof(fc.boolean(), junk),
     other: junk,
   },
   { requiredKeys: [] },

@@ -4,6 +4,7 @@ import { fieldError } from "./invalid.ts";
 import type { Level, Trust } from "./level.ts";
 import { combineRules } from "./network.ts";
 import { SPEC_RULES as R } from "./rules.ts";
+import { parseSecrets } from "./secrets.ts";
 import type { specSchema } from "./schema.ts";
 import { nearest } from "./suggest.ts";
 import { formatBytes } from "./units.ts";
@@ -168,6 +169,7 @@ function ruleList(value: unknown, field: string): readonly unknown[] {
 }
 
 const rate = range(R.networkRateMin, WHOLE_MAX, true, "bytes");
+const RATES = ["rateBytesPerSecond", "sendBytesPerSecond", "receiveBytesPerSecond"] as const;
 
 /**
  * Validates what may leave a sandbox.
@@ -185,11 +187,14 @@ export function parseNetwork(value: unknown, field = "network"): Spec["network"]
 /** The policy alone, as a running sandbox is given a new one. @throws BulkheadError as `parseNetwork`. */
 export function parsePolicy(value: unknown, field = "network"): Exclude<Spec["network"], "none"> {
   const given = record(value, field);
-  onlyKeys(given, ["allow", "deny", "rateBytesPerSecond"], field);
-  const { allow = [], deny = [], rateBytesPerSecond: bytes } = given;
+  onlyKeys(given, ["allow", "deny", ...RATES], field);
+  const { allow = [], deny = [] } = given;
+  const rates = RATES.flatMap((name) =>
+    given[name] === undefined ? [] : [[name, rate(given[name], `${field}.${name}`)] as const],
+  );
   return {
     ...combineRules(ruleList(allow, `${field}.allow`), ruleList(deny, `${field}.deny`), field),
-    ...(bytes !== undefined && { rateBytesPerSecond: rate(bytes, `${field}.rateBytesPerSecond`) }),
+    ...Object.fromEntries(rates),
   };
 }
 
@@ -235,6 +240,8 @@ const OPTIONAL: { readonly [K in keyof Spec]?: Check<NonNullable<Spec[K]>> } = {
   entrypoint: argumentList,
   stopSignal: pattern(R.signal, "a signal: SIGTERM, TERM, 15 or SIGRTMIN+3"),
   stopTimeoutMs: range(0, R.stopTimeoutMaxMs, true, "milliseconds"),
+  secrets: parseSecrets,
+  proxyVariables: flag,
 };
 
 const WITH_DEFAULT: { readonly [K in keyof Spec]?: readonly [Check<NonNullable<Spec[K]>>, () => Spec[K]] } = {

@@ -3,6 +3,7 @@ import type { Driver, ImageFiles, Runtime } from "./drivers/driver.ts";
 import type { HostFacts } from "./host/facts.ts";
 import { fixedRelease, openCves } from "./host/known-cves.ts";
 import { emptyImage } from "./host/probe.ts";
+import { securityNames } from "./host/security-modules.ts";
 import { resolveSpec } from "./policy/defaults.ts";
 import { chooseLayer } from "./policy/layer.ts";
 import type { Candidate } from "./policy/resolve.ts";
@@ -45,7 +46,8 @@ export interface DoctorReport {
     readonly cpus: number;
     readonly memoryBytes: number;
     readonly cgroup: string;
-    readonly lsms: readonly string[];
+    /** By name, with version or mode. */
+    readonly securityModules: readonly string[];
   };
   readonly levels: readonly LevelReport[];
 }
@@ -135,7 +137,7 @@ export async function examine(from: Examination): Promise<DoctorReport> {
       cpus: host.cpus,
       memoryBytes: host.memoryBytes,
       cgroup: host.cgroup.mode,
-      lsms: host.lsms,
+      securityModules: securityNames(host.security),
     },
     levels,
   };

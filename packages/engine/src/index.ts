@@ -4,6 +4,7 @@ export type { Denial, DenialListener } from "./egress/denials.ts";
 export type { Network } from "./egress/network.ts";
 export type { Outside, Resolved } from "./egress/outside.ts";
 export type { AskedConnection, AskedDatagram, EgressHandler, Refusal } from "./egress/guest.ts";
+export type { LayerState, OnPull, PullEvent } from "./image/pull-events.ts";
 export type { Killed, LimitHit, LimitName, SandboxEvent } from "./sandbox/events.ts";
 export type { Copied, CopyOptions } from "./sandbox/copy.ts";
 export type { Execution } from "./sandbox/exec.ts";

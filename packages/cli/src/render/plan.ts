@@ -33,11 +33,21 @@ function boundaryRows({ boundary }: Plan): string[][] {
       "system-call filter",
       seccomp === null ? "the sandbox's kernel takes its place" : `${seccomp.name} (${seccomp.digest.slice(0, 19)})`,
     ],
+    ...moduleRows(boundary),
     ...givenRows(boundary),
     ["hidden paths", list(boundary.maskedPaths)],
     ["read-only paths", list(boundary.readOnlyPaths)],
     ...monitorRows(boundary),
   ];
+}
+
+function moduleRows({ securityModules: modules }: Plan["boundary"]): string[][] {
+  if (modules === undefined) return [];
+  if (modules.length === 0) return [["security modules", "none"]];
+  return modules.map((one) => {
+    if (one.name === "landlock") return [`Landlock ${one.version} denies`, list(one.denies)];
+    return ["AppArmor profile", one.ours ? one.profile : `${one.profile}, which Bulkhead itself is held to`];
+  });
 }
 
 function givenRows({ givenSeccomp: given }: Plan["boundary"]): string[][] {
@@ -91,11 +101,21 @@ function limitRows(plan: Plan): string[][] {
 
 function networkRows(network: Plan["network"]): string[][] {
   if (network === "none") return [["network", "none: loopback only, nothing leaves"]];
-  const { allow, deny, rateBytesPerSecond: rate } = network;
+  const { allow, deny, rateBytesPerSecond: rate, sendBytesPerSecond: send, receiveBytesPerSecond: receive } = network;
   const rows = [["may leave", list(allow)]];
   if (deny.length > 0) rows.push(["may not leave", list(deny)]);
   if (rate !== undefined) rows.push(["network rate", `${formatBytes(rate)} a second, each way`]);
+  if (send !== undefined) rows.push(["sent at most", `${formatBytes(send)} a second`]);
+  if (receive !== undefined) rows.push(["received at most", `${formatBytes(receive)} a second`]);
   return rows;
+}
+
+function edgeRows({ secrets = [], proxyVariables }: Plan): string[][] {
+  const added = secrets.map(({ host, header }) => `${header} for https://${host}`);
+  return [
+    ...(added.length === 0 ? [] : [["added outside", `${list(added)}; TLS to these hosts ends at the edge`]]),
+    ...(proxyVariables === true ? [["proxy", "told of by variables, judged by the same rules"]] : []),
+  ];
 }
 
 function shownMount(name: string, { target, readOnly, volume }: Plan["mounts"][number]): string {
@@ -134,6 +154,7 @@ function processRows(plan: Plan): string[][] {
     ...networkRows(network),
     ["mounts", list(mounts.flatMap((m) => (m.volume === undefined ? [shownMount(m.source, m)] : [])))],
     ["volumes", list(mounts.flatMap((m) => (m.volume === undefined ? [] : [shownMount(m.volume.name, m)])))],
+    ...edgeRows(plan),
   ];
 }
 

@@ -1,10 +1,11 @@
 import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
-import { Engine, type PublishedPort, type Sandbox } from "@bulkhead/engine";
+import { Engine, type CreateOptions, type PublishedPort, type Sandbox } from "@bulkhead/engine";
 import type { Spec } from "@bulkhead/contract";
 import type { CliConfig } from "../config.ts";
 import { engineOptions } from "../engine-options.ts";
-import { firstUseNotes } from "../progress-notes.ts";
+import { firstUseNotes, pullNotes } from "../progress-notes.ts";
+import { pullChoice } from "../pull-options.ts";
 import { parseOptions, usageError, type Parsed } from "../options.ts";
 import { asBulkheadError } from "../render/errors.ts";
 import { OutputClosed } from "../run/output.ts";
@@ -30,6 +31,7 @@ interface Job {
   readonly publish: readonly Publish[];
   /** Also what the image says it listens on. */
   readonly publishAll: boolean;
+  readonly pull: Pick<CreateOptions, "pull" | "insecureRegistries">;
 }
 
 function jobOf(parsed: Parsed): Job {
@@ -42,7 +44,7 @@ function jobOf(parsed: Parsed): Job {
   const report = json ? new JsonReport() : new PlainReport();
   const publish = (parsed.values.get("publish") ?? []).map(parsePublish);
   const publishAll = parsed.values.has("publish-all");
-  return { args: parsed.rest, interactive, terminal, json, report, publish, publishAll };
+  return { args: parsed.rest, interactive, terminal, json, report, publish, publishAll, pull: pullChoice(parsed) };
 }
 
 async function inside(box: Sandbox, job: Job, signals: SignalForwarder): Promise<number> {
@@ -101,7 +103,9 @@ async function sandboxed(spec: Spec, job: Job, config: CliConfig, signals: Signa
   await using box = await engine.create(spec, {
     signal: signals.starting,
     runnable: job.args.length === 0,
+    ...job.pull,
     ...firstUseNotes(),
+    ...pullNotes(spec.image),
   });
   const code = await inside(box, job, signals);
   if (!job.json) await showDenials(box, config);

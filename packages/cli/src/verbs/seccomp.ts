@@ -8,7 +8,8 @@ import type { CliConfig } from "../config.ts";
 import { engineOptions } from "../engine-options.ts";
 import { parseOptions, usageError, type Parsed } from "../options.ts";
 import { print } from "../print.ts";
-import { firstUseNotes } from "../progress-notes.ts";
+import { firstUseNotes, pullNotes } from "../progress-notes.ts";
+import { pullChoice } from "../pull-options.ts";
 import { openOutput, OutputClosed } from "../run/output.ts";
 import { programOf } from "../run/program.ts";
 import { PlainReport, type Report } from "../run/report.ts";
@@ -70,7 +71,13 @@ async function record(parsed: Parsed, config: CliConfig, signals: SignalForwarde
   const report: Report = parsed.values.has("output") ? new PlainReport() : asideReport();
   const spec = specFromOptions(parsed, config.env);
   await using engine = await Engine.open(engineOptions(config, signals.starting));
-  await using box = await engine.create(spec, { signal: signals.starting, recording: true, ...firstUseNotes() });
+  await using box = await engine.create(spec, {
+    signal: signals.starting,
+    recording: true,
+    ...pullChoice(parsed),
+    ...firstUseNotes(),
+    ...pullNotes(spec.image),
+  });
   const execution = box.run(parsed.rest, {
     stdin: interactive,
     drainGraceMs: DRAIN_GRACE_MS,

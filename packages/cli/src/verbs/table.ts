@@ -11,8 +11,22 @@ export interface VerbHelp {
   readonly exitCodes?: readonly (readonly [string, string])[];
 }
 
+const INSECURE_REGISTRY: OptionDef = {
+  name: "insecure-registry",
+  value: "HOST[:PORT]",
+  repeat: true,
+  help: "This registry may speak plain HTTP or have any certificate (loopback may speak plain HTTP anyway)",
+};
+
+/** How `run` and `seccomp learn` come to an image that is not in the store. */
+const PULL_OPTIONS: readonly OptionDef[] = [
+  { name: "pull", value: "POLICY", help: "When to ask the image's source: missing (default), always, never" },
+  INSECURE_REGISTRY,
+];
+
 export const RUN_OPTIONS: readonly OptionDef[] = [
   ...SPEC_OPTIONS.filter((def) => def !== HELP),
+  ...PULL_OPTIONS,
   { name: "interactive", short: "i", help: "Send standard input to the program" },
   { name: "tty", short: "t", help: "Give the program a terminal" },
   {
@@ -40,6 +54,8 @@ export const EXPLAIN_OPTIONS: readonly OptionDef[] = [...SPEC_OPTIONS.filter((de
 export const DOCTOR_OPTIONS: readonly OptionDef[] = [JSON_OUTPUT, HELP];
 export const VERSION_OPTIONS: readonly OptionDef[] = [JSON_OUTPUT, HELP];
 export const IMAGE_OPTIONS: readonly OptionDef[] = [
+  { ...INSECURE_REGISTRY, help: "pull: this registry may speak plain HTTP or have any certificate" },
+  { name: "keep", value: "SIZE", help: "gc: remove images, least recently used first, down to this much disk" },
   { name: "with-node", help: "build-base: also install Node.js; the image is then named base-node" },
   { name: "force", help: "build-base: build again although the image is there" },
   JSON_OUTPUT,
@@ -120,11 +136,21 @@ export const VERB_HELP: readonly VerbHelp[] = [
   },
   {
     name: "image",
-    usage: "bulkhead image build-base [--with-node] [--force] | list | remove NAME…",
-    summary: "Build, list and remove images",
-    about: "The base image is made from this host's Debian packages and needs no registry.",
+    usage:
+      "bulkhead image pull REFERENCE… | list | inspect NAME | prepare NAME… | verify [NAME…] | remove NAME… | gc | build-base",
+    summary: "Pull, build, check and remove images",
+    about:
+      "A reference is NAME[:TAG] at Docker Hub, REGISTRY/NAME[:TAG], either with @sha256:DIGEST, oci:DIR[:TAG],\n" +
+      "oci-archive:FILE, docker-archive:FILE or rootfs:DIR; run pulls what is missing. prepare makes ahead what microVMs\n" +
+      "need of an image, verify reads all of it again, gc removes what no image is made of. The base image is made from\n" +
+      "this host's Debian packages and needs no registry.",
     options: IMAGE_OPTIONS,
-    examples: ["bulkhead image build-base", "bulkhead image list", "bulkhead image remove base"],
+    examples: [
+      "bulkhead image pull python:3.12-slim",
+      "bulkhead image pull registry.example:5000/team/app@sha256:…",
+      "bulkhead image gc --keep 20g",
+      "bulkhead image build-base",
+    ],
   },
   {
     name: "volume",

@@ -37,7 +37,7 @@ export type LimitedSpec = Omit<ResolvedSpec, "mounts" | "makes" | keyof ChosenLa
  * nothing; an image that names no user means root.
  */
 export function resolveSpec(
-  spec: Omit<Spec, "mounts">,
+  spec: Omit<Spec, "mounts" | "secrets">,
   choice: Pick<Choice<unknown>, "level" | "reasons">,
   host: { readonly memoryBytes: number },
   image: ImageDefaults,

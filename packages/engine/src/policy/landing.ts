@@ -9,7 +9,7 @@ const MAX_LINKS = 40;
 type Place = Pick<Mount, "source" | "target">;
 
 /** Where `path` of the image in `rootfs` leads inside, its links followed as from a root directory there; null after too many. */
-async function resolveInside(rootfs: string, path: string): Promise<string | null> {
+export async function resolveInside(rootfs: string, path: string): Promise<string | null> {
   const ahead = path.split("/").filter((part) => part !== "");
   const gone: string[] = [];
   let links = 0;

@@ -7,6 +7,7 @@ const HOST_SOURCES = ["/proc", "/sys", "/dev"];
 /** Inside, these belong to the boundary itself: a mount over them would hide masks or the agent. */
 const KEPT_TARGETS = ["/proc", "/sys", "/dev", "/.bulkhead"];
 
+/** Whether `path` is `parent` or lies in it. */
 export function within(path: string, parent: string): boolean {
   return path === parent || path.startsWith(parent === "/" ? "/" : `${parent}/`);
 }

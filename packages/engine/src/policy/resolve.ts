@@ -17,7 +17,9 @@ import type { ChosenLayer } from "./layer.ts";
 
 /** A spec with its level chosen and every limit made definite. */
 export interface ResolvedSpec
-  extends Omit<Spec, "mounts" | "entrypoint" | "stopSignal" | "stopTimeoutMs" | keyof ChosenLayer>, ChosenLayer {
+  extends
+    Omit<Spec, "mounts" | "secrets" | "entrypoint" | "stopSignal" | "stopTimeoutMs" | keyof ChosenLayer>,
+    ChosenLayer {
   /** As they were found on this host. */
   readonly mounts: readonly MountPlan[];
   readonly level: Level;

@@ -6,6 +6,7 @@ import type { KeeperEnded } from "../system/keeper.ts";
 import { call, type Inside } from "./calls.ts";
 import { environmentBytes } from "./exec-request.ts";
 import { SandboxEvents } from "./events.ts";
+import { Files } from "./files.ts";
 import { hitOfAgent, hitsOfKeeper } from "./limit-events.ts";
 import { quote } from "./names.ts";
 import type { Saver } from "./saver.ts";
@@ -96,6 +97,7 @@ async function openWayOut(inside: Inside, { wayOut, signal }: AttachOptions): Pr
   if (wayOut === undefined) throw new BulkheadError("INTERNAL", { what: "nobody answers for the sandbox's network" });
   const { openEgress } = await import("../egress/session.ts");
   await openEgress(inside, wayOut.handler, { signal });
+  await wayOut.prepare?.(new Files(inside), signal);
 }
 
 /** By root inside, through whatever links the image has: what the image promises to its program is there. */

@@ -14,6 +14,7 @@ import { HOST_TASK_OVERHEAD, MASKED_PATHS, READ_ONLY_PATHS, ROOT_CAPABILITIES } 
 import type { Filter } from "./seccomp/compile.ts";
 import { renderOci } from "./seccomp/oci.ts";
 import { PROFILE } from "./seccomp/profile.ts";
+import { loadAppArmor, moduleReasons, oursIn, securityModules, withAppArmor } from "./security-modules.ts";
 
 /** A start takes about 10 ms; a host that needs this long is not able to run anything. */
 const START_TIMEOUT_MS = 30_000;
@@ -51,7 +52,9 @@ function seccompSection(flavour: Flavour, filter: Filter): SeccompSection {
 }
 
 function weakened(spec: ResolvedSpec): string[] {
-  const words = spec.allowSetuid ? ["set-user-id programs may raise privileges inside (no_new_privs is off)"] : [];
+  const words = spec.allowSetuid
+    ? ["set-user-id programs may raise privileges inside (no_new_privs is off, and with it Landlock)"]
+    : [];
   return [...words, ...writableMounts(spec.mounts)];
 }
 
@@ -81,6 +84,7 @@ function plan(
       maskedPaths: MASKED_PATHS,
       readOnlyPaths: READ_ONLY_PATHS,
       kernel: "shared",
+      securityModules: securityModules(!spec.allowSetuid, host),
       weakened: weakened(spec),
     },
     limits: ociLimits(spec, host),
@@ -93,6 +97,7 @@ function plan(
       time
         ? "the runtime and the kernel make a time namespace"
         : `no time namespace: ${flavour.name} ${runtime.version} or this kernel cannot make one`,
+      ...moduleReasons(!spec.allowSetuid, host),
       ...diskReasons(spec),
       ...(host.cgroup.swap ? [] : ["swap cannot be limited on this kernel; the memory limit is on memory alone"]),
     ],
@@ -158,9 +163,12 @@ export function containerDriver(name: "crun" | "runc", filter: Filter): Driver {
       recordsCalls: true,
       hostTaskOverhead: HOST_TASK_OVERHEAD,
     },
-    locate: (host) => located(name, host, `apt-get install ${name}`),
+    locate: (host) => withAppArmor(located(name, host, `apt-get install ${name}`), host),
     plan: (spec, runtime, image, host) => plan(flavour, filter, spec, runtime, image, host),
+    provide: async (made, image, help) => {
+      if (oursIn(made.boundary.securityModules) !== null) await loadAppArmor(help.host, help.signal);
+      await ensureLayer(made, image, "host", help);
+    },
     steps: (made, instance, image, host) => steps(flavour, filter, made, instance, image, host),
-    provide: (made, image, help) => ensureLayer(made, image, "host", help),
   };
 }
