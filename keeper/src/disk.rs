@@ -16,8 +16,6 @@ use std::time::{Duration, Instant};
 use crate::proto::Failure;
 use crate::{sealed, sys};
 
-/// ext4's own, so that no request is for a part of one.
-const BLOCK_BYTES: u32 = 4096;
 /// The kernel takes a mount apart a moment after its last user has ended.
 const UNMOUNTED_WITHIN: Duration = Duration::from_secs(2);
 const BETWEEN: Duration = Duration::from_millis(20);
@@ -86,10 +84,11 @@ fn make(path: &str, max_bytes: u64) -> Result<OwnedFd, Failure> {
 /// The file system in `file`, of nobody's yet. Nothing in it is a device, and no program of it raises privileges outside.
 pub fn mount(file: &File) -> Result<OwnedFd, Failure> {
     let at = |error: io::Error| Failure::from(error).at("a loop device");
-    let device = sys::LoopDevice::attach(file.as_fd(), BLOCK_BYTES).map_err(at)?;
+    let device = sys::LoopDevice::attach(file.as_fd()).map_err(at)?;
     let attributes = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV | sys::MOUNT_ATTR_NOATIME;
-    let mounted = sys::mount_detached(c"ext4", &device.path, attributes);
-    mounted.map_err(|error| Failure::from(error).at(&format!("the writable layer on {}", device.path)))
+    let mounted = sys::mount_detached(c"ext4", &device.path, &[], attributes);
+    mounted
+        .map_err(|error| Failure::from(error).at(&format!("the writable layer on {}", device.path.to_string_lossy())))
 }
 
 /// The file of a layer that is kept, locked for whoever holds it or a copy of the descriptor.

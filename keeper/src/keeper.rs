@@ -304,6 +304,7 @@ impl Keeper {
         }
         live.got.helpers.clear();
         live.namespace = None;
+        live.got.volumes.clear();
         let removed = remove_patiently(&self.engine_dir, id);
         result.and(removed).map_err(|error| Failure::from(error).at(&format!("sandbox {id} is not fully removed")))?;
         drop(live);

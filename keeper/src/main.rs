@@ -21,6 +21,7 @@ mod sealed;
 mod steps;
 mod sweep;
 mod sys;
+mod volumes;
 
 use std::fs::File;
 use std::io;

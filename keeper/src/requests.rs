@@ -139,6 +139,15 @@ pub enum Step {
         inert: bool,
         idmap: Option<Idmap>,
     },
+    /// The volume in the directory `source`, as a bind of it would be.
+    Volume {
+        source: String,
+        target: String,
+        read_only: bool,
+        shared: bool,
+        inert: bool,
+        idmap: Option<Idmap>,
+    },
     Userns {
         target: String,
     },
@@ -341,6 +350,14 @@ impl Step {
                 inert: from.maybe("inert", Value::as_bool)?.unwrap_or(false),
                 idmap: from.maybe("idmap", idmap)?,
             },
+            "volume" => Step::Volume {
+                source: from.must("source", text)?,
+                target: from.must("target", text)?,
+                read_only: from.must("readOnly", Value::as_bool)?,
+                shared: from.must("shared", Value::as_bool)?,
+                inert: from.maybe("inert", Value::as_bool)?.unwrap_or(false),
+                idmap: from.maybe("idmap", idmap)?,
+            },
             "userns" => Step::Userns { target: from.must("target", text)? },
             "tun" => Step::Tun { target: from.must("target", text)? },
             "overlay" => Step::Overlay {
@@ -371,7 +388,7 @@ impl Step {
             Step::Dir { path, .. } | Step::File { path, .. } | Step::Fifo { path, .. } | Step::Cgroup { path } => path,
             Step::Disk { target, .. } => target,
             Step::Tmpfs { target, .. } | Step::Bind { target, .. } | Step::Overlay { target, .. } => target,
-            Step::Userns { target } | Step::Tun { target } => target,
+            Step::Userns { target } | Step::Tun { target } | Step::Volume { target, .. } => target,
             Step::Run { program, .. } => program.argv.first().map_or("", String::as_str),
         }
     }
@@ -384,6 +401,7 @@ impl Step {
             Step::Tmpfs { .. } => "tmpfs",
             Step::Disk { .. } => "disk",
             Step::Bind { .. } => "bind",
+            Step::Volume { .. } => "volume",
             Step::Userns { .. } => "userns",
             Step::Tun { .. } => "tun",
             Step::Overlay { .. } => "overlay",

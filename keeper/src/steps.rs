@@ -21,6 +21,7 @@ use crate::requests::{Access, Idmap, Source, Step, LAST_INHERITED};
 use crate::run::{self, Streams};
 use crate::sealed::{self, Sealed};
 use crate::sys;
+use crate::volumes::{self, Use};
 
 /// A process id and a line end.
 const PID_FILE_BYTES: u64 = 64;
@@ -52,8 +53,16 @@ pub struct Acquired {
     pub memory: Option<Arc<File>>,
     /// What a program was given to write to.
     pub disk: Option<File>,
+    /// Of volumes; let go of when no mount of them is left.
+    pub volumes: Vec<File>,
     /// By what they exchange.
     userns: Vec<(Exchange, OwnedFd)>,
+}
+
+fn attributes(read_only: bool, inert: bool) -> u64 {
+    let read_only = if read_only { sys::MOUNT_ATTR_RDONLY } else { 0 };
+    let inert = if inert { sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NOEXEC } else { 0 };
+    sys::MOUNT_ATTR_NODEV | read_only | inert
 }
 
 impl Scope<'_> {
@@ -78,9 +87,13 @@ impl Scope<'_> {
                 self.mount(c"tmpfs", &target, &data)?;
             }
             Step::Bind { source, target, read_only, inert, idmap } => {
-                let read_only = if *read_only { sys::MOUNT_ATTR_RDONLY } else { 0 };
-                let inert = if *inert { sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NOEXEC } else { 0 };
-                self.bind(Path::new(source), target, sys::MOUNT_ATTR_NODEV | read_only | inert, idmap.as_ref())?;
+                let set = attributes(*read_only, *inert);
+                self.bind(Path::new(source), target, set, idmap.as_ref())?;
+            }
+            Step::Volume { source, target, read_only, shared, inert, idmap } => {
+                let wanted = Use { read_only: *read_only, shared: *shared };
+                let set = attributes(*read_only, *inert) | sys::MOUNT_ATTR_NOSUID;
+                self.volume(Path::new(source), target, wanted, set, idmap.as_ref())?;
             }
             Step::Userns { target } => self.show_userns(target)?,
             Step::Tun { target } => self.tun(target)?,
@@ -147,6 +160,31 @@ impl Scope<'_> {
             return Err(Failure::new(format!("bind source {source:?} is not absolute")));
         }
         let tree = self.source(source).map_err(|failure| failure.at(&source.to_string_lossy()))?;
+        self.show(&tree, source, target, set, idmap)
+    }
+
+    fn volume(
+        &mut self,
+        dir: &Path,
+        target: &str,
+        wanted: Use,
+        set: u64,
+        idmap: Option<&Idmap>,
+    ) -> Result<(), Failure> {
+        let volume = volumes::open(dir, wanted)?;
+        self.got.volumes.push(volume.hold);
+        self.show(&volume.tree, dir, target, set, idmap)
+    }
+
+    /// Puts a detached mount on `target`, which is made.
+    fn show(
+        &mut self,
+        tree: &OwnedFd,
+        source: &Path,
+        target: &str,
+        set: u64,
+        idmap: Option<&Idmap>,
+    ) -> Result<(), Failure> {
         let is_dir = sys::fstat(tree.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
         let userns = match idmap {
             Some(map) if map.id_base == self.id_base && map.size == RANGE => Some(self.userns(map.exchange)?),

@@ -1,5 +1,6 @@
 import type { Level } from "./level.ts";
 import type { NetworkPolicy } from "./network.ts";
+import type { SecretPlace } from "./secrets.ts";
 
 /** What the driver will enforce, in the field's terms. Printed by `explain`, hashed, later compared with measurements. */
 export interface Boundary {
@@ -21,11 +22,19 @@ export interface Boundary {
   readonly maskedPaths: readonly string[];
   readonly readOnlyPaths: readonly string[];
   readonly kernel: "shared" | "sentry" | "guest";
+  /** Security modules of the host's kernel that confine the sandbox besides all this. Absent where its kernel is its own. */
+  readonly securityModules?: readonly SecurityModule[];
   /** The jail around the program that makes the sandbox's virtual machine; absent where there is none. */
   readonly monitor?: MonitorJail;
   /** Everything the user asked for that weakens the default, each in words. Empty for a default sandbox. */
   readonly weakened: readonly string[];
 }
+
+export type SecurityModule =
+  /** What process 1 gives up for itself and all that it starts, in words. */
+  | { readonly name: "landlock"; readonly version: number; readonly denies: readonly string[] }
+  /** `ours` is loaded when it is not; another one is what Bulkhead itself is held to. */
+  | { readonly name: "apparmor"; readonly profile: string; readonly ours: boolean };
 
 export interface GivenSeccomp {
   readonly name: string;
@@ -98,6 +107,8 @@ export interface MountPlan {
   readonly readOnly: boolean;
   /** Whose the source is outside. */
   readonly owner: { readonly uid: number; readonly gid: number };
+  /** What is mounted is a volume of that name, whose files are in `source`; absent for a path of the host's. */
+  readonly volume?: { readonly name: string; readonly shared: boolean };
 }
 
 export interface IdMap {
@@ -144,6 +155,19 @@ export type Step =
       readonly target: string;
       readonly readOnly: boolean;
       /** Nothing in it is ever started: noexec,nosuid. */
+      readonly inert?: boolean;
+      readonly idmap?: IdMap;
+    }
+  /**
+   * The file system of a volume in place of a bind, nodev,nosuid. `source` is the volume's directory. Fails with EWOULDBLOCK
+   * where it is used by others in a way that does not go with this one.
+   */
+  | {
+      readonly op: "volume";
+      readonly source: string;
+      readonly target: string;
+      readonly readOnly: boolean;
+      readonly shared: boolean;
       readonly inert?: boolean;
       readonly idmap?: IdMap;
     }
@@ -219,7 +243,14 @@ export interface Plan {
   readonly level: Level;
   readonly driver: string;
   readonly runtime: { readonly name: string; readonly path: string; readonly version: string; readonly digest: string };
-  readonly image: { readonly reference: string; readonly digest: string };
+  readonly image: {
+    readonly reference: string;
+    readonly digest: string;
+    /** What it says of itself, for people: nothing follows from it unless it is asked for. */
+    readonly exposedPorts: readonly string[];
+    readonly volumes: readonly string[];
+    readonly labels: Readonly<Record<string, string>>;
+  };
   readonly boundary: Boundary;
   readonly limits: Limits;
   /** Where what is written goes, up to the limits' bytes and files. */
@@ -227,11 +258,22 @@ export interface Plan {
   readonly mounts: readonly MountPlan[];
   /** What may leave; with a policy the sandbox has an interface whose traffic rides the channel. */
   readonly network: "none" | NetworkPolicy;
+  /** Headers that the edge adds outside of the sandbox, without their values. Their hosts' TLS ends there. */
+  readonly secrets?: readonly SecretPlace[];
+  /** Programs are told of a proxy, which is judged by `network`. */
+  readonly proxyVariables?: true;
   readonly process: {
     readonly user: string;
     readonly workdir: string | null;
     readonly env: Readonly<Record<string, string>>;
     readonly hostname: string;
+    /** Directories that the image promises and does not have: made by root inside before anything runs. */
+    readonly makes: readonly string[];
+    /** Before the arguments of a run, or before `cmd` where it is given none. Both empty: nobody has said what runs. */
+    readonly entrypoint: readonly string[];
+    readonly cmd: readonly string[];
+    /** How a run is ended: by this signal, and after that long by SIGKILL. */
+    readonly stop: { readonly signal: string; readonly timeoutMs: number };
   };
   /** Reasons for the choices made, in words, in order. */
   readonly reasons: readonly string[];

@@ -58,8 +58,9 @@ export function mountSteps({ mounts }: Plan, instance: Instance, shown: (mount: 
   if (mounts.length === 0) return [];
   const at = places(instance);
   const binds = mounts.map((mount, index): Step => {
-    const { source, readOnly } = mount;
-    return { op: "bind", source, target: at.mount(index), readOnly, ...shown(mount) };
+    const { source, readOnly, volume } = mount;
+    const same = { source, target: at.mount(index), readOnly, ...shown(mount) };
+    return volume === undefined ? { op: "bind", ...same } : { op: "volume", shared: volume.shared, ...same };
   });
   return [{ op: "dir", path: at.mounts, mode: 0o755 }, ...binds];
 }

@@ -1,5 +1,6 @@
 import type { Spec } from "@bulkhead/contract";
 import type { ChosenLayer } from "./layer.ts";
+import { programOf, type ImageProgram } from "./program.ts";
 import type { Choice, ResolvedSpec } from "./resolve.ts";
 
 const GIB = 1024 ** 3;
@@ -13,7 +14,7 @@ const DEFAULT_MEMORY_BYTES = 2 * GIB;
 const DEFAULT_HOSTNAME = "bulkhead";
 
 /** What an image says about the processes run from it. */
-export interface ImageDefaults {
+export interface ImageDefaults extends ImageProgram {
   readonly user?: string | undefined;
   readonly workdir?: string | undefined;
   readonly env?: Readonly<Record<string, string>> | undefined;
@@ -25,7 +26,7 @@ function said(text: string | undefined): string | undefined {
 }
 
 /** All but what is yet to be found on this host: its mounts, and where its writable layer is. */
-export type LimitedSpec = Omit<ResolvedSpec, "mounts" | keyof ChosenLayer> & {
+export type LimitedSpec = Omit<ResolvedSpec, "mounts" | "makes" | keyof ChosenLayer> & {
   readonly diskBytes: number;
   readonly diskInodes?: number | undefined;
 };
@@ -36,15 +37,17 @@ export type LimitedSpec = Omit<ResolvedSpec, "mounts" | keyof ChosenLayer> & {
  * nothing; an image that names no user means root.
  */
 export function resolveSpec(
-  spec: Omit<Spec, "mounts">,
+  spec: Omit<Spec, "mounts" | "secrets">,
   choice: Pick<Choice<unknown>, "level" | "reasons">,
   host: { readonly memoryBytes: number },
   image: ImageDefaults,
   defaultMemoryBytes: number = DEFAULT_MEMORY_BYTES,
 ): LimitedSpec {
+  const { entrypoint: _entrypoint, stopSignal: _signal, stopTimeoutMs: _timeout, ...rest } = spec;
   const workdir = spec.workdir ?? said(image.workdir);
   return {
-    ...spec,
+    ...rest,
+    program: programOf(spec, image),
     ...(workdir !== undefined && { workdir }),
     env: { ...image.env, ...spec.env },
     level: choice.level,

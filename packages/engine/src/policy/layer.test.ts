@@ -19,9 +19,9 @@ async function chosen(input: SpecInput, at: typeof AT_HOST | typeof AT_GUEST, sc
   // On a disk on every host.
   const state = await mkdtemp("/var/tmp/bulkhead-layer-");
   onTestFinished(() => rm(state, { recursive: true, force: true }));
-  const paths = { state, run: state, agent: "", keeper: "", layer: "", sudoLayer: "" };
+  const paths = { state, run: state, agent: "", keeper: "", layers: "", layer: "", sudoLayer: "" };
   const choice = { level: "container", reasons: [] } as const;
-  const spec = { ...resolveSpec(parseSpec(input), choice, { memoryBytes: 2 ** 40 }, {}), mounts: [] };
+  const spec = { ...resolveSpec(parseSpec(input), choice, { memoryBytes: 2 ** 40 }, {}), mounts: [], makes: [] };
   return await chooseLayer(spec, at, { loopDevices, cgroup, paths });
 }
 

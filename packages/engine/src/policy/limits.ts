@@ -1,9 +1,9 @@
-import { BulkheadError, type BlockDevice, type Mount, type Spec } from "@bulkhead/contract";
+import { BulkheadError, type BlockDevice, type MountPlan, type Spec } from "@bulkhead/contract";
 import type { DriverCapabilities } from "../drivers/driver.ts";
 import type { HostFacts } from "../host/facts.ts";
 
 type Asked = Pick<Spec, "cpuWeight" | "diskIops" | "diskBytesPerSecond"> & {
-  readonly mounts: readonly Pick<Mount, "source" | "readOnly">[];
+  readonly mounts: readonly Pick<MountPlan, "source" | "readOnly" | "volume">[];
 };
 
 const limitsDisk = (spec: Asked): boolean => spec.diskIops !== undefined || spec.diskBytesPerSecond !== undefined;
@@ -39,6 +39,14 @@ export async function checkLimits(
       what: `${limit} cannot be held together with mounts at this level`,
       why: "the monitor limits the guest's own disks, and mounts pass by it",
       next: "copy the files in, or leave the limit out",
+      details: { limit },
+    });
+  }
+  if (spec.mounts.some(({ volume }) => volume !== undefined)) {
+    throw new BulkheadError("LIMIT_UNSUPPORTED", {
+      what: `${limit} cannot be held together with volumes`,
+      why: "a volume's traffic passes through a device of its own that is made when it is attached",
+      next: "leave out one of the two",
       details: { limit },
     });
   }

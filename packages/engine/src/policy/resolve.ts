@@ -11,11 +11,15 @@ import {
   type Spec,
   type Trust,
 } from "@bulkhead/contract";
+import type { Program } from "./program.ts";
 import type { Availability, Runtime } from "../drivers/driver.ts";
 import type { ChosenLayer } from "./layer.ts";
 
 /** A spec with its level chosen and every limit made definite. */
-export interface ResolvedSpec extends Omit<Spec, "mounts" | keyof ChosenLayer>, ChosenLayer {
+export interface ResolvedSpec
+  extends
+    Omit<Spec, "mounts" | "secrets" | "entrypoint" | "stopSignal" | "stopTimeoutMs" | keyof ChosenLayer>,
+    ChosenLayer {
   /** As they were found on this host. */
   readonly mounts: readonly MountPlan[];
   readonly level: Level;
@@ -25,6 +29,9 @@ export interface ResolvedSpec extends Omit<Spec, "mounts" | keyof ChosenLayer>, 
   readonly memoryBytes: number;
   readonly pids: number;
   readonly hostname: string;
+  readonly program: Program;
+  /** Directories that the image promises and does not have. */
+  readonly makes: readonly string[];
 }
 
 /** A driver and what it found on this host. Of several at one level the first that is available is taken. */

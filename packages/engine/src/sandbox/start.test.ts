@@ -10,6 +10,7 @@ import { loadDrivers } from "../drivers/registry.ts";
 import { readConfig, type Config } from "../host/config.ts";
 import { gatherFacts, type HostFacts } from "../host/facts.ts";
 import { probe } from "../host/probe.ts";
+import { programOf } from "../policy/program.ts";
 import type { ResolvedSpec } from "../policy/resolve.ts";
 import { Keeper } from "../system/keeper.ts";
 import { startSandbox, type StartedSandbox } from "./start.ts";
@@ -31,6 +32,7 @@ function spec(driver: Driver, changes: Partial<ResolvedSpec> = {}): ResolvedSpec
     user: "root",
     env: {},
     mounts: [],
+    volumes: [],
     network: "none",
     allowSetuid: false,
     hostname: "test",
@@ -42,6 +44,8 @@ function spec(driver: Driver, changes: Partial<ResolvedSpec> = {}): ResolvedSpec
     layer: { backing: "memory", keep: null },
     layerReason: "test",
     blockDevices: [],
+    program: programOf({}, {}),
+    makes: [],
     ...changes,
   };
 }

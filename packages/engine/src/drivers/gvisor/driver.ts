@@ -7,6 +7,7 @@ import { ensureLayer } from "../layer.ts";
 import { diskReasons, ociLimits } from "../limits.ts";
 import { located } from "../located.ts";
 import { EGRESS_CAPABILITIES, resources, type OciMount } from "../oci.ts";
+import { imageAndProcess, writableMounts } from "../program.ts";
 import { ID_RANGE, places, rootSteps } from "../rootfs.ts";
 
 const MIB = 1024 * 1024;
@@ -82,13 +83,12 @@ function refuseSetuid(spec: ResolvedSpec, runtime: Runtime): void {
 
 function plan(spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: HostFacts): Plan {
   refuseSetuid(spec, runtime);
-  const writable = spec.mounts.filter((mount) => !mount.readOnly);
   return {
     version: 1,
     level: "gvisor",
     driver: "gvisor/runsc",
     runtime,
-    image: { reference: image.reference, digest: image.digest },
+    ...imageAndProcess(spec, image),
     boundary: {
       namespaces: ["pid", "mnt", "net", "ipc", "uts", "user"],
       userNamespace: true,
@@ -100,13 +100,12 @@ function plan(spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: Hos
       maskedPaths: [],
       readOnlyPaths: [],
       kernel: "sentry",
-      weakened: writable.map((mount) => `the host's ${mount.source} is writable from inside at ${mount.target}`),
+      weakened: writableMounts(spec.mounts),
     },
     limits: ociLimits(spec, host),
     layer: spec.layer,
     mounts: spec.mounts,
     network: spec.network,
-    process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
     reasons: [
       spec.levelReason,
       `runsc ${runtime.version} (systrap) answers the sandbox's system calls; no hardware virtualisation is needed`,

@@ -13,6 +13,7 @@ import type { Architecture } from "../../seccomp/syscalls.ts";
 import { GUEST_ADDRESSES } from "../../egress/guest.ts";
 import type { Availability, Checkpoint, Driver, Help, ImageFiles, Instance, Runtime } from "../driver.ts";
 import { commonLimits, limitsDisk } from "../limits.ts";
+import { imageAndProcess, writableMounts } from "../program.ts";
 import { GUEST_CAPABILITIES } from "./capabilities.ts";
 import { fingerprint, savedSizes, saveMachine } from "./checkpoint.ts";
 import { explainEnd } from "./end.ts";
@@ -94,7 +95,6 @@ function refuse(what: string, why: string, next: string): never {
 function boundary({ kvm, filter: filterOf }: Known, { mounts }: ResolvedSpec, size: Size): Plan["boundary"] {
   const sharing = sharingOf(mounts);
   const filter = filterOf(sharing);
-  const writable = mounts.filter((mount) => !mount.readOnly);
   return {
     namespaces: [],
     userNamespace: false,
@@ -114,7 +114,7 @@ function boundary({ kvm, filter: filterOf }: Known, { mounts }: ResolvedSpec, si
       memoryBytes: memoryLimit(size.memoryMib * MIB),
       tasks: taskLimit(size.cpus),
     },
-    weakened: writable.map((mount) => `the host's ${mount.source} is writable from inside at ${mount.target}`),
+    weakened: writableMounts(mounts),
   };
 }
 
@@ -180,13 +180,12 @@ function plan(known: Known, spec: ResolvedSpec, runtime: Runtime, image: ImageFi
     level: "microvm",
     driver: NAME,
     runtime,
-    image: { reference: image.reference, digest: image.digest },
+    ...imageAndProcess(spec, image),
     boundary: boundary(known, spec, size),
     limits,
     layer: spec.layer,
     mounts: spec.mounts,
     network: spec.network,
-    process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
     reasons: reasons(spec, runtime, host, known.survey, known.options),
   };
 }
