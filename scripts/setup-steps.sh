@@ -61,6 +61,18 @@ do_runsc() {
   mv -- "$work/runsc/root" "$state/runtimes/runsc"
 }
 
+download_registry() { apt_get -o APT::Sandbox::User=root download docker-registry; }
+
+do_registry() {
+  mkdir -p "$work/registry"
+  # A mirror keeps the newest version only: what the lists of last month name is gone.
+  (cd "$work/registry" && { download_registry || { apt_get update && download_registry; }; }) || return 1
+  dpkg-deb -x "$work"/registry/docker-registry_*.deb "$work/registry/root" || return 1
+  mkdir -p "$state/test"
+  [[ ! -e $state/test/docker-registry ]] || mv -- "$state/test/docker-registry" "$work/registry.old"
+  mv -- "$work/registry/root" "$state/test/docker-registry"
+}
+
 do_node() {
   local binary
   mkdir -p "$work/node/bin"

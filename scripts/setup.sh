@@ -94,6 +94,9 @@ has_runsc() {
   found=$(command -v runsc 2>/dev/null) && runsc_is_new "$found"
 }
 
+# Only unpacked: installed, the package would start a server.
+has_registry() { [[ -x $state/test/docker-registry/usr/bin/docker-registry ]]; }
+
 # Changes with the lock file, with what of it is wanted, and with the Node it was installed for.
 npm_mark() { # run or dev
   printf '%s %s' "$1" "$(cksum <"$home/package-lock.json")"
@@ -128,6 +131,10 @@ setup_survey() {
     want crun crun
     want runc runc
     want mmdebstrap mmdebstrap
+    want /sbin/mke2fs e2fsprogs
+    want skopeo skopeo
+    # Where AppArmor is active a container has our profile or is not started.
+    [[ $(cat /sys/module/apparmor/parameters/enabled 2>/dev/null) != Y ]] || want apparmor_parser apparmor
     want /etc/ssl/certs/ca-certificates.crt ca-certificates
   fi
   if ! binaries_are_ready || with_tools "$mode"; then
@@ -146,6 +153,7 @@ setup_survey() {
   ((node_is_missing == 0)) || has npm || { packages+=(npm) missing+=("node ($NODE_MAJOR_MIN or newer) with npm"); }
   ((${#packages[@]} == 0)) || todo+=(packages)
   ((EUID != 0)) || has_runsc || todo+=(runsc)
+  ((EUID != 0)) || [[ $mode != test ]] || has_registry || todo+=(registry)
   ((node_is_missing == 0)) || todo+=(node)
   npm_is_ready "$mode" || todo+=(npm)
   binaries_are_ready || todo+=(build)
@@ -158,6 +166,7 @@ setup_describe() { # step
   case $1 in
     packages) printf 'install Debian packages: %s' "${packages[*]}" ;;
     runsc) printf "fetch Debian's runsc (gVisor) into %s" "$state/runtimes/runsc" ;;
+    registry) printf "fetch Debian's docker-registry, for tests, into %s" "$state/test/docker-registry" ;;
     node) printf 'fetch Node.js %s into %s' "$NODE_MAJOR_MIN" "$state/node-24" ;;
     npm) printf 'install npm packages into %s' "$home/node_modules" ;;
     build) printf 'build the agent, the keeper and the unpacker of images into %s' "$home/target" ;;
@@ -229,6 +238,7 @@ setup_step() { # number, of, step
   case $3 in
     packages) label+=" Debian packages" next="repair apt on this machine (apt-get update), or install these by hand: ${packages[*]}" ;;
     runsc) label+=" runsc (gVisor)" ;;
+    registry) label+=" docker-registry" next="repair apt on this machine (apt-get update), then run it again" ;;
     node) label+=" Node.js $NODE_MAJOR_MIN" next="check that npm reaches its registry, or put Node.js $NODE_MAJOR_MIN or newer on the PATH" ;;
     npm) label+=" npm packages" next="check that npm reaches its registry, then run it again" ;;
     build) label+=" agent, keeper and unpacker" next="check that cargo reaches its registry, then run it again" ;;
@@ -241,7 +251,7 @@ setup_step() { # number, of, step
       return
       ;;
   esac
-  [[ $3 == packages || $3 == runsc || $3 == node ]] || use_node
+  [[ $3 == packages || $3 == runsc || $3 == registry || $3 == node ]] || use_node
   setup_logged "$label" "do_$3" && return
   setup_tail
   if [[ $3 == runsc ]]; then
