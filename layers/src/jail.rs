@@ -10,7 +10,7 @@ use rustix::process::{self, Gid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::{self, CapabilitySet, CapabilitySets, UnshareFlags};
 
 use crate::failure::{Failure, Kind, Result};
-use crate::limits::Limits;
+use crate::limits::{Limits, DESCRIPTORS};
 
 /// Nobody: without rights over any process of the host's, root's least of all.
 const NOBODY: u32 = 65_534;
@@ -65,6 +65,9 @@ pub fn give_up_rights(kept: CapabilitySet, limits: Option<&Limits>) -> Result<()
     thread::set_no_new_privs(true).map_err(step("no new privileges"))?;
     // After the change of user, which takes it back.
     process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(step("the end with its parent"))?;
+    let descriptors = process::getrlimit(Resource::Nofile).maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    let limit = Rlimit { current: Some(descriptors), maximum: Some(descriptors) };
+    process::setrlimit(Resource::Nofile, limit).map_err(step("a limit"))?;
     let lower = |resource, most| {
         let limit = process::getrlimit(resource);
         let most = limit.maximum.map_or(most, |maximum: u64| maximum.min(most));
