@@ -14,6 +14,8 @@ export const METADATA = "169.254.169.254";
 export const GOOD = "good.example.com";
 export const WILD = "files.cdn.example.net";
 export const EVIL = "evil.example.org";
+/** Served with a certificate that is not for it. */
+export const UNISSUED = "unissued.example.com";
 /** Resolves to the metadata service. */
 export const REBOUND = "rebound.example.com";
 export const ECHO_PORT = 7;
@@ -28,13 +30,28 @@ export interface Internet extends AsyncDisposable {
   readonly ca: string;
   /** Files by path, the same at every name. */
   readonly files: Map<string, Buffer>;
+  /** The last requests, without their bodies. */
+  readonly seen: Seen[];
 }
+
+export interface Seen {
+  readonly host: string;
+  readonly path: string;
+  readonly headers: IncomingMessage["headers"];
+}
+
+const SEEN_MAX = 1000;
 
 const typeOf = (path: string): string => (path.endsWith("/") ? "text/html" : "application/octet-stream");
 
-function serveFiles(files: ReadonlyMap<string, Buffer>): (message: IncomingMessage, response: ServerResponse) => void {
+function serveFiles(
+  files: ReadonlyMap<string, Buffer>,
+  seen: Seen[],
+): (message: IncomingMessage, response: ServerResponse) => void {
   return (message, response) => {
     const path = (message.url ?? "/").replace(/\?.*/, "");
+    seen.push({ host: message.headers.host ?? "", path, headers: message.headers });
+    if (seen.length > SEEN_MAX) seen.shift();
     const file = files.get(path);
     if (path === "/redirect") response.writeHead(302, { location: `https://${EVIL}/` }).end();
     else if (file !== undefined)
@@ -50,13 +67,15 @@ export async function makeInternet(): Promise<Internet> {
   const authority = await TestAuthority.make();
   const issued: Issued = await authority.issue(GOOD, WILD, EVIL, REBOUND);
   const files = new Map<string, Buffer>();
-  for (const name of [GOOD, WILD, EVIL]) net.names.set(name, [SHARED, SHARED_6]);
+  const seen: Seen[] = [];
+  net.trusted.push(authority.pem);
+  for (const name of [GOOD, WILD, EVIL, UNISSUED]) net.names.set(name, [SHARED, SHARED_6]);
   net.names.set(REBOUND, [METADATA]);
   for (const address of [SHARED, SHARED_6, NAMELESS]) {
     // A guest that is emulated on a busy machine may take longer between two requests than servers wait by default.
     const patient = { keepAliveTimeout: 0, headersTimeout: 0, requestTimeout: 0, handshakeTimeout: 600_000 };
-    await net.serve(address, 443, createHttps({ ...issued, ...patient }, serveFiles(files)));
-    await net.serve(address, 80, createHttp(patient, serveFiles(files)));
+    await net.serve(address, 443, createHttps({ ...issued, ...patient }, serveFiles(files, seen)));
+    await net.serve(address, 80, createHttp(patient, serveFiles(files, seen)));
     await net.serve(
       address,
       ECHO_PORT,
@@ -72,5 +91,5 @@ export async function makeInternet(): Promise<Internet> {
     80,
     createHttp((_message, response) => void response.end("the host's credentials")),
   );
-  return { net, ca: authority.pem, files, [Symbol.asyncDispose]: () => net[Symbol.asyncDispose]() };
+  return { net, ca: authority.pem, files, seen, [Symbol.asyncDispose]: () => net[Symbol.asyncDispose]() };
 }

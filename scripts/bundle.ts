@@ -11,7 +11,10 @@ import { rolldown } from "rolldown";
 const HOME = fileURLToPath(new URL("../", import.meta.url));
 const BUNDLE = join(HOME, "packages/cli/dist/bundle/main.js");
 
-await using build = await rolldown({ input: join(HOME, "packages/cli/src/main.ts"), platform: "node" });
+/** Loaded from their own files by the few runs that need them. */
+const external = [/^@peculiar\//, "reflect-metadata"];
+const input = join(HOME, "packages/cli/src/main.ts");
+await using build = await rolldown({ input, platform: "node", external });
 const draft = `${BUNDLE}.${process.pid}.new`;
 await build.write({ file: draft, format: "esm", codeSplitting: false, sourcemap: false });
 // By one rename: a run that starts meanwhile sees the old file or the new one.

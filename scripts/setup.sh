@@ -131,7 +131,10 @@ setup_survey() {
     want crun crun
     want runc runc
     want mmdebstrap mmdebstrap
+    want /sbin/mke2fs e2fsprogs
     want skopeo skopeo
+    # Where AppArmor is active a container has our profile or is not started.
+    [[ $(cat /sys/module/apparmor/parameters/enabled 2>/dev/null) != Y ]] || want apparmor_parser apparmor
     want /etc/ssl/certs/ca-certificates.crt ca-certificates
   fi
   if ! binaries_are_ready || with_tools "$mode"; then

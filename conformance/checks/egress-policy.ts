@@ -19,29 +19,29 @@ import {
   STALL_PORT,
   WILD,
 } from "../internet.ts";
-import type { Target } from "../target.ts";
+import type { BoxSpec, Target } from "../target.ts";
 
 type Policy = Exclude<SpecInput["network"], "none" | undefined>;
 
-interface Place {
+export interface Place {
   readonly box: Box;
   readonly internet: Internet;
 }
 
-const CA = "/tmp/authority.pem";
-const PATIENT = { timeoutMs: 180_000 };
+export const CA = "/tmp/authority.pem";
+export const PATIENT = { timeoutMs: 180_000 };
 
-async function place({ target, defer }: Context, network: Policy): Promise<Place> {
+export async function place({ target, defer }: Context, network: Policy, more: BoxSpec = {}): Promise<Place> {
   const internet = await makeInternet();
   defer(() => internet[Symbol.asyncDispose]());
   const open = await target.open({ internet: internet.net });
   defer(() => open[Symbol.asyncDispose]());
-  const box = await open.create({ network });
+  const box = await open.create({ network, ...more });
   await box.files.write(CA, internet.ca);
   return { box, internet };
 }
 
-async function ok(box: Box, argv: readonly string[], env: Record<string, string> = {}): Promise<string> {
+export async function ok(box: Box, argv: readonly string[], env: Record<string, string> = {}): Promise<string> {
   const result = await box.run(argv, { env, cwd: "/tmp" });
   assert.equal(result.code, 0, `${argv.join(" ")}: ${result.stderr.toString().slice(-2000)}`);
   return result.stdout.toString();
@@ -96,11 +96,20 @@ for name,attempt in attempts.items():
     except Exception as e: out[name]=type(e).__name__+' '+str(e)
 print(json.dumps(out))`;
 
-const noNetwork = (target: Target): string | null =>
+export const noNetwork = (target: Target): string | null =>
   target.traits.level === null ? "it has no network of its own" : null;
 
 async function attempts(box: Box): Promise<Record<string, string>> {
   return JSON.parse(await ok(box, ["python3", "-c", ATTEMPTS])) as Record<string, string>;
+}
+
+/** Serves /tmp/repo at /repo.git of every name. */
+export async function serveRepository(box: Box, internet: Internet): Promise<void> {
+  for (const entry of await box.files.list("/tmp/repo/.git", { depth: 10 })) {
+    if (entry.kind !== "file") continue;
+    const path = entry.path.toString();
+    internet.files.set(path.replace("/tmp/repo/.git", "/repo.git"), await box.files.read(path));
+  }
 }
 
 /** A wheel, made where the tools are. */
@@ -111,7 +120,8 @@ with zipfile.ZipFile('/tmp/demo-1.0-py3-none-any.whl','w') as z:
     z.writestr('demo-1.0.dist-info/WHEEL','Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
     z.writestr('demo-1.0.dist-info/RECORD','')`;
 
-const GIT = `set -e; cd /tmp; git init -q --template= repo; cd repo; echo content > file; git add file
+/** Makes /tmp/repo, with a file, as plain files can serve it. */
+export const GIT = `set -e; cd /tmp; git init -q --template= repo; cd repo; echo content > file; git add file
 git -c user.name=x -c user.email=x@example.com commit -qm first; git update-server-info`;
 
 export const egressPolicyChecks = theme("egress policy", "function", (define) => {
@@ -121,11 +131,7 @@ export const egressPolicyChecks = theme("egress policy", "function", (define) =>
   check("curl and git reach allowed names over TLS as on any machine, and no other", async (context) => {
     const { box, internet } = await place(context, { allow: [GOOD] });
     await ok(box, ["sh", "-c", GIT]);
-    for (const entry of await box.files.list("/tmp/repo/.git", { depth: 10 })) {
-      if (entry.kind !== "file") continue;
-      const path = entry.path.toString();
-      internet.files.set(path.replace("/tmp/repo/.git", "/repo.git"), await box.files.read(path));
-    }
+    await serveRepository(box, internet);
     const curl = ["curl", "-sS", "--fail", "--cacert", CA];
     assert.equal(await ok(box, [...curl, `https://${GOOD}/who`]), GOOD);
     assert.equal(await ok(box, [...curl, `http://${GOOD}/who`]), GOOD);

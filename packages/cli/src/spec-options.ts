@@ -10,6 +10,7 @@ import {
   SPEC_RULES,
   type Spec,
 } from "@bulkhead/contract";
+import { parseSecretOption } from "./secret-options.ts";
 import { HELP, usageError, type OptionDef, type Parsed } from "./options.ts";
 
 /** The options that make a spec, shared by `run` and `explain`. */
@@ -35,6 +36,8 @@ export const SPEC_OPTIONS: readonly OptionDef[] = [
   { name: "inodes", value: "N", help: "Files in the writable layer (default: one for 8k of --disk)" },
   { name: "disk-iops", value: "N", help: "Disk operations a second, for reading and for writing" },
   { name: "disk-bps", value: "SIZE", help: "Disk bytes a second, for reading and for writing: 20m" },
+  { name: "disk-backing", value: "file|memory", help: "Where the writable layer is (default: file)" },
+  { name: "keep", value: "NAME", help: "Keep the writable layer under a name; the next run with it goes on with it" },
   { name: "open-files", value: "N", help: "Descriptors of one program (default: 32768 or the host's own limit)" },
   { name: "idle-timeout", value: "TIME", help: "End the sandbox after that long without output, input or calls" },
   { name: "output-max", value: "SIZE", help: "Kill the program at this much output, with exit code 123" },
@@ -47,6 +50,9 @@ export const SPEC_OPTIONS: readonly OptionDef[] = [
     help: "Set a variable; without =VALUE taken from the host",
   },
   { name: "env-file", value: "FILE", repeat: true, help: "Read variables from a file, one KEY[=VALUE] a line" },
+  { name: "entrypoint", value: "PROGRAM", help: "Run this in place of the image's entrypoint and command" },
+  { name: "stop-signal", value: "SIGNAL", help: "What SIGTERM becomes for the program (default: what the image says)" },
+  { name: "stop-timeout", value: "TIME", help: "Kill a program that is still there that long after it (default: 10s)" },
   { name: "workdir", short: "w", value: "DIR", help: "Working directory inside" },
   {
     name: "user",
@@ -56,12 +62,27 @@ export const SPEC_OPTIONS: readonly OptionDef[] = [
   },
   { name: "mount", value: "SRC:DST[:ro]", repeat: true, help: "Mount a host file or directory inside" },
   {
+    name: "volume",
+    value: "NAME:DST[:ro|:shared]",
+    repeat: true,
+    help: "Attach a volume: to write alone, to read, or to write beside others who share it too",
+  },
+  {
     name: "network",
     value: "none|allow:RULES|deny:RULES",
     repeat: true,
     help: "What may leave (default: none): allow:pypi.org,files.pythonhosted.org",
   },
   { name: "net-bps", value: "RATE", help: "Bytes a second over the network, each way: 512k, 5m" },
+  { name: "net-send-bps", value: "RATE", help: "Bytes a second that the sandbox sends (default: --net-bps)" },
+  { name: "net-receive-bps", value: "RATE", help: "Bytes a second that it is sent (default: --net-bps)" },
+  {
+    name: "secret",
+    value: "HOST:HEADER=env:NAME|file:PATH",
+    repeat: true,
+    help: "Add a header to requests for https://HOST outside of the sandbox, which never sees it",
+  },
+  { name: "proxy-env", help: "Tell programs of a proxy too, by HTTP_PROXY and its kin; the same rules hold" },
   { name: "allow-setuid", help: "Let sudo and other set-user-id programs raise privileges inside" },
   {
     name: "seccomp",
@@ -88,6 +109,8 @@ const FLAG_OF: Readonly<Record<string, string>> = {
   diskInodes: "--inodes",
   diskIops: "--disk-iops",
   diskBytesPerSecond: "--disk-bps",
+  diskBacking: "--disk-backing",
+  keep: "--keep",
   openFiles: "--open-files",
   idleTimeoutMs: "--idle-timeout",
   outputMaxBytes: "--output-max",
@@ -96,17 +119,26 @@ const FLAG_OF: Readonly<Record<string, string>> = {
   user: "--user",
   network: "--network",
   "network.rateBytesPerSecond": "--net-bps",
+  "network.sendBytesPerSecond": "--net-send-bps",
+  "network.receiveBytesPerSecond": "--net-receive-bps",
+  secrets: "--secret",
+  proxyVariables: "--proxy-env",
   hostname: "--hostname",
   seccomp: "--seccomp",
   "seccomp.name": "--seccomp",
   "seccomp.json": "--seccomp",
+  stopSignal: "--stop-signal",
+  stopTimeoutMs: "--stop-timeout",
 };
 
 const FLAG_OF_PART: readonly (readonly [string, string])[] = [
+  ["entrypoint[", "--entrypoint"],
   ["env.", "--env"],
   ["mounts[", "--mount"],
+  ["volumes[", "--volume"],
   ["network.allow", "--network allow"],
   ["network.deny", "--network deny"],
+  ["secrets[", "--secret"],
 ];
 
 /** Names the option where the library named its field. */
@@ -198,6 +230,19 @@ function mount(text: string): { source: string; target: string; readOnly: boolea
   );
 }
 
+function volume(text: string): { name: string; target: string; readOnly: boolean; shared: boolean } {
+  const [name, target, mode, ...more] = text.split(":");
+  const known = mode === undefined || ["ro", "rw", "shared"].includes(mode);
+  if (name !== undefined && target?.startsWith("/") === true && more.length === 0 && known) {
+    return { name, target, readOnly: mode === "ro", shared: mode === "shared" };
+  }
+  throw usageError(
+    `--volume ${JSON.stringify(text)} is not valid`,
+    "a volume is NAME:TARGET, NAME:TARGET:ro or NAME:TARGET:shared, with an absolute path inside",
+    "write it like --volume cache:/home/user/.cache",
+  );
+}
+
 function isolation(one: (name: string) => string | undefined): unknown {
   const exact = one("isolation");
   const atLeast = one("at-least");
@@ -215,7 +260,11 @@ function rulesOf(words: readonly string[], way: "allow" | "deny"): string[] {
   return words.filter((word) => word.startsWith(`${way}:`)).flatMap((word) => word.slice(way.length + 1).split(","));
 }
 
-function network(words: readonly string[], rateBytesPerSecond: number | undefined): unknown {
+type Rates = Readonly<
+  Record<"rateBytesPerSecond" | "sendBytesPerSecond" | "receiveBytesPerSecond", number | undefined>
+>;
+
+function network(words: readonly string[], rates: Rates): unknown {
   const odd = words.find((word) => word !== "none" && !/^(allow|deny):/.test(word));
   if (odd !== undefined) {
     throw usageError(
@@ -230,12 +279,13 @@ function network(words: readonly string[], rateBytesPerSecond: number | undefine
     throw usageError("--network none is given together with another --network", why, "keep one of the two");
   }
   if (words.length > 0 && !none) {
-    const policy = { allow: rulesOf(words, "allow"), deny: rulesOf(words, "deny") };
-    return rateBytesPerSecond === undefined ? policy : { ...policy, rateBytesPerSecond };
+    return { allow: rulesOf(words, "allow"), deny: rulesOf(words, "deny"), ...rates };
   }
-  if (rateBytesPerSecond === undefined) return "none";
+  const given = Object.entries(rates).find(([, rate]) => rate !== undefined)?.[0];
+  if (given === undefined) return "none";
+  const option = FLAG_OF[`network.${given}`];
   const why = "nothing leaves a sandbox whose network is none";
-  throw usageError("--net-bps is given without a network", why, "add --network allow:RULES, or leave out --net-bps");
+  throw usageError(`${option} is given without a network`, why, `add --network allow:RULES, or leave out ${option}`);
 }
 
 /**
@@ -263,6 +313,8 @@ export function specFromOptions(parsed: Parsed, host: HostEnv): Spec {
     diskInodes: read("inodes", parseWhole),
     diskIops: read("disk-iops", parseWhole),
     diskBytesPerSecond: read("disk-bps", parseBytes),
+    diskBacking: one("disk-backing"),
+    keep: one("keep"),
     openFiles: read("open-files", parseWhole),
     idleTimeoutMs: read("idle-timeout", parseDuration),
     outputMaxBytes: read("output-max", parseBytes),
@@ -270,10 +322,21 @@ export function specFromOptions(parsed: Parsed, host: HostEnv): Spec {
     workdir: one("workdir"),
     user: one("user"),
     mounts: (parsed.values.get("mount") ?? []).map(mount),
-    network: network(parsed.values.get("network") ?? [], read("net-bps", parseBytes)),
+    volumes: (parsed.values.get("volume") ?? []).map(volume),
+    network: network(parsed.values.get("network") ?? [], {
+      rateBytesPerSecond: read("net-bps", parseBytes),
+      sendBytesPerSecond: read("net-send-bps", parseBytes),
+      receiveBytesPerSecond: read("net-receive-bps", parseBytes),
+    }),
+    ...(on("secret") && { secrets: parsed.values.get("secret")!.map((text) => parseSecretOption(text, host)) }),
+    ...(on("proxy-env") && { proxyVariables: true }),
     allowSetuid: on("allow-setuid"),
     hostname: one("hostname"),
     seccomp: read("seccomp", readProfile),
+    // Empty takes the image's away and puts none in its place.
+    entrypoint: read("entrypoint", (program) => (program === "" ? [] : [program])),
+    stopSignal: one("stop-signal"),
+    stopTimeoutMs: read("stop-timeout", parseDuration),
   };
   try {
     return parseSpec(input);

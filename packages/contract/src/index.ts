@@ -6,6 +6,7 @@ export * from "./level.ts";
 export * from "./network.ts";
 export * from "./plan.ts";
 export * from "./rules.ts";
+export * from "./secrets.ts";
 export * from "./spec.ts";
 export * from "./suggest.ts";
 export * from "./units.ts";

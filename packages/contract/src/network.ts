@@ -8,6 +8,9 @@ export interface NetworkPolicy {
   readonly deny: readonly string[];
   /** Bytes a second, each way by itself, all connections together. Absent: not limited. */
   readonly rateBytesPerSecond?: number | undefined;
+  /** In place of it for what the sandbox sends, and for what it is sent. */
+  readonly sendBytesPerSecond?: number | undefined;
+  readonly receiveBytesPerSecond?: number | undefined;
 }
 
 export type Transport = "tcp" | "udp";

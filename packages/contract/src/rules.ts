@@ -16,6 +16,11 @@ export const SPEC_RULES = {
   networkRuleMaxChars: 300,
   /** Below this not even a name is resolved before its program gives up. */
   networkRateMin: 1024,
+  /** Each host has a certificate of its own, made when it is first asked for. */
+  secretsMax: 64,
+  secretHeaderMaxChars: 128,
+  /** What servers take of one header's value: 8 KiB by default in nginx and Apache. */
+  secretValueMaxChars: 8192,
   /** Longest reference a registry accepts is 255 for the name, 128 for the tag, 71 for the digest. */
   imageMaxChars: 512,
   /** useradd's own bound is 32; `name:group` needs two. */
@@ -41,7 +46,20 @@ export const SPEC_RULES = {
   /** A shell, its pipes and an interpreter's libraries at once; the kernel's own bound (fs.nr_open) is 2^20. */
   openFilesMin: 16,
   openFilesMax: 2 ** 20,
+  diskBackings: ["file", "memory"],
+  /** A directory's name that hides nothing, in the characters that file systems and shells agree on. */
+  keepName: /^[a-z0-9][a-z0-9._-]{0,62}$/,
   mountsMax: 64,
+  volumesMax: 16,
+  /** A directory of the host's, and a word of `NAME:PATH`. */
+  volumeName: /^[a-z0-9][a-z0-9._-]{0,62}$/,
+  /** With the program's own; each may be as long as the kernel takes one (MAX_ARG_STRLEN). */
+  argumentsMax: 4096,
+  argumentMaxChars: 131_071,
+  /** A number, or a name with or without SIG; real-time ones count from an end: RTMIN+3. Whether it is known is judged later. */
+  signal: /^(?:[1-9]\d?|(?:SIG)?[A-Z][A-Z0-9]{1,11}(?:[+-]\d{1,2})?)$/,
+  /** What timers take. */
+  stopTimeoutMaxMs: 2 ** 31 - 1,
   envMax: 4096,
   envName: /^[^=\0]+$/,
   envValue: /^[^\0]*$/,

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { BulkheadError } from "./errors.ts";
 import { combineRules } from "./network.ts";
 import { SPEC_RULES as R } from "./rules.ts";
+import { parseSecrets } from "./secrets.ts";
 
 const level = z.enum(R.levels);
 const path = z.string().startsWith("/").max(R.pathMaxChars).regex(R.envValue);
@@ -12,19 +13,47 @@ export const mountSchema = z.strictObject({
   readOnly: z.boolean().default(false),
 });
 
+export const volumeSchema = z.strictObject({
+  name: z.string().regex(R.volumeName),
+  target: path,
+  readOnly: z.boolean().default(false),
+  /** Writable beside others who say so too, and beside readers; without it who writes is alone. */
+  shared: z.boolean().default(false),
+});
+
+const rate = z.int().min(R.networkRateMin).optional();
+
+/** What the parser makes of it, or its refusal as an issue. */
+function judged<T>(context: { addIssue(issue: { code: "custom"; message: string }): void }, parse: () => T): T {
+  try {
+    return parse();
+  } catch (error) {
+    if (!(error instanceof BulkheadError)) throw error;
+    context.addIssue({ code: "custom", message: `${error.message}: ${error.why}; ${error.next}` });
+    return z.NEVER;
+  }
+}
+
 const rules = z.array(z.string().max(R.networkRuleMaxChars)).max(R.networkRulesMax).default([]);
 
 export const networkPolicySchema = z
-  .strictObject({ allow: rules, deny: rules, rateBytesPerSecond: z.int().min(R.networkRateMin).optional() })
-  .transform((policy, context) => {
-    try {
-      return { ...policy, ...combineRules(policy.allow, policy.deny, "network") };
-    } catch (error) {
-      if (!(error instanceof BulkheadError)) throw error;
-      context.addIssue({ code: "custom", message: `${error.message}: ${error.why}; ${error.next}` });
-      return z.NEVER;
-    }
-  });
+  .strictObject({
+    allow: rules,
+    deny: rules,
+    rateBytesPerSecond: rate,
+    sendBytesPerSecond: rate,
+    receiveBytesPerSecond: rate,
+  })
+  .transform((policy, context) =>
+    judged(context, () => ({ ...policy, ...combineRules(policy.allow, policy.deny, "network") })),
+  );
+
+/** A header for a host, put on its requests outside of the sandbox. */
+export const secretSchema = z.strictObject({ host: z.string(), header: z.string(), value: z.string() });
+
+const secretsSchema = z
+  .array(secretSchema)
+  .transform((secrets, context) => judged(context, () => parseSecrets(secrets, "secrets")));
 
 /** A seccomp profile's file: what to call it, and its text. What it says is judged by the engine. */
 export const seccompSchema = z.strictObject({
@@ -56,12 +85,21 @@ export const specSchema = z.strictObject({
   diskInodes: z.int().min(R.diskInodesMin).max(R.diskInodesMax).optional(),
   diskIops: z.int().min(1).optional(),
   diskBytesPerSecond: z.int().min(R.diskBytesPerSecondMin).optional(),
+  diskBacking: z.enum(R.diskBackings).optional(),
+  keep: z.string().regex(R.keepName).optional(),
   openFiles: z.int().min(R.openFilesMin).max(R.openFilesMax).optional(),
   idleTimeoutMs: z.int().min(1).optional(),
   outputMaxBytes: z.int().min(1).optional(),
   mounts: z.array(mountSchema).max(R.mountsMax).default([]),
+  volumes: z.array(volumeSchema).max(R.volumesMax).default([]),
   network: z.union([z.literal("none"), networkPolicySchema]).default("none"),
   allowSetuid: z.boolean().default(false),
   hostname: z.string().regex(R.hostname).optional(),
   seccomp: seccompSchema.optional(),
+  entrypoint: z.array(z.string().max(R.argumentMaxChars).regex(R.envValue)).max(R.argumentsMax).optional(),
+  stopSignal: z.string().regex(R.signal).optional(),
+  stopTimeoutMs: z.int().min(0).max(R.stopTimeoutMaxMs).optional(),
+  secrets: secretsSchema.optional(),
+  /** Programs are told by variables of a proxy that is judged as everything else is. */
+  proxyVariables: z.boolean().optional(),
 });

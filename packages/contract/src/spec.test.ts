@@ -20,6 +20,7 @@ test("an empty spec gets every default that depends on no machine", () => {
     image: "base",
     env: {},
     mounts: [],
+    volumes: [],
     network: "none",
     allowSetuid: false,
   });
@@ -35,6 +36,7 @@ describe("a refusal names the field, the value and the next step", () => {
     [{ pids: 1.5 }, "pids", /1\.5/, /from 1/],
     [{ workdir: "here" }, "workdir", /"here"/, /leading \//],
     [{ mounts: [{ source: "/a", target: "b" }] }, "mounts[0].target", /"b"/, /leading \//],
+    [{ volumes: [{ name: "../v", target: "/v" }] }, "volumes[0].name", /"..\/v"/, /change volumes/],
     [{ env: { "A=B": "x" } }, "env", /"A=B"/, /change env/],
     [{ network: "all" }, "network", /"all"/, /none/],
     [{ network: { allow: ["a.org", "*.com"] } }, "network.allow[1]", /"\*\.com"/, /like pypi/],
@@ -42,6 +44,8 @@ describe("a refusal names the field, the value and the next step", () => {
     [{ network: { rateBytesPerSecond: 1 } }, "network.rateBytesPerSecond", /1/, /at least 1024/],
     [{ network: { alow: [] } }, "alow", /no field "alow"/, /did you mean allow/],
     [{ seccomp: { name: "p", json: "" } }, "seccomp.json", /""/, /length/],
+    [{ entrypoint: ["a", "b\0"] }, "entrypoint[1]", /b/, /change entrypoint/],
+    [{ stopSignal: "term" }, "stopSignal", /"term"/, /change stopSignal/],
     [{ hostname: "-x" }, "hostname", /"-x"/, /change hostname/],
     [{ memroyBytes: 1 }, "memroyBytes", /no field "memroyBytes"/, /did you mean memoryBytes/],
     ["text", "spec", /"text"/, /object/],
@@ -79,8 +83,24 @@ const rule = fc.constantFrom(
 );
 const rules = fc.oneof(fc.array(fc.oneof(rule, junk), { maxLength: 2 }), fc.array(rule, { maxLength: 3 }), junk);
 const anyNetwork = fc.record(
-  { allow: rules, deny: rules, rateBytesPerSecond: fc.oneof(fc.nat(), junk), other: junk },
+  {
+    allow: rules,
+    deny: rules,
+    rateBytesPerSecond: fc.oneof(fc.nat(), junk),
+    sendBytesPerSecond: fc.oneof(fc.nat(), junk),
+    receiveBytesPerSecond: fc.oneof(fc.nat(), junk),
+    other: junk,
+  },
   { requiredKeys: [] },
+);
+const anySecret = fc.record(
+  {
+    host: fc.oneof(fc.constantFrom("API.example.com", "a.org", "*.a.org", "a.org:443", "10.0.0.1"), junk),
+    header: fc.oneof(fc.constantFrom("Authorization", "x-key", "Host", "a b"), junk),
+    value: fc.oneof(fc.constantFrom("Bearer x", "x\r\ny: z", " x", ""), junk),
+    other: junk,
+  },
+  { requiredKeys: ["host", "header", "value"] },
 );
 const anySpec = fc.record(
   {
@@ -100,14 +120,33 @@ const anySpec = fc.record(
     diskInodes: fc.oneof(fc.nat(), junk),
     diskIops: fc.oneof(fc.nat(), junk),
     diskBytesPerSecond: fc.oneof(fc.nat(), junk),
+    diskBacking: fc.oneof(fc.constantFrom("file", "memory"), junk),
+    keep: fc.oneof(fc.constantFrom("a", "a.b_c-1", ".a", "A", "a/b", "a".repeat(64)), junk),
     openFiles: fc.oneof(fc.nat({ max: 2 ** 21 }), junk),
     idleTimeoutMs: fc.oneof(fc.nat(), junk),
     outputMaxBytes: fc.oneof(fc.nat(), junk),
     mounts: fc.oneof(fc.array(fc.record({ source: junk, target: junk, readOnly: junk }), { maxLength: 3 }), junk),
+    volumes: fc.oneof(
+      fc.array(
+        fc.record({
+          name: fc.oneof(fc.constantFrom("v", "a.b", ".a", "A"), junk),
+          target: junk,
+          readOnly: junk,
+          shared: fc.oneof(fc.boolean(), junk),
+        }),
+        { maxLength: 3 },
+      ),
+      junk,
+    ),
     network: fc.oneof(fc.constant("none"), anyNetwork, junk),
     allowSetuid: fc.oneof(fc.boolean(), junk),
     hostname: fc.oneof(fc.constant("a-b"), junk),
     seccomp: fc.oneof(fc.record({ name: fc.oneof(fc.string(), junk), json: fc.oneof(fc.string(), junk) }), junk),
+    entrypoint: fc.oneof(fc.array(fc.oneof(fc.string(), junk), { maxLength: 3 }), fc.array(fc.string()), junk),
+    stopSignal: fc.oneof(fc.constantFrom("SIGTERM", "15", "99", "RTMIN+3", "term"), junk),
+    stopTimeoutMs: fc.oneof(fc.nat(), fc.constant(2 ** 31), junk),
+    secrets: fc.oneof(fc.array(fc.oneof(anySecret, junk), { maxLength: 3 }), junk),
+    proxyVariables: fc.oneof(fc.boolean(), junk),
     other: junk,
   },
   { requiredKeys: [] },

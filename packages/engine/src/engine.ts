@@ -19,10 +19,12 @@ import { probe } from "./host/probe.ts";
 import { requirePassable } from "./host/run-dir.ts";
 import { obtainImage, type PullChoice } from "./image/obtain.ts";
 import { ImageStore } from "./image/store.ts";
+import { KeptLayers, requireBinding, requireRoom, requireSizes } from "./layer/kept.ts";
 import { resolveSpec } from "./policy/defaults.ts";
-import { landings } from "./policy/landing.ts";
-import { checkLimits } from "./policy/limits.ts";
+import { absentFrom, landings } from "./policy/landing.ts";
+import { chooseLayer } from "./policy/layer.ts";
 import { checkMounts } from "./policy/mounts.ts";
+import { commandOf } from "./policy/program.ts";
 import { resolveLevel, type Candidate, type Choice } from "./policy/resolve.ts";
 import type { Saver } from "./sandbox/saver.ts";
 import type { Sandbox } from "./sandbox/sandbox.ts";
@@ -32,6 +34,7 @@ import type { RestoreOptions } from "./snapshot/restore.ts";
 import type { Origin, Workshop } from "./snapshot/saver.ts";
 import { SnapshotStore } from "./snapshot/store.ts";
 import { Keeper } from "./system/keeper.ts";
+import { VolumeStore } from "./volume/store.ts";
 
 export interface EngineOptions extends Directories {
   /** Only these drivers, by name (`container/runc`): for a test of one, or a host that must not use another. Default: all. */
@@ -57,6 +60,8 @@ export interface CallOptions {
 export interface CreateOptions extends CallOptions, PullChoice {
   /** Only a sandbox in which `exec` can record system calls. */
   readonly recording?: boolean;
+  /** Only of an image that says what runs, or with an entrypoint: `run` of the sandbox needs no arguments then. */
+  readonly runnable?: boolean;
 }
 
 export interface Explanation {
@@ -98,6 +103,9 @@ function refuseWithoutRoot(): void {
 export class Engine implements AsyncDisposable {
   readonly images: ImageStore;
   readonly snapshots: SnapshotStore;
+  readonly volumes: VolumeStore;
+  /** Writable layers that stay after their sandbox. */
+  readonly kept: KeptLayers;
   readonly host: HostFacts;
   #drivers: readonly Driver[];
   readonly #surveys = new Map<Driver, Promise<Driver>>();
@@ -111,6 +119,8 @@ export class Engine implements AsyncDisposable {
     this.#drivers = drivers;
     this.images = new ImageStore(host.paths.state);
     this.snapshots = new SnapshotStore(host.paths.state);
+    this.volumes = new VolumeStore(host.paths.state);
+    this.kept = new KeptLayers(host.paths.state);
   }
 
   /** @throws BulkheadError HOST_NOT_ROOT, HOST_UNSUPPORTED, HOST_RESOURCE, ABORTED, SPEC_INVALID (a path not absolute, an unknown driver). */
@@ -199,23 +209,47 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  async #prepare(spec: Spec, options: CreateOptions): Promise<Origin> {
+  async #prepare(whole: Spec, options: CreateOptions): Promise<Origin> {
+    // No driver, no plan and nothing that is saved sees the secrets.
+    const { secrets = [], ...spec } = whole;
+    const edge = secrets.length > 0 || spec.proxyVariables === true ? await import("./policy/edge.ts") : null;
+    edge?.checkEdge(whole);
     // Whatever is wrong with the request is said before anything is started, a probe included.
     if (this.#options.network === false && spec.network !== "none") throw networkForbidden();
     resolveLevel(spec, this.candidates);
     if (spec.seccomp !== undefined) (await import("./seccomp/apply.ts")).checkProfile(spec.seccomp, this.host);
     const image = await obtainImage(this.images, spec.image, this.#options, options);
     const { state, run } = this.host.paths;
-    const mounts = await checkMounts(await landings(spec.mounts, image.rootfs), [state, run]);
+    const volumes = await landings(await this.volumes.attached(spec.volumes), image.rootfs);
+    const mounts = await checkMounts(await landings(spec.mounts, image.rootfs), [state, run], volumes);
     const { driver, runtime, ...choice } = await this.#choose(spec, options);
-    const devices = await checkLimits({ ...spec, mounts }, driver.capabilities, this.host);
-    const definite = resolveSpec(spec, choice, this.host, image.config, driver.defaultMemoryBytes, devices);
-    const { level: _level, levelReason: _reason, blockDevices: _devices, ...rest } = definite;
-    const asked = { ...rest, mounts: spec.mounts };
-    const plan = driver.plan({ ...definite, mounts }, runtime, image, this.host);
-    if (spec.seccomp === undefined) return { driver, plan, image, spec: asked, filter: NO_FILTER };
+    const sized = spec.keep === undefined ? spec : await this.#kept(spec, spec.keep, image.digest, driver);
+    const limited = resolveSpec(sized, choice, this.host, image.config, driver.defaultMemoryBytes);
+    const { workdir, volumes: data } = image.config;
+    const makes = await absentFrom(image.rootfs, [...(spec.workdir === undefined ? [workdir] : []), ...data], mounts);
+    const found = { ...limited, mounts, makes };
+    const chosen = await chooseLayer(found, driver.capabilities, this.host);
+    const { level: _level, levelReason: _reason, program: _program, ...rest } = limited;
+    const { diskBytes, diskInodes } = chosen;
+    const asked = { ...spec, ...rest, diskBytes, diskInodes, mounts: spec.mounts };
+    const planned = driver.plan({ ...found, ...chosen }, runtime, image, this.host);
+    const plan = edge?.withEdge(planned, whole) ?? planned;
+    const origin = { driver, image, spec: asked, secrets };
+    if (spec.seccomp === undefined) return { ...origin, plan, filter: NO_FILTER };
     const { applyProfile } = await import("./seccomp/apply.ts");
-    return { driver, image, spec: asked, ...applyProfile(plan, spec.seccomp, driver, this.host) };
+    return { ...origin, ...applyProfile(plan, spec.seccomp, driver, this.host) };
+  }
+
+  /** With the sizes of the layer that is kept under that name already, if one is. */
+  async #kept(spec: Spec, name: string, image: string, { capabilities }: Driver): Promise<Spec> {
+    const kept = await this.kept.find(name);
+    if (kept === null) {
+      if (spec.diskBytes !== undefined) requireRoom(spec.diskBytes);
+      return spec;
+    }
+    requireBinding(kept, { writer: capabilities.layerWriter, image });
+    requireSizes(kept, spec);
+    return { ...spec, diskBytes: kept.bytes, diskInodes: kept.inodes };
   }
 
   /**
@@ -235,7 +269,8 @@ export class Engine implements AsyncDisposable {
   /**
    * Starts a sandbox. When it cannot be had exactly as asked for, nothing is started and nothing is left behind.
    * @throws BulkheadError SPEC_INVALID, POLICY_REFUSED, LEVEL_UNAVAILABLE, IMAGE_NOT_FOUND, IMAGE_INVALID, IMAGE_REFUSED,
-   * IMAGE_DENIED, IMAGE_PULL_FAILED, MOUNT_INVALID, RUNTIME_FAILED, HOST_UNSUPPORTED, HOST_RESOURCE, KEEPER_FAILED, CHANNEL_PROTOCOL, ABORTED.
+   * IMAGE_DENIED, IMAGE_PULL_FAILED, MOUNT_INVALID, COMMAND_MISSING, VOLUME_NOT_FOUND, VOLUME_IN_USE, VOLUME_INVALID,
+   * RUNTIME_FAILED, HOST_UNSUPPORTED, HOST_RESOURCE, KEEPER_FAILED, CHANNEL_PROTOCOL, ABORTED.
    */
   async create(input: SpecInput, options: CreateOptions = {}): Promise<Sandbox> {
     const { signal } = options;
@@ -244,6 +279,7 @@ export class Engine implements AsyncDisposable {
     this.#requireBinaries();
     const origin = await this.#prepare(spec, { pull: "missing", ...options });
     if (options.recording === true) requireRecording(origin.driver);
+    if (options.runnable === true) commandOf(origin.plan, []);
     return await this.#start(origin, origin.driver, options);
   }
 
@@ -289,7 +325,7 @@ export class Engine implements AsyncDisposable {
     const keeper = await this.#keep();
     // The keeper outlives this process for as long as it still has mounts of the image.
     const held = this.images.use(image.digest, keeper.hello.pid);
-    const wayOut = await this.#wayOut(plan);
+    const wayOut = await this.#wayOut(origin);
     await using failed = new AsyncDisposableStack();
     failed.defer(() => wayOut?.[Symbol.dispose]());
     const box = await openSandbox({
@@ -313,12 +349,16 @@ export class Engine implements AsyncDisposable {
   }
 
   /** What answers a sandbox's traffic; null where it has no network. */
-  async #wayOut(plan: Plan): Promise<WayOut | null> {
+  async #wayOut(origin: Origin): Promise<WayOut | null> {
+    const { plan } = origin;
     if (plan.network === "none") return null;
     const { egress, outside } = this.#options;
     const { handlerAlone, makeWayOut } = await import("./egress/way-out.ts");
     if (egress !== undefined) return handlerAlone(egress(plan));
-    return makeWayOut(plan.network, configOf(this.#options).resolvers, outside);
+    const { resolvers } = configOf(this.#options);
+    const { rootfs } = origin.image;
+    const { network: policy, mounts, proxyVariables: proxy = false } = plan;
+    return await makeWayOut({ policy, resolvers, outside, secrets: origin.secrets, proxy, rootfs, mounts });
   }
 
   #watch(box: Sandbox): void {

@@ -78,7 +78,7 @@ async function record(parsed: Parsed, config: CliConfig, signals: SignalForwarde
     ...firstUseNotes(),
     ...pullNotes(spec.image),
   });
-  const execution = box.exec(parsed.rest, {
+  const execution = box.run(parsed.rest, {
     stdin: interactive,
     drainGraceMs: DRAIN_GRACE_MS,
     record: true,
@@ -89,6 +89,7 @@ async function record(parsed: Parsed, config: CliConfig, signals: SignalForwarde
     terminal,
     report,
     signals,
+    stop: box.plan.process.stop,
     limitsReached: () => box.limitsReached(),
   });
   return { code: ended.code, calls: await execution.recorded, arch: engine.host.arch };

@@ -4,6 +4,7 @@ import { canonicalName, formatAddress, parseAddress, type NetworkPolicy } from "
 import { AddressBook } from "./book.ts";
 import { ACCESS_DENIED_ALERT } from "./client-hello.ts";
 import { Denials } from "./denials.ts";
+import type { Edge } from "./edge.ts";
 import {
   MAX_CONNECTIONS,
   type AskedConnection,
@@ -16,14 +17,19 @@ import { NameService } from "./name-service.ts";
 import type { Outside } from "./outside.ts";
 import { isOwnListener } from "./own-listeners.ts";
 import { Policy, ruleFor, type Destination, type Refused } from "./policy.ts";
+import { ForwardProxy } from "./proxy.ts";
 import { Rate, rated } from "./rated.ts";
-import { sniff } from "./sniff.ts";
+import { sniff, type Sniffed } from "./sniff.ts";
 import { specialBlock } from "./special.ts";
 import { reset, splice } from "./splice.ts";
 import { UdpFlows } from "./udp.ts";
 
 export interface EgressOptions {
   readonly outside: Outside;
+  /** Adds headers to some hosts' requests. */
+  readonly edge?: Edge | undefined;
+  /** Serves a proxy too. Default: false. */
+  readonly proxy?: boolean;
   /** Milliseconds that never go back. */
   readonly now?: () => number;
 }
@@ -54,6 +60,8 @@ const LINGER_MS = 5000;
 /** What one sandbox may do outside: judges, resolves, connects, remembers what it denied. */
 export class Egress implements EgressHandler {
   readonly denials: Denials;
+  readonly proxy?: (connection: Duplex) => void;
+  readonly edge: Edge | undefined;
   readonly #outside: Outside;
   readonly #book: AddressBook;
   readonly #names: NameService;
@@ -66,7 +74,8 @@ export class Egress implements EgressHandler {
   #policy: NetworkPolicy;
   #judge: Policy;
 
-  constructor(policy: NetworkPolicy, { outside, now = () => performance.now() }: EgressOptions) {
+  constructor(policy: NetworkPolicy, { outside, edge, proxy = false, now = () => performance.now() }: EgressOptions) {
+    this.edge = edge;
     this.#outside = outside;
     this.denials = new Denials(() => Date.now());
     this.#book = new AddressBook(now);
@@ -77,6 +86,12 @@ export class Egress implements EgressHandler {
     const { signal } = this.#over;
     const parts = { policy: () => this.#judge, outside, book: this.#book, denials: this.denials, now, signal };
     this.#names = new NameService(parts);
+    if (!proxy) return;
+    const forward = new ForwardProxy({
+      addressesOf: (host, port) => this.#addressesOf(host, port),
+      connect: (asked) => this.connect(asked),
+    });
+    this.proxy = (connection) => forward.take(connection);
   }
 
   get policy(): NetworkPolicy {
@@ -84,7 +99,7 @@ export class Egress implements EgressHandler {
   }
 
   #compile(policy: NetworkPolicy): Policy {
-    this.#rate.set(policy.rateBytesPerSecond);
+    this.#rate.set(policy);
     return new Policy(policy, () => this.#outside.ownAddresses());
   }
 
@@ -149,7 +164,7 @@ export class Egress implements EgressHandler {
     const refused = verdict.verdict === "deny" ? verdict : this.#ownListener(destination);
     if (refused !== null) {
       this.#note(destination, names.at(-1) ?? null, refused);
-      return asked.refuse("prohibited");
+      return asked.refuse("prohibited", refused);
     }
     this.#asked++;
     void this.#connect(asked, destination, verdict.verdict === "ask-name").finally(() => this.#asked--);
@@ -159,6 +174,22 @@ export class Egress implements EgressHandler {
     if (specialBlock(address, this.#outside.ownAddresses()) === null || !isOwnListener(port)) return null;
     const why = `port ${port} is Bulkhead's own, which no rule opens to a sandbox`;
     return { verdict: "deny", rule: null, why, allow: null };
+  }
+
+  /** What a proxy may try for a host: the addresses of a name that is allowed on that port. Others are noted. */
+  async #addressesOf(host: string, port: number): Promise<readonly string[] | Refused> {
+    if (parseAddress(host) !== null) return [host];
+    const name = canonicalName(host);
+    const shown = JSON.stringify(host.slice(0, SHOWN_NAME_CHARS));
+    const verdict =
+      name === null
+        ? ({ verdict: "deny", rule: null, why: `${shown} is no name of a host`, allow: null } as const)
+        : this.#judge.judgeName(name, port);
+    if (verdict.verdict === "deny") {
+      this.denials.add({ kind: "tcp", name, port }, verdict);
+      return verdict;
+    }
+    return await this.#names.addressesOf(name!);
   }
 
   #note({ address, port, transport }: Destination, name: string | null, refused: Refused): void {
@@ -191,7 +222,7 @@ export class Egress implements EgressHandler {
     try {
       // The policy may have become another while the connection was made.
       if (this.#over.signal.aborted || (!askName && this.#refusalOf(open) !== null)) end();
-      else if (askName) await this.#admit(inside, upstream, open);
+      else if (askName || this.#maySayEdgeHost(destination)) await this.#admit(inside, upstream, open);
       else splice(inside, upstream);
       await closed;
     } catch {
@@ -208,6 +239,9 @@ export class Egress implements EgressHandler {
     const { destination } = open;
     const first = await sniff(inside, upstream);
     if (inside.destroyed || first.kind === "gone") return open.end();
+    const host = this.#edgeHost(first, destination);
+    // Allowed by its address, it may say what it likes.
+    if (open.names === null && host === null) return splice(inside, upstream);
     if (first.kind === "unknown") {
       this.#denyNameless(destination, first.why);
       return open.end();
@@ -220,12 +254,38 @@ export class Egress implements EgressHandler {
       first.serverName === null
         ? this.#denyNameless(destination, "its TLS names no server")
         : this.#judgeSaid(open, first.serverName);
+    if (refused === null && host !== null) return this.#takeToEdge(inside, upstream, open, host);
     if (refused === null) return splice(inside, upstream);
     reset(upstream);
     inside.resume();
     inside.end(ACCESS_DENIED_ALERT);
     const timer = setTimeout(() => inside.destroy(), LINGER_MS);
     inside.once("close", () => clearTimeout(timer));
+  }
+
+  /** Whether the sandbox was given this address for a host whose requests get headers. */
+  #maySayEdgeHost(destination: Destination): boolean {
+    const { edge } = this;
+    return edge !== undefined && this.#namesOf(destination).some((name) => edge.concerns(name, destination.port));
+  }
+
+  /** The host that a hello names when its requests get headers and the address is its own; else null. */
+  #edgeHost(first: Sniffed, destination: Destination): string | null {
+    if (this.edge === undefined || first.kind !== "tls" || first.serverName === null) return null;
+    const name = canonicalName(first.serverName);
+    if (name === null || !this.edge.concerns(name, destination.port)) return null;
+    return this.#namesOf(destination).includes(name) ? name : null;
+  }
+
+  async #takeToEdge(inside: Duplex, upstream: Socket, open: Open, host: string): Promise<void> {
+    const { destination } = open;
+    const judge = (name: string): Refused | null => (open.names === null ? null : this.#judgeSaid(open, name));
+    const deny = (name: string | null, why: string): Refused => {
+      const refused: Refused = { verdict: "deny", rule: null, why, allow: null };
+      this.#note(destination, name, refused);
+      return refused;
+    };
+    await this.edge!.take(inside, upstream, host, { judge, deny }, this.#http);
   }
 
   #denyNameless(destination: Destination, why: string): Refused {

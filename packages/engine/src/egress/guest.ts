@@ -1,4 +1,5 @@
 import type { Duplex } from "node:stream";
+import type { Refused } from "./policy.ts";
 
 /**
  * How a program inside learns that it gets nothing: ECONNREFUSED, EHOSTUNREACH (ENETUNREACH over IPv6), or EACCES where its
@@ -18,7 +19,8 @@ export interface AskedConnection {
    * the end towards it, and destroying resets it. Rejects when the program has given up.
    */
   accept(): Promise<Duplex>;
-  refuse(how: Refusal): void;
+  /** @param refused why, for one who can be told more than `how`. */
+  refuse(how: Refusal, refused?: Refused): void;
 }
 
 /** A UDP datagram that a program inside sent to anywhere but the resolver. */
@@ -40,6 +42,8 @@ export interface EgressHandler {
   /** A DNS message, 12 to `MAX_QUERY_BYTES` bytes, as a program sent it to the sandbox's resolver. Null: it gets no answer. */
   query(message: Uint8Array, transport: "udp" | "tcp"): Promise<Uint8Array | null>;
   datagram(asked: AskedDatagram): void;
+  /** A connection to the proxy's port at the resolver's address. Absent: there is no proxy. */
+  readonly proxy?: (connection: Duplex) => void;
 }
 
 /** The way out of one sandbox. */
@@ -63,3 +67,6 @@ export const GUEST_ADDRESSES = {
   ipv6: "fd62:756c:6b68::2",
   resolver: "192.0.0.1",
 } as const;
+
+/** Where the resolver's address takes requests as an HTTP proxy does, if programs are told of one. Squid's port. */
+export const PROXY_PORT = 3128;

@@ -75,6 +75,16 @@ export class NameService {
     const canonical = canonicalName(name);
     // No host outside is called so, and programs ask for names of addresses without anybody's wish.
     if (canonical === null || canonical.endsWith(".arpa")) return { rcode: RCODE.noSuchName };
+    return await this.#answerFor(canonical, type);
+  }
+
+  /** @param name canonical. @returns the addresses it may be reached at, IPv4 first; why there is none is noted where it is denied. */
+  async addressesOf(name: string): Promise<readonly string[]> {
+    const answers = await Promise.all([TYPE.A, TYPE.AAAA].map((type) => this.#answerFor(name, type)));
+    return answers.flatMap(({ addresses = [] }) => addresses.map(formatAddress));
+  }
+
+  async #answerFor(canonical: string, type: number): Promise<Answer> {
     const verdict = this.#parts.policy().judgeName(canonical, null);
     if (verdict.verdict === "deny") return this.#deny(canonical, verdict);
     // Only addresses are told: other records are hints (HTTPS, SVCB) for ways that would then be refused, or carry data.

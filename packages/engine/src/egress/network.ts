@@ -1,4 +1,11 @@
-import { BulkheadError, parsePolicy, type NetworkPolicy, type SpecInput } from "@bulkhead/contract";
+import {
+  BulkheadError,
+  parsePolicy,
+  parseSecrets,
+  type NetworkPolicy,
+  type Secret,
+  type SpecInput,
+} from "@bulkhead/contract";
 import type { Denial, DenialListener } from "./denials.ts";
 import type { Egress } from "./egress.ts";
 
@@ -26,6 +33,23 @@ export class Network {
       throw new BulkheadError("NETWORK_NONE", { what: "the network of this sandbox cannot be changed" });
     }
     this.#egress.update(parsed);
+  }
+
+  /**
+   * Puts another value in the place of one that the sandbox was started with, say a token that was renewed. Requests from now on
+   * have it.
+   * @throws BulkheadError SPEC_INVALID, never showing the value, also where no such header was asked for at the start.
+   */
+  replaceSecret(secret: Secret): void {
+    const [parsed] = parseSecrets([secret], "secrets");
+    if (this.#egress?.edge === undefined) {
+      throw new BulkheadError("SPEC_INVALID", {
+        what: `no header ${parsed!.header} is added for ${parsed!.host}`,
+        why: "the sandbox was started without secrets",
+        next: "start a sandbox with this secret",
+      });
+    }
+    this.#egress.edge.replace(parsed!);
   }
 
   /** The last 256 distinct things that were tried and not let through, oldest first. */

@@ -23,6 +23,8 @@ export interface Outside {
   openUdp(address: Address, port: number): Promise<UdpSocket>;
   /** The host's addresses, as they are now. */
   ownAddresses(): readonly Address[];
+  /** Certificates, in PEM, that TLS servers are checked against. Absent: those that this host trusts. */
+  authorities?(): readonly string[];
 }
 
 /** A resolver in the same city answers in 30 ms; three tries fit into what programs wait for, 5 s a try. */

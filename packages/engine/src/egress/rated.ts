@@ -1,4 +1,5 @@
 import { Duplex } from "node:stream";
+import type { NetworkPolicy } from "@bulkhead/contract";
 import { Bucket } from "./bucket.ts";
 
 /** A fifth of a second's worth, and never less than a piece of the channel: large enough to be smooth, small enough to be felt. */
@@ -15,11 +16,12 @@ export class Rate {
     this.#now = now;
   }
 
-  /** @param bytesPerSecond each way by itself; undefined: not limited. */
-  set(bytesPerSecond: number | undefined): void {
-    const make = (rate: number): Bucket => new Bucket(rate, Math.max(rate * BURST_SECONDS, BURST_MIN_BYTES), this.#now);
-    this.#out = bytesPerSecond === undefined ? null : make(bytesPerSecond);
-    this.#in = bytesPerSecond === undefined ? null : make(bytesPerSecond);
+  /** Each way by itself. */
+  set({ rateBytesPerSecond, sendBytesPerSecond, receiveBytesPerSecond }: NetworkPolicy): void {
+    const make = (rate: number | undefined): Bucket | null =>
+      rate === undefined ? null : new Bucket(rate, Math.max(rate * BURST_SECONDS, BURST_MIN_BYTES), this.#now);
+    this.#out = make(sendBytesPerSecond ?? rateBytesPerSecond);
+    this.#in = make(receiveBytesPerSecond ?? rateBytesPerSecond);
   }
 
   /** @returns for how many milliseconds those bytes have to wait. */

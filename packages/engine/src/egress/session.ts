@@ -23,6 +23,7 @@ import {
   type EgressHandler,
   type EgressSession,
   GUEST_ADDRESSES,
+  PROXY_PORT,
   type Refusal,
 } from "./guest.ts";
 import { Windows } from "./windows.ts";
@@ -184,6 +185,8 @@ class Session implements EgressSession {
     };
     if (address !== GUEST_ADDRESSES.resolver) this.#handler.connect(asked);
     else if (port === DNS_PORT) void this.#serveDns(asked);
+    else if (port === PROXY_PORT && this.#handler.proxy !== undefined)
+      void this.#serveProxy(asked, this.#handler.proxy);
     else asked.refuse("reset");
   }
 
@@ -251,6 +254,14 @@ class Session implements EgressSession {
       this.#queries < MAX_QUERIES ? this.#answer(message, "tcp") : Promise.resolve(null);
     try {
       await serveDns(await asked.accept(), answer);
+    } catch {
+      // The program has gone.
+    }
+  }
+
+  async #serveProxy(asked: AskedConnection, proxy: (connection: Duplex) => void): Promise<void> {
+    try {
+      proxy(await asked.accept());
     } catch {
       // The program has gone.
     }

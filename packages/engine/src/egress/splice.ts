@@ -6,10 +6,10 @@ const IDLE_MS = 7_200_000;
 
 /**
  * Resets a connection. While the end of its sending is on its way the kernel's handle cannot be reset, and Node would never
- * close it: such a connection is closed instead.
+ * close it: such a connection is closed instead. So is one with TLS on it, whose handle is not the kernel's.
  */
 export function reset(socket: Socket): void {
-  if (socket.writableEnded && !socket.writableFinished) socket.destroy();
+  if ("encrypted" in socket || (socket.writableEnded && !socket.writableFinished)) socket.destroy();
   else socket.resetAndDestroy();
 }
 

@@ -36,6 +36,7 @@ function origin(checkpoint: Partial<Checkpoint> | null, plan: Partial<Plan> = {}
     plan: made,
     image: { digest: DIGEST } as Origin["image"],
     spec: parseSpec({ trust: "multi-tenant" }),
+    secrets: [],
     filter: new Uint8Array(),
   };
 }

@@ -4,11 +4,15 @@ import { BulkheadError } from "@bulkhead/contract";
 
 /** A lock that is not had by then is being waited for, and `onWait` says so. */
 const WAIT_NOTICE_MS = 300;
+/** No program's own exit code here. */
+const CONFLICT = 99;
 
 export interface FileLockOptions {
   readonly signal?: AbortSignal;
   /** Called once when somebody else holds the lock. */
   readonly onWait?: () => void;
+  /** What to fail with when somebody else holds the lock. Default: it is waited for. */
+  readonly busy?: () => BulkheadError;
   /** Others may hold it too, as long as all of them share it. */
   readonly shared?: boolean;
 }
@@ -18,19 +22,17 @@ export interface FileLockOptions {
  * held by a small process whose standard input is ours: when this process dies, however it dies, the kernel releases the lock.
  *
  * @returns the lock; disposing of it releases it
- * @throws BulkheadError ABORTED, HOST_UNSUPPORTED when flock(1) is missing, HOST_RESOURCE when the file cannot be opened
+ * @throws what `busy` gives; BulkheadError ABORTED, HOST_UNSUPPORTED when flock(1) is missing, HOST_RESOURCE when the file cannot be opened
  */
 export async function lockFile(path: string, options: FileLockOptions = {}): Promise<AsyncDisposable> {
   options.signal?.throwIfAborted();
-  const holder = spawn(
-    "flock",
-    [options.shared === true ? "--shared" : "--exclusive", path, "sh", "-c", "echo locked; exec cat >/dev/null"],
-    {
-      stdio: ["pipe", "pipe", "pipe"],
-      // Out of reach of the terminal's Ctrl-C: the lock ends when its owner says so or dies.
-      detached: true,
-    },
-  );
+  const kind = options.shared === true ? "--shared" : "--exclusive";
+  const patience = options.busy === undefined ? [] : ["--nonblock", "--conflict-exit-code", `${CONFLICT}`];
+  const holder = spawn("flock", [kind, ...patience, path, "sh", "-c", "echo locked; exec cat >/dev/null"], {
+    stdio: ["pipe", "pipe", "pipe"],
+    // Out of reach of the terminal's Ctrl-C: the lock ends when its owner says so or dies.
+    detached: true,
+  });
   let stderr = "";
   holder.stderr.on("data", (chunk: Buffer) => (stderr = (stderr + chunk.toString()).slice(-1000)));
   holder.stdin.on("error", () => {});
@@ -49,6 +51,7 @@ export async function lockFile(path: string, options: FileLockOptions = {}): Pro
       once(holder.stdout, "data", options.signal === undefined ? {} : { signal: options.signal }).then(() => true),
       closed.then(() => false),
     ]);
+    if (!got && holder.exitCode === CONFLICT && options.busy !== undefined) throw options.busy();
     if (!got && holder.pid !== undefined) {
       throw new BulkheadError("HOST_RESOURCE", {
         what: `cannot lock ${path}`,

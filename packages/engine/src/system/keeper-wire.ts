@@ -79,7 +79,16 @@ const RESOURCE_ERRORS: ReadonlyMap<string, string> = new Map([
   ["EAGAIN", "the host allows no more processes or namespaces"],
 ]);
 
-function codeFor(errno: string | null): ErrorCode {
+/** Said of a volume alone. */
+const VOLUME_ERRORS: ReadonlyMap<string, ErrorCode> = new Map([
+  ["EWOULDBLOCK", "VOLUME_IN_USE"],
+  ["ENOENT", "VOLUME_NOT_FOUND"],
+  ["EUCLEAN", "VOLUME_INVALID"],
+]);
+
+function codeFor(errno: string | null, op: string | null): ErrorCode {
+  const known = op === "volume" ? VOLUME_ERRORS.get(errno ?? "") : undefined;
+  if (known !== undefined) return known;
   if (errno === "ETIMEDOUT") return "TIMEOUT";
   return errno !== null && RESOURCE_ERRORS.has(errno) ? "HOST_RESOURCE" : "RUNTIME_FAILED";
 }
@@ -91,7 +100,7 @@ function readError(value: unknown): BulkheadError {
   const op = error["op"] == null ? null : string(error, "op");
   const stderr = string(error, "stderr").trim();
   const why = stderr === "" ? RESOURCE_ERRORS.get(errno ?? "") : stderr.split("\n").slice(-3).join("; ");
-  return new BulkheadError(codeFor(errno), {
+  return new BulkheadError(codeFor(errno, op), {
     what: step === null ? string(error, "message") : `step ${step} (${op}) failed: ${string(error, "message")}`,
     ...(why === undefined ? {} : { why }),
     details: { step, op, errno, stderr },

@@ -19,6 +19,8 @@ export class FakeInternet implements Outside, AsyncDisposable {
   /** What the resolver was asked, in order: `A name`. */
   readonly asked: string[] = [];
   readonly own: Address[] = [];
+  /** What TLS servers are checked against, in PEM. */
+  readonly trusted: string[] = [];
   ttl = 60;
   readonly #ports = new Map<string, number>();
   readonly #stack = new AsyncDisposableStack();
@@ -84,6 +86,10 @@ export class FakeInternet implements Outside, AsyncDisposable {
 
   ownAddresses(): readonly Address[] {
     return this.own;
+  }
+
+  authorities(): readonly string[] {
+    return this.trusted;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

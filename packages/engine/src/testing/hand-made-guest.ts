@@ -47,29 +47,42 @@ export class HandMadeGuest implements AsyncDisposable {
       port,
       signal,
       accept: async () => {
-        const program = connect({
-          host: LOOPBACK,
-          port: (this.#server.address() as AddressInfo).port,
-          allowHalfOpen: true,
-        });
-        program.on("error", () => undefined);
-        this.#open.add(program);
-        await once(program, "connect");
-        const inside = await new Promise<Socket>((resolve) => {
-          const early = [...this.#open].find((socket) => socket.remotePort === program.localPort);
-          if (early === undefined) this.#waiting.set(program.localPort!, resolve);
-          else resolve(early);
-        });
-        // Destroying is a reset, as the agent makes it.
-        inside.on("close", () => {
-          if (!inside.readableEnded || !inside.writableFinished) program.destroy();
-        });
+        const [program, inside] = await this.#pair();
         outcome.resolve(program);
         return inside;
       },
       refuse: (how) => outcome.reject(new ConnectFailed(how)),
     });
     return outcome.promise;
+  }
+
+  /** A connection to the proxy's port. */
+  async connectToProxy(): Promise<Socket> {
+    const [near, inside] = await this.#pair();
+    // As what the agent's connections are given out as, which have no such method.
+    inside.destroySoon = () => void inside.end();
+    this.#egress.proxy!(inside);
+    inside.resume();
+    return near;
+  }
+
+  /** A program's end of a connection, and the egress's. */
+  async #pair(): Promise<readonly [Socket, Socket]> {
+    const { port } = this.#server.address() as AddressInfo;
+    const program = connect({ host: LOOPBACK, port, allowHalfOpen: true });
+    program.on("error", () => undefined);
+    this.#open.add(program);
+    await once(program, "connect");
+    const inside = await new Promise<Socket>((resolve) => {
+      const early = [...this.#open].find((socket) => socket.remotePort === program.localPort);
+      if (early === undefined) this.#waiting.set(program.localPort!, resolve);
+      else resolve(early);
+    });
+    // Destroying is a reset, as the agent makes it.
+    inside.on("close", () => {
+      if (!inside.readableEnded || !inside.writableFinished) program.destroy();
+    });
+    return [program, inside];
   }
 
   /**
