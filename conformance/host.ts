@@ -73,7 +73,7 @@ export async function heldInMemory(pid: number, texts: readonly string[]): Promi
       await quiet(pages.read(entries, 0, entries.length, (at / PAGE) * 8), null);
       // The highest bit says that a page is in memory.
       const there = Array.from({ length: count }, (_, i) => (entries[i * 8 + 7]! & 0x80) !== 0);
-      for (let first = there.indexOf(true); first !== -1; ) {
+      for (let first = there.indexOf(true); first !== -1;) {
         const next = there.indexOf(false, first);
         const last = next === -1 ? count : next;
         const bytes = Buffer.alloc((last - first) * PAGE);

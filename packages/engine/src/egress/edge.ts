@@ -22,9 +22,8 @@ const HANDSHAKE_MS = 60_000;
 const ALPN = ["http/1.1"];
 const TLS_MIN = "TLSv1.2";
 
-/** How a program says that it does not know our authority; some only break off. */
+/** How a program says that it does not know our authority; some only break off, which no code of OpenSSL says. */
 const DISTRUST: ReadonlySet<string> = new Set([
-  "ECONNRESET",
   "ERR_SSL_TLSV1_ALERT_UNKNOWN_CA",
   "ERR_SSL_SSLV3_ALERT_BAD_CERTIFICATE",
   "ERR_SSL_SSLV3_ALERT_CERTIFICATE_UNKNOWN",
@@ -156,11 +155,12 @@ export class Edge {
   }
 
   #distrusted(host: string, code: string, flow: EdgeFlow): void {
-    const why = DISTRUST.has(code)
-      ? `a program broke its TLS to ${host} off, as those do that do not trust the edge of this sandbox, where it ends`
-      : code === "ERR_SSL_NO_APPLICATION_PROTOCOL"
-        ? `a program does not speak HTTP/1.1 to ${host}, which headers are added to`
-        : `a program's TLS to ${host}, whose requests get headers, failed: ${code}`;
+    const why =
+      DISTRUST.has(code) || !code.startsWith("ERR_SSL")
+        ? `a program broke its TLS to ${host} off, as those do that do not trust the edge of this sandbox, where it ends`
+        : code === "ERR_SSL_NO_APPLICATION_PROTOCOL"
+          ? `a program does not speak HTTP/1.1 to ${host}, which headers are added to`
+          : `a program's TLS to ${host}, whose requests get headers, failed: ${code}`;
     flow.deny(host, why);
   }
 
