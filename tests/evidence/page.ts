@@ -104,7 +104,7 @@ export function evidencePage(
   const sections = Object.entries(LISTED).map(([title, themes]) => `## ${title}\n\n${listed(rows, themes, drivers)}`);
   return `# Evidence
 
-What was seen in one run on one machine, written by \`./x evidence\` and by nobody's hand: verdicts of that run, not promises. Those stand
+What one build was seen to do on one machine, written by \`./x evidence\` and by nobody's hand: verdicts, not promises. Those stand
 in [SPEC.md](../SPEC.md), each with its test. \`–\` does not apply to the level, which the suite gives its reason for.
 
 ${table(["", ""], facts.host)}
