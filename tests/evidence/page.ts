@@ -50,6 +50,7 @@ function listed(rows: readonly ReportRow[], themes: readonly string[], drivers: 
 
 /** `9 of 9`, or with what does not apply there. */
 function count(rows: readonly ReportRow[]): string {
+  if (rows.length === 0) return "not run";
   const skipped = rows.filter(({ verdict: one }) => one === "skipped").length;
   const failed = rows.filter(({ verdict: one }) => one === "failed").length;
   const applicable = rows.length - skipped;
