@@ -1,4 +1,15 @@
-import { closeSync, existsSync, openSync, readSync, statSync, utimesSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
@@ -79,6 +90,13 @@ describe.skipIf(missing.length > 0)(`what is in the store${lack}`, { timeout: TI
       expect(pulling.store.find(middle!.reference)).toBeNull();
       expect((await verifyImages([old!.reference], pulling))[0]?.problems).toEqual([]);
     }
+    const kept = join(dir, "state/kept/work");
+    mkdirSync(kept, { recursive: true });
+    writeFileSync(join(kept, "layer.ext4"), "");
+    const record = { version: 1, writer: "host", image: old!.digest, reference: "x", bytes: 1, inodes: 1 };
+    writeFileSync(join(kept, "layer.json"), JSON.stringify(record));
+    expect((await collectGarbage(pulling.store, { keepBytes: 0 })).images).toEqual([]);
+    rmSync(kept, { recursive: true });
     await collectGarbage(pulling.store, { keepBytes: 0 });
     expect(contents(join(dir, "state"))).toEqual({ images: [], layers: [], blobs: [], unfinished: [] });
   });
