@@ -69,7 +69,7 @@ const RUNTIME: &[c_long] = &[
 pub fn put_on() -> Result<()> {
     let failed = |error: String| Failure::new(Kind::Io, format!("the filter of system calls: {error}"));
     let arch = TargetArch::try_from(ARCH).map_err(|error| failed(error.to_string()))?;
-    let allowed = FILES.iter().chain(RUNTIME).map(|call| (i64::from(*call), Vec::new())).collect();
+    let allowed = FILES.iter().chain(RUNTIME).map(|call| (*call, Vec::new())).collect();
     let refused = SeccompAction::Errno(libc::EPERM as u32);
     let filter = SeccompFilter::new(allowed, refused, SeccompAction::Allow, arch);
     let program: BpfProgram = filter.and_then(BpfProgram::try_from).map_err(|error| failed(error.to_string()))?;
