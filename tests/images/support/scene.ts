@@ -4,6 +4,9 @@ import { join } from "node:path";
 import { ImageStore, pullingOf, type Pulling } from "@bulkhead/engine/images";
 import { onTestFinished } from "vitest";
 
+/** Of a busy disk. */
+const REMOVE_WITHIN_MS = 120_000;
+
 /**
  * A test's own directory, gone when the test has ended.
  *
@@ -11,7 +14,7 @@ import { onTestFinished } from "vitest";
  */
 export function scratch(finished: typeof onTestFinished = onTestFinished): string {
   const dir = mkdtempSync(join(tmpdir(), "bulkhead-images-"));
-  finished(() => rmSync(dir, { recursive: true, force: true }));
+  finished(() => rmSync(dir, { recursive: true, force: true }), REMOVE_WITHIN_MS);
   return dir;
 }
 

@@ -1,5 +1,6 @@
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { BulkheadError } from "@bulkhead/contract";
+import { KeptLayers } from "../layer/kept.ts";
 import type { FileLockOptions } from "../system/file-lock.ts";
 import { runChecked } from "../system/process.ts";
 import { removeTree } from "../system/remove-tree.ts";
@@ -27,9 +28,9 @@ export interface GcReport {
 }
 
 /**
- * Removes layers and blobs that no image is made of, and images as far as a budget asks for it. Never what a sandbox uses,
- * and never what was built here: nothing could bring that back but building it again. Waits for pulls under way, because
- * what those have fetched belongs to no image yet.
+ * Removes layers and blobs that no image is made of, and images as far as a budget asks for it. Never what a sandbox uses
+ * or a kept layer lies over, and never what was built here: nothing could bring that back but building it again. Waits for
+ * pulls under way, because what those have fetched belongs to no image yet.
  *
  * @throws BulkheadError ABORTED, HOST_UNSUPPORTED
  */
@@ -42,7 +43,7 @@ export async function collectGarbage(store: ImageStore, options: GcOptions = {})
   const images: string[] = [];
   let afterBytes = removed.layers + removed.blobs === 0 ? beforeBytes : await usedBytes(store);
   const { keepBytes = Number.POSITIVE_INFINITY } = options;
-  for (const image of candidates(store)) {
+  for (const image of await candidates(store)) {
     if (afterBytes <= keepBytes) break;
     if (!(await removeUnused(store, image, options))) continue;
     images.push(image.names.join(", ") || image.digest);
@@ -54,8 +55,11 @@ export async function collectGarbage(store: ImageStore, options: GcOptions = {})
   return { beforeBytes, afterBytes, images, ...removed };
 }
 
-function candidates(store: ImageStore): readonly ListedImage[] {
-  const all = store.list().filter(({ config, users }) => config?.origin !== null && users.length === 0);
+async function candidates(store: ImageStore): Promise<readonly ListedImage[]> {
+  const kept = new Set((await new KeptLayers(dirname(store.dir)).list()).map(({ image }) => image));
+  const all = store
+    .list()
+    .filter(({ digest, config, users }) => config?.origin !== null && users.length === 0 && !kept.has(digest));
   return all.toSorted((a, b) => a.usedMs - b.usedMs);
 }
 
