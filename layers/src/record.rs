@@ -92,6 +92,7 @@ impl Record {
             links.insert(path(&pair[0])?, path(&pair[1])?);
         }
         Ok(Record {
+            bytes: value["bytes"].as_u64().ok_or_else(|| damaged("bytes is no number"))?,
             whiteouts: paths(&value["whiteouts"])?,
             opaque: paths(&value["opaque"])?,
             implied: paths(&value["implied"])?,
