@@ -91,6 +91,20 @@ async function layersOf(
   return [place];
 }
 
+/** The packer's last line says what stopped it, and where; the path is a sandbox's and shown without what a terminal acts on. */
+function explainPacking(error: unknown, name: string): unknown {
+  const said = error instanceof BulkheadError ? String(error.details["stderr"] ?? "") : "";
+  try {
+    const last = JSON.parse(said.split("\n").at(-1) ?? "") as { error: { kind: string; path?: string; what: string } };
+    const { kind, path, what } = last.error;
+    const place = path === undefined ? "" : ` at ${JSON.stringify(path).replace(/[^\x20-\x7e]/g, "?")}`;
+    const details = { kind, ...(path !== undefined && { path }) };
+    return new BulkheadError("IMAGE_REFUSED", { what: `the layer kept as ${name}: ${what}${place}`, details });
+  } catch {
+    return error;
+  }
+}
+
 /** The keeper mounts it where nobody else sees it, and has the packer read it there. */
 async function pack(
   { name, bytes }: KeptLayer,
@@ -115,7 +129,7 @@ async function pack(
     await keeper.release(instance);
   } catch (cause) {
     if (signal?.aborted === true) throw new BulkheadError("ABORTED", { what: "the commit was called off", cause });
-    throw explainBusy(cause, name);
+    throw explainPacking(explainBusy(cause, name), name);
   } finally {
     signal?.removeEventListener("abort", callOff);
   }
