@@ -22,7 +22,7 @@ afterAll(async () => {
     await cli("image", "remove", `${unique}-image`);
   }
   rmSync(dir, { recursive: true, force: true });
-});
+}, 120 * SECONDS);
 
 const lack = missing.length > 0 ? `: NOT TESTED, this machine lacks ${missing.join(", ")}` : "";
 
@@ -32,7 +32,7 @@ const WRITE = [
 ].join("; ");
 const READ = "cat /moved/again; stat -c '%u %g' /moved/made; test -e /usr/bin/env -o -e /opt || ls /usr/share/doc";
 
-describe.skipIf(levels.length === 0)(`kept layers${lack}`, { timeout: 240 * SECONDS }, () => {
+describe.skipIf(levels.length === 0)(`kept layers${lack}`, { timeout: 480 * SECONDS }, () => {
   test("an image made of one is what was written over its image, at every level", async () => {
     expect(
       await cli("run", "--isolation", "container", "--keep", unique, "-u", "root", "--", "sh", "-c", WRITE),
