@@ -32,6 +32,7 @@ const WRITE = [
 ].join("; ");
 const READ = "cat /moved/again; stat -c '%u %g' /moved/made; test -e /usr/bin/env -o -e /opt || ls /usr/share/doc";
 
+// Without what starts sandboxes there is nothing to keep; the title says what is missing.
 describe.skipIf(levels.length === 0)(`kept layers${lack}`, { timeout: 480 * SECONDS }, () => {
   test("an image made of one is what was written over its image, at every level", async () => {
     expect(
@@ -46,6 +47,7 @@ describe.skipIf(levels.length === 0)(`kept layers${lack}`, { timeout: 480 * SECO
     }
   });
 
+  // A host without virtual machines has no guest that could write one.
   test.skipIf(!levels.includes("microvm"))("one that a guest wrote is never read by the host", async () => {
     const guest = `${unique}-guest`;
     expect(await cli("run", "--isolation", "microvm", "--keep", guest, "--", "true")).toMatchObject({ code: 0 });

@@ -93,7 +93,8 @@ async function layersOf(
 
 /** The packer's last line says what stopped it, and where; the path is a sandbox's and shown without what a terminal acts on. */
 function explainPacking(error: unknown, name: string): unknown {
-  const said = error instanceof BulkheadError ? String(error.details["stderr"] ?? "") : "";
+  const said = error instanceof BulkheadError ? error.details["stderr"] : undefined;
+  if (typeof said !== "string") return error;
   try {
     const last = JSON.parse(said.split("\n").at(-1) ?? "") as { error: { kind: string; path?: string; what: string } };
     const { kind, path, what } = last.error;
