@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
-import { chmod, lstat, mkdtemp, readFile, readdir, readlink, writeFile } from "node:fs/promises";
+import { chmod, lstat, mkdtemp, open, readFile, readdir, readlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -50,6 +50,40 @@ async function hostProcess(pid: number): Promise<HostProcess> {
 export async function processesInCgroup(part: string): Promise<readonly HostProcess[]> {
   const all = await Promise.all((await hostPids()).map(hostProcess));
   return all.filter((p) => p.cgroup.includes(part));
+}
+
+const PAGE = 4096;
+/** Of one region at once; what lies across two pieces is not found. */
+const PIECE_PAGES = 1024;
+/** Address space that is reserved and not used is larger. */
+const REGION_MAX_BYTES = 8 * 1024 ** 3;
+
+/** Whether each of the texts is in the writable memory of a process. Only pages that are there are read: none is made. */
+export async function heldInMemory(pid: number, texts: readonly string[]): Promise<readonly boolean[]> {
+  const held = texts.map(() => false);
+  const maps = await quiet(readFile(`/proc/${pid}/maps`, "latin1"), "");
+  await using memory = await quiet(open(`/proc/${pid}/mem`), null);
+  await using pages = await quiet(open(`/proc/${pid}/pagemap`), null);
+  if (memory === null || pages === null) return held;
+  for (const [, from = "", to = ""] of maps.matchAll(/^([0-9a-f]+)-([0-9a-f]+) rw/gm)) {
+    const [start, end] = [Number.parseInt(from, 16), Number.parseInt(to, 16)];
+    for (let at = start; at < end && end - start <= REGION_MAX_BYTES; at += PIECE_PAGES * PAGE) {
+      const count = Math.min(PIECE_PAGES, (end - at) / PAGE);
+      const entries = Buffer.alloc(count * 8);
+      await quiet(pages.read(entries, 0, entries.length, (at / PAGE) * 8), null);
+      // The highest bit says that a page is in memory.
+      const there = Array.from({ length: count }, (_, i) => (entries[i * 8 + 7]! & 0x80) !== 0);
+      for (let first = there.indexOf(true); first !== -1;) {
+        const next = there.indexOf(false, first);
+        const last = next === -1 ? count : next;
+        const bytes = Buffer.alloc((last - first) * PAGE);
+        await quiet(memory.read(bytes, 0, bytes.length, at + first * PAGE), null);
+        for (const [i, text] of texts.entries()) held[i] ||= bytes.includes(text, 0, "latin1");
+        first = there.indexOf(true, last);
+      }
+    }
+  }
+  return held;
 }
 
 /** Processes in whose mount namespace `path` is part of a mount. */

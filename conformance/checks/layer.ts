@@ -125,18 +125,20 @@ export const layerChecks = theme("layer", "host", (check) => {
       process.kill(found.keeperPid, "SIGKILL");
       process.kill(found.enginePid, "SIGKILL");
       await sleep(500);
-      await using next = await context.target.open({ run });
-      const box = await eventually(
-        "the layer is free",
-        () =>
-          next.create({ keep }).catch((error: { code?: string }) => {
-            assert.equal(error.code, "KEPT_IN_USE", String(error));
-            return null;
-          }),
-        30_000,
-      );
-      assert.equal((await box.run(["cat", "/home/user/synced"])).stdout.toString(), "synced\n");
-      await box.kill();
+      {
+        await using next = await context.target.open({ run });
+        const box = await eventually(
+          "the layer is free",
+          () =>
+            next.create({ keep }).catch((error: { code?: string }) => {
+              assert.equal(error.code, "KEPT_IN_USE", String(error));
+              return null;
+            }),
+          30_000,
+        );
+        assert.equal((await box.run(["cat", "/home/user/synced"])).stdout.toString(), "synced\n");
+        await box.kill();
+      }
       await nothingLeft(found, run);
     },
     { timeoutMs: 180_000 },

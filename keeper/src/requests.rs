@@ -388,7 +388,8 @@ impl Step {
             Step::Dir { path, .. } | Step::File { path, .. } | Step::Fifo { path, .. } | Step::Cgroup { path } => path,
             Step::Disk { target, .. } => target,
             Step::Tmpfs { target, .. } | Step::Bind { target, .. } | Step::Overlay { target, .. } => target,
-            Step::Userns { target } | Step::Tun { target } | Step::Volume { target, .. } => target,
+            Step::Userns { target } | Step::Tun { target } => target,
+            Step::Volume { source, .. } => source.rsplit('/').next().unwrap_or(source),
             Step::Run { program, .. } => program.argv.first().map_or("", String::as_str),
         }
     }

@@ -33,15 +33,23 @@ pub struct Volume {
     pub hold: File,
 }
 
+/// As people know it: directories of volumes have their names.
+fn named(dir: &Path) -> String {
+    format!("volume {:?}", dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy())
+}
+
 /// Mounts the volume in the directory `dir`, which is real and the engine's own.
 pub fn open(dir: &Path, wanted: Use) -> Result<Volume, Failure> {
     let hold = hold(dir, wanted)?;
     let above = File::open(dir)?;
     sys::lock(&above, true, true)?;
-    let device = device(&hold).map_err(|error| Failure::from(error).at("a loop device"))?;
+    let device = device(&hold).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Failure::new("volumes need loop devices, and this host's kernel has none"),
+        _ => Failure::from(error).at("a loop device"),
+    })?;
     let attributes = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV;
     let tree = sys::mount_detached(c"ext4", &device.path, &FLAGS, attributes)
-        .map_err(|error| Failure::from(error).at(&format!("the file system of volume {}", dir.display())))?;
+        .map_err(|error| Failure::from(error).at(&format!("the file system of {}", named(dir))))?;
     // Held until there was a mount: without a user the device would have let go.
     drop(device);
     Ok(Volume { tree, hold })
@@ -50,8 +58,7 @@ pub fn open(dir: &Path, wanted: Use) -> Result<Volume, Failure> {
 /// Opens the volume's file and enters as one of its users.
 fn hold(dir: &Path, wanted: Use) -> Result<File, Failure> {
     let path = dir.join(DATA);
-    let absent =
-        || Failure { errno: Some("ENOENT".into()), ..Failure::new(format!("there is no volume {}", dir.display())) };
+    let absent = || Failure { errno: Some("ENOENT".into()), ..Failure::new(format!("there is no {}", named(dir))) };
     let mut options = OpenOptions::new();
     options.read(true).write(true).custom_flags(libc::O_NOFOLLOW);
     let file = options.open(&path).map_err(|error| match error.kind() {
@@ -60,7 +67,7 @@ fn hold(dir: &Path, wanted: Use) -> Result<File, Failure> {
     })?;
     let alone = !wanted.read_only && !wanted.shared;
     if let Err(error) = sys::lock(&file, alone, false) {
-        let text = format!("volume {} is in use", dir.display());
+        let text = format!("{} is in use", named(dir));
         let in_use = error.kind() == io::ErrorKind::WouldBlock;
         let errno = in_use.then(|| "EWOULDBLOCK".to_string());
         return Err(if in_use { Failure { errno, ..Failure::new(text) } } else { error.into() });

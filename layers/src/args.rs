@@ -12,11 +12,16 @@ pub enum Command {
     Unpack { into: PathBuf, limits: Limits, expected: Expected },
     /// Layers bottom first.
     Compose { into: PathBuf, layers: Vec<PathBuf> },
+    /// An overlay's upper directory, whose owners are `id_base` and up, to a new file.
+    Pack { from: PathBuf, id_base: u32, out: PathBuf },
 }
 
 #[derive(Default)]
 struct Options {
     into: Option<PathBuf>,
+    from: Option<PathBuf>,
+    out: Option<PathBuf>,
+    id_base: Option<u32>,
     limits: Option<String>,
     expected: Expected,
     rest: Vec<PathBuf>,
@@ -38,7 +43,12 @@ impl Command {
             }
             Some("compose") if options.rest.is_empty() => Err(usage("compose is given no layers")),
             Some("compose") => Ok(Command::Compose { into: into()?, layers: options.rest }),
-            _ => Err(usage("the command is one of unpack, compose")),
+            Some("pack") => Ok(Command::Pack {
+                from: options.from.ok_or_else(|| usage("--from DIR is missing"))?,
+                id_base: options.id_base.ok_or_else(|| usage("--id-base NUMBER is missing"))?,
+                out: options.out.ok_or_else(|| usage("--out FILE is missing"))?,
+            }),
+            _ => Err(usage("the command is one of unpack, compose, pack")),
         }
     }
 }
@@ -58,6 +68,12 @@ impl Options {
             let text = || value.to_str().map(str::to_string).ok_or_else(|| usage(&format!("{option} is no text")));
             match option.as_str() {
                 "--into" => options.into = Some(value.into()),
+                "--from" => options.from = Some(value.into()),
+                "--out" => options.out = Some(value.into()),
+                "--id-base" => {
+                    let number = text()?.parse().map_err(|_| usage("--id-base is no id"))?;
+                    options.id_base = Some(number);
+                }
                 "--limits" => options.limits = Some(text()?),
                 "--digest" => options.expected.digest = Some(text()?),
                 "--diff-id" => options.expected.diff_id = Some(text()?),

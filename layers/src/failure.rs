@@ -14,6 +14,10 @@ pub enum Kind {
     Traversal,
     /// A device that means something to a layered file system.
     Device,
+    /// A name that would mean something else in a layer.
+    BadName,
+    /// Part of a writable layer that is elsewhere.
+    Redirect,
     /// More comes out of it than its size admits.
     Bomb,
     TooLarge,
@@ -41,6 +45,8 @@ impl Kind {
         match self {
             Kind::Traversal => "traversal",
             Kind::Device => "device",
+            Kind::BadName => "bad-name",
+            Kind::Redirect => "redirect",
             Kind::Bomb => "bomb",
             Kind::TooLarge => "too-large",
             Kind::TooManyEntries => "too-many-entries",

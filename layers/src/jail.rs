@@ -10,12 +10,14 @@ use rustix::process::{self, Gid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::{self, CapabilitySet, CapabilitySets, UnshareFlags};
 
 use crate::failure::{Failure, Kind, Result};
-use crate::limits::Limits;
+use crate::limits::{Limits, DESCRIPTORS};
 
 /// Nobody: without rights over any process of the host's, root's least of all.
 const NOBODY: u32 = 65_534;
+/// What it takes to read anybody's files, and the overlay's own attributes, which are shown to nobody with less.
+pub const TO_READ: CapabilitySet = CapabilitySet::DAC_READ_SEARCH.union(CapabilitySet::SYS_ADMIN);
 /// What it takes to give files to anybody with any mode, in a directory that is root's.
-const KEPT: CapabilitySet = CapabilitySet::CHOWN
+pub const TO_WRITE: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID)
@@ -42,8 +44,8 @@ pub fn enter(directory: &Path) -> Result<OwnedFd> {
     rustix::fs::open("/", flags, rustix::fs::Mode::empty()).map_err(step("the directory"))
 }
 
-/// Becomes nobody with the rights over files alone. `limits` bound what one file may hold.
-pub fn give_up_rights(limits: Option<&Limits>) -> Result<()> {
+/// Becomes nobody, with the capabilities of `kept` alone. `limits` bound what one file may hold.
+pub fn give_up_rights(kept: CapabilitySet, limits: Option<&Limits>) -> Result<()> {
     let step = |what: &'static str| move |error: rustix::io::Errno| Failure::new(Kind::Io, format!("{what}: {error}"));
     for bit in 0..u64::BITS {
         let one = CapabilitySet::from_bits_retain(1 << bit);
@@ -58,11 +60,14 @@ pub fn give_up_rights(limits: Option<&Limits>) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
     crate::sys::set_gid(gid).map_err(step("the group"))?;
     crate::sys::set_uid(uid).map_err(step("the user"))?;
-    let sets = CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() };
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     thread::set_capabilities(None, sets).map_err(step("the capabilities"))?;
     thread::set_no_new_privs(true).map_err(step("no new privileges"))?;
     // After the change of user, which takes it back.
     process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(step("the end with its parent"))?;
+    let descriptors = process::getrlimit(Resource::Nofile).maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    let limit = Rlimit { current: Some(descriptors), maximum: Some(descriptors) };
+    process::setrlimit(Resource::Nofile, limit).map_err(step("a limit"))?;
     let lower = |resource, most| {
         let limit = process::getrlimit(resource);
         let most = limit.maximum.map_or(most, |maximum: u64| maximum.min(most));

@@ -6,9 +6,9 @@ use crate::failure::{Failure, Kind, Result};
 
 /// Of the kernel, with the zero at the end.
 pub const PATH_MAX: u64 = 4096;
-/// Each directory on the way down is an open descriptor, two of them when layers are put together, and a process has 1,024
-/// unless it asks for more.
-const DEPTH_MAX: u64 = 400;
+/// Each directory on the way down is an open descriptor, two of them when layers are put together.
+pub const DEPTH_MAX: u64 = 1024;
+pub const DESCRIPTORS: u64 = 2 * DEPTH_MAX + 64;
 /// Below this much a layer may be as dense as it likes: a log file of zeros is no attack.
 pub const RATIO_FLOOR_BYTES: u64 = 64 * 1024 * 1024;
 /// Paths that have to be remembered to the end: whiteouts, links to lower layers, directories that were not listed.

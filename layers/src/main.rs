@@ -7,6 +7,7 @@ mod failure;
 mod jail;
 mod limits;
 mod names;
+mod pack;
 mod progress;
 mod record;
 mod stream;
@@ -15,6 +16,7 @@ mod tar;
 mod tree;
 mod unpack;
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -45,27 +47,36 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<Value> {
     match command {
         Command::Unpack { into, limits, expected } => {
-            let make = |path: &Path| rustix::fs::mkdir(path, Mode::RWXU).map_err(|error| io(path, error));
-            make(&into)?;
-            make(&into.join("tree"))?;
+            for path in [&into, &into.join("tree")] {
+                rustix::fs::mkdir(path, Mode::RWXU).map_err(|error| io(path, error))?;
+            }
             let directory = jail::enter(&into)?;
-            jail::give_up_rights(Some(&limits))?;
+            jail::give_up_rights(jail::TO_WRITE, Some(&limits))?;
             unpack::unpack(std::io::stdin().lock(), directory, limits, &expected)
         }
         Command::Compose { into, layers } => {
-            let open = |path: &Path| {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                rustix::fs::open(path, flags, Mode::empty()).map_err(|error| io(path, error))
-            };
-            let directory = open(&into)?;
-            let layers =
-                layers.iter().map(|path| Ok(Layer { directory: open(path)?, path: path.display().to_string() }));
-            let layers = layers.collect::<Result<Vec<_>>>()?;
+            let directory = open_directory(&into)?;
+            let layers = layers
+                .iter()
+                .map(|path| Ok(Layer { directory: open_directory(path)?, path: path.display().to_string() }))
+                .collect::<Result<Vec<_>>>()?;
             // No root of its own: a link is only made between two paths of the same mount.
-            jail::give_up_rights(None)?;
+            jail::give_up_rights(jail::TO_WRITE, None)?;
             compose::compose(directory, &layers)
         }
+        Command::Pack { from, id_base, out } => {
+            let upper = open_directory(&from)?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = rustix::fs::open(&out, flags, Mode::RUSR | Mode::WUSR).map_err(|error| io(&out, error))?;
+            jail::give_up_rights(jail::TO_READ, None)?;
+            pack::pack(upper, id_base, file.into())
+        }
     }
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|error| io(path, error))
 }
 
 fn io(path: &Path, error: rustix::io::Errno) -> Failure {

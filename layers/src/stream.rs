@@ -117,7 +117,7 @@ impl<R: Read> Read for TarStream<R> {
     }
 }
 
-fn digest(hash: &Sha256) -> String {
+pub fn digest(hash: &Sha256) -> String {
     let hex: String = hash.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }

@@ -223,11 +223,20 @@ pub fn list(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
 
 /// Names of the attributes that layers keep.
 pub fn xattr_names(fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
+    let mut names = all_xattr_names(fd)?;
+    names.retain(|name| name.starts_with(b"user.") || name == CAPABILITY);
+    Ok(names)
+}
+
+/// In byte order; those that may not be seen are not among them.
+pub fn all_xattr_names(fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
     // As much as the kernel ever lists.
-    let mut names = vec![0; 65_536];
-    let length = fs::flistxattr(fd, &mut names)?;
-    let names = names[..length].split(|byte| *byte == 0);
-    Ok(names.filter(|name| name.starts_with(b"user.") || *name == CAPABILITY).map(<[u8]>::to_vec).collect())
+    let mut buffer = vec![0; 65_536];
+    let length = fs::flistxattr(fd, &mut buffer)?;
+    let names = buffer[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let mut names: Vec<_> = names.map(<[u8]>::to_vec).collect();
+    names.sort_unstable();
+    Ok(names)
 }
 
 pub fn xattr(fd: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<u8>> {

@@ -44,7 +44,7 @@ describe.skipIf(missing.length > 0)(`secrets by the command line${lack}`, { time
         const { code, stdout, stderr } = await start(["explain", ...words, "--secret", how, ...more], given).outcome;
         expect([code, stderr]).toEqual([0, ""]);
         expect(stdout).toContain("authorization");
-        expect(stdout).toContain("/.bulkhead/trust/bundle.pem");
+        expect(stdout).toContain("NODE_EXTRA_CA_CERTS");
         expect(stdout).not.toContain("s3cr3t");
       }
     }

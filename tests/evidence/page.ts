@@ -50,6 +50,7 @@ function listed(rows: readonly ReportRow[], themes: readonly string[], drivers: 
 
 /** `9 of 9`, or with what does not apply there. */
 function count(rows: readonly ReportRow[]): string {
+  if (rows.length === 0) return "not run";
   const skipped = rows.filter(({ verdict: one }) => one === "skipped").length;
   const failed = rows.filter(({ verdict: one }) => one === "failed").length;
   const applicable = rows.length - skipped;
@@ -104,7 +105,7 @@ export function evidencePage(
   const sections = Object.entries(LISTED).map(([title, themes]) => `## ${title}\n\n${listed(rows, themes, drivers)}`);
   return `# Evidence
 
-What was seen in one run on one machine, written by \`./x evidence\` and by nobody's hand: verdicts of that run, not promises. Those stand
+What one build was seen to do on one machine, written by \`./x evidence\` and by nobody's hand: verdicts, not promises. Those stand
 in [SPEC.md](../SPEC.md), each with its test. \`–\` does not apply to the level, which the suite gives its reason for.
 
 ${table(["", ""], facts.host)}

@@ -15,10 +15,10 @@ import { measureReach } from "./reach.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
 const PAGE = "docs/evidence.md";
-const USAGE = `usage: ./x evidence [--conformance FILE] [--output FILE]
+const USAGE = `usage: ./x evidence [--conformance FILE]... [--output FILE]
 
 Runs the suite against every driver, every attack with its control, and reads which system calls are within reach; writes
-what was seen to ${PAGE}. --conformance takes the suite's outcome from a file that ./x conformance --report has written.
+what was seen to ${PAGE}. --conformance takes the suite's outcome from files that ./x conformance --report has written.
 `;
 const ATTACKS_TIMEOUT_MS = 1_800_000;
 const MAX_REPORT_BYTES = 64 * 1024 * 1024;
@@ -68,7 +68,7 @@ async function facts(run: string): Promise<Facts> {
 
 const { values } = parseArgs({
   options: {
-    conformance: { type: "string" },
+    conformance: { type: "string", multiple: true },
     output: { type: "string", default: join(ROOT, PAGE) },
     help: { type: "boolean", default: false },
   },
@@ -82,9 +82,9 @@ if (values.help) {
   await using cleanup = new AsyncDisposableStack();
   cleanup.defer(() => rm(directory, { recursive: true, force: true }));
   const run = join(directory, "run");
-  const rows = JSON.parse(
-    await readFile(values.conformance ?? (await conformance(directory)), "utf8"),
-  ) as readonly ReportRow[];
+  const files = values.conformance ?? [await conformance(directory)];
+  const reports = await Promise.all(files.map((path) => readFile(path, "utf8")));
+  const rows = reports.flatMap((text) => JSON.parse(text) as readonly ReportRow[]);
   say("which system calls are within reach");
   const reach = await measureReach(DRIVERS, run);
   say("attacks");

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { BulkheadError } from "@bulkhead/contract";
 import { config } from "./config.ts";
-import { testAppArmor, testDelegation, testEnd, testFacts } from "./selftest.ts";
+import { testAppArmor, testDelegation, testEnd, testFacts, testKvm } from "./selftest.ts";
 import { SOURCE_INSIDE, startTestHost, type TestHost } from "./test-host.ts";
 
 const USAGE = `usage: ./x testhost [--cold] -- COMMAND [ARGUMENT]...
@@ -79,6 +79,7 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<numbe
   if (verb === "selftest" || verb === "quick" || verb === "kvm") {
     await testFacts(host, say);
     await testAppArmor(host, say);
+    await testKvm(host, say);
   }
   if (verb === "selftest" || verb === "quick") {
     await testDelegation(host, say);

@@ -95,6 +95,16 @@ export async function testAppArmor(host: TestHost, say: (line: string) => void):
   say(`ok  AppArmor's profile for containers denies ${lines.map((line) => line.split(":")[0]).join(", ")}`);
 }
 
+/** A plan of a microVM, for which a guest is tried with KVM. */
+const EXPLAIN = `cd ${SOURCE_INSIDE} && node packages/cli/src/main.ts explain --isolation microvm --json`;
+
+/** KVM is used where a guest has run with it: without this the suite could pass there by emulation. */
+export async function testKvm(host: TestHost, say: (line: string) => void): Promise<void> {
+  const { stdout, stderr } = await host.inside.exec(["/bin/sh", "-c", EXPLAIN], { timeoutMs: DELEGATION_TIMEOUT_MS });
+  assert.match(stdout.toString(), /"accelerator": ?"kvm"/, `${stdout.toString().slice(0, 2000)}${stderr.toString()}`);
+  say("ok  microVMs are run by KVM, with which a guest was tried first");
+}
+
 /** Test hosts of other runs are told apart by their runner, which is their parent. */
 async function childrenOf(pid: number): Promise<readonly number[]> {
   const found: number[] = [];

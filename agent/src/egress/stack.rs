@@ -181,7 +181,8 @@ impl<L: Link> Stack<L> {
         let to_router = packet.flow.outside.ip() == ROUTER_4;
         match packet.kind {
             Kind::Echo(request) => self.answer(packet::echo_reply(&packet.flow, request)),
-            Kind::Datagram(_) | Kind::Syn if to_router && packet.flow.outside.port() != DNS_PORT => {
+            // Connections to it are the host's to refuse, which may serve more there than DNS.
+            Kind::Datagram(_) if to_router && packet.flow.outside.port() != DNS_PORT => {
                 self.refuse_packet(packet.whole, Refusal::Reset, now);
             }
             Kind::Datagram(payload) if to_router => return Some(Asked::Query(packet.flow, payload)),

@@ -4,6 +4,7 @@
 mod header;
 mod pax;
 mod sparse;
+pub mod write;
 
 use std::io::{ErrorKind, Read};
 

@@ -207,7 +207,7 @@ pub fn gzip(data: &[u8]) -> Vec<u8> {
 pub fn limits() -> Value {
     json!({
         "maxBytes": 1024 * MIB, "maxEntries": 10_000, "maxRatio": 200,
-        "maxPathBytes": 4096, "maxXattrBytes": 65_536, "maxDepth": 400,
+        "maxPathBytes": 4096, "maxXattrBytes": 65_536, "maxDepth": 1024,
     })
 }
 
@@ -288,7 +288,9 @@ fn list_into(root: &Path, path: &Path, lines: &mut Vec<String>) {
     };
     let (mode, uid, gid) = (meta.mode(), meta.uid(), meta.gid());
     let content = String::from_utf8_lossy(&content).into_owned();
-    lines.push(format!("{} {mode:o} {uid}:{gid} {}.{} {content:?}", path.display(), meta.mtime(), meta.mtime_nsec()));
+    let (time, links) =
+        (format!("{}.{:09}", meta.mtime(), meta.mtime_nsec()), if meta.is_dir() { 1 } else { meta.nlink() });
+    lines.push(format!("{} {mode:o} {uid}:{gid} {time} {links} {content:?}", path.display()));
     if meta.is_dir() {
         for entry in fs::read_dir(&full).unwrap() {
             list_into(root, &path.join(entry.unwrap().file_name()), lines);

@@ -264,7 +264,8 @@ type Rates = Readonly<
   Record<"rateBytesPerSecond" | "sendBytesPerSecond" | "receiveBytesPerSecond", number | undefined>
 >;
 
-function network(words: readonly string[], rates: Rates): unknown {
+/** @param needing an option that was given and says nothing without a network. */
+function network(words: readonly string[], rates: Rates, needing: string | undefined): unknown {
   const odd = words.find((word) => word !== "none" && !/^(allow|deny):/.test(word));
   if (odd !== undefined) {
     throw usageError(
@@ -281,12 +282,20 @@ function network(words: readonly string[], rates: Rates): unknown {
   if (words.length > 0 && !none) {
     return { allow: rulesOf(words, "allow"), deny: rulesOf(words, "deny"), ...rates };
   }
-  const given = Object.entries(rates).find(([, rate]) => rate !== undefined)?.[0];
-  if (given === undefined) return "none";
-  const option = FLAG_OF[`network.${given}`];
+  const rate = Object.entries(rates).find(([, given]) => given !== undefined)?.[0];
+  const option = rate === undefined ? needing : FLAG_OF[`network.${rate}`];
+  if (option === undefined) return "none";
   const why = "nothing leaves a sandbox whose network is none";
   throw usageError(`${option} is given without a network`, why, `add --network allow:RULES, or leave out ${option}`);
 }
+
+type Read = <T>(name: string, how: (text: string, field: string) => T) => T | undefined;
+
+const ratesOf = (read: Read): Rates => ({
+  rateBytesPerSecond: read("net-bps", parseBytes),
+  sendBytesPerSecond: read("net-send-bps", parseBytes),
+  receiveBytesPerSecond: read("net-receive-bps", parseBytes),
+});
 
 /**
  * @returns a validated spec.
@@ -294,7 +303,7 @@ function network(words: readonly string[], rates: Rates): unknown {
  */
 export function specFromOptions(parsed: Parsed, host: HostEnv): Spec {
   const one = (name: string): string | undefined => parsed.values.get(name)?.[0];
-  const read = <T>(name: string, how: (text: string, field: string) => T): T | undefined => {
+  const read: Read = (name, how) => {
     const text = one(name);
     return text === undefined ? undefined : how(text, `--${name}`);
   };
@@ -323,11 +332,11 @@ export function specFromOptions(parsed: Parsed, host: HostEnv): Spec {
     user: one("user"),
     mounts: (parsed.values.get("mount") ?? []).map(mount),
     volumes: (parsed.values.get("volume") ?? []).map(volume),
-    network: network(parsed.values.get("network") ?? [], {
-      rateBytesPerSecond: read("net-bps", parseBytes),
-      sendBytesPerSecond: read("net-send-bps", parseBytes),
-      receiveBytesPerSecond: read("net-receive-bps", parseBytes),
-    }),
+    network: network(
+      parsed.values.get("network") ?? [],
+      ratesOf(read),
+      on("secret") ? "--secret" : on("proxy-env") ? "--proxy-env" : undefined,
+    ),
     ...(on("secret") && { secrets: parsed.values.get("secret")!.map((text) => parseSecretOption(text, host)) }),
     ...(on("proxy-env") && { proxyVariables: true }),
     allowSetuid: on("allow-setuid"),

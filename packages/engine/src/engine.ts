@@ -26,6 +26,7 @@ import { chooseLayer } from "./policy/layer.ts";
 import { checkMounts } from "./policy/mounts.ts";
 import { commandOf } from "./policy/program.ts";
 import { resolveLevel, type Candidate, type Choice } from "./policy/resolve.ts";
+import { networkForbidden, refuseWithoutRoot, requireRecording } from "./refusals.ts";
 import type { Saver } from "./sandbox/saver.ts";
 import type { Sandbox } from "./sandbox/sandbox.ts";
 import { openSandbox } from "./sandbox/open.ts";
@@ -82,15 +83,6 @@ function isAborted(signal: AbortSignal | undefined): signal is AbortSignal {
 
 function aborted(what: string, signal: AbortSignal): BulkheadError {
   return new BulkheadError("ABORTED", { what: `${what} was called off`, cause: signal.reason });
-}
-
-function refuseWithoutRoot(): void {
-  if (process.getuid?.() === 0) return;
-  throw new BulkheadError("HOST_NOT_ROOT", {
-    what: "bulkhead needs root",
-    why: `mounts, control groups and id ranges need it, and this process runs as user ${process.getuid?.()}`,
-    next: "run the same command with sudo",
-  });
 }
 
 /**
@@ -393,22 +385,5 @@ function chosen(all: readonly Driver[], names: readonly string[] | undefined): r
   throw new BulkheadError("SPEC_INVALID", {
     what: `there is no driver ${JSON.stringify(unknown)}`,
     next: `name one of ${all.map((driver) => driver.name).join(", ")}`,
-  });
-}
-
-function requireRecording(driver: Driver): void {
-  if (driver.capabilities.recordsCalls) return;
-  throw new BulkheadError("LEVEL_UNAVAILABLE", {
-    what: `system calls cannot be recorded at ${driver.level}`,
-    why: "a profile is made from what a program asks of the host's kernel, which only a container's programs do",
-    next: "record at --isolation container what you trust enough for it; the profile can be used at every level",
-  });
-}
-
-function networkForbidden(): BulkheadError {
-  return new BulkheadError("POLICY_REFUSED", {
-    what: "a sandbox with a network is refused",
-    why: "this engine was opened with network: false, which gives no sandbox a network",
-    next: "leave network out of the spec, or ask whoever runs the engine",
   });
 }

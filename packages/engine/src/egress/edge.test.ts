@@ -336,6 +336,25 @@ describe("a hostile program", () => {
   });
 });
 
+test("bytes that are no TLS, in the middle of an upgrade, end their connection alone", async () => {
+  await using s = await place();
+  const held: unknown[] = [];
+  const served = createHttps(issued, (_message, response) => void response.end()).on("upgrade", (_, socket) => {
+    held.push(socket.on("error", () => undefined));
+  });
+  await s.net.serve(SHARED, 443, served);
+  const socket = await s.guest.connect(SHARED, 443);
+  const secure = tlsConnect({ socket, servername: API, ca: s.egress.edge!.certificate });
+  secure.on("error", () => undefined);
+  await once(secure, "secureConnect");
+  secure.write(`GET / HTTP/1.1\r\nHost: ${API}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`);
+  await expect.poll(() => held.length, { timeout: 20_000 }).toBe(1);
+  const closed = once(socket, "close");
+  socket.write("\x17\x03\x03\x00\x20no record that anybody could read", "latin1");
+  await closed;
+  expect((await ask(await dial(s, API))).status).toBe(200);
+});
+
 /** The bytes with which a client begins. */
 async function helloFor(servername: string): Promise<Buffer> {
   const { duplexPair } = await import("node:stream");

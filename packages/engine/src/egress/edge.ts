@@ -1,13 +1,6 @@
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import {
-  connect,
-  createSecureContext,
-  createServer,
-  getCACertificates,
-  type SecureContext,
-  type TLSSocket,
-} from "node:tls";
+import type { SecureContext, TLSSocket } from "node:tls";
 import { BulkheadError, type Secret } from "@bulkhead/contract";
 import { Authority } from "./authority.ts";
 import type { Dress, Headers, HttpGate } from "./http-gate.ts";
@@ -22,7 +15,9 @@ const HANDSHAKE_MS = 60_000;
 const ALPN = ["http/1.1"];
 const TLS_MIN = "TLSv1.2";
 
-/** How a program says that it does not know our authority. */
+type Tls = typeof import("node:tls");
+
+/** How a program says that it does not know our authority; some only break off, which no code of OpenSSL says. */
 const DISTRUST: ReadonlySet<string> = new Set([
   "ERR_SSL_TLSV1_ALERT_UNKNOWN_CA",
   "ERR_SSL_SSLV3_ALERT_BAD_CERTIFICATE",
@@ -51,22 +46,26 @@ function codeOf(error: unknown): string {
  * host trusts. Everything else stays end to end.
  */
 export class Edge {
+  readonly #tls: Tls;
   readonly #authority: Authority;
   /** By host, then by header. */
   readonly #secrets: ReadonlyMap<string, Map<string, Secret>>;
   readonly #trusted: SecureContext;
 
-  private constructor(authority: Authority, secrets: readonly Secret[], trusted: readonly string[]) {
+  private constructor(tls: Tls, authority: Authority, secrets: readonly Secret[], trusted: readonly string[]) {
+    this.#tls = tls;
     this.#authority = authority;
     const byHost = Map.groupBy(secrets, ({ host }) => host);
     this.#secrets = new Map([...byHost].map(([host, all]) => [host, new Map(all.map((one) => [one.header, one]))]));
     // Reading some hundred certificates takes 20 ms, so they are read once for all connections.
-    this.#trusted = createSecureContext({ ca: [...trusted], minVersion: TLS_MIN });
+    this.#trusted = tls.createSecureContext({ ca: [...trusted], minVersion: TLS_MIN });
   }
 
   static async make(secrets: readonly Secret[], outside: Pick<Outside, "authorities">): Promise<Edge> {
     const hosts = [...new Set(secrets.map(({ host }) => host))];
-    return new Edge(await Authority.make(hosts), secrets, outside.authorities?.() ?? hostAuthorities());
+    // What is imported at the top of a file every run of the command loads, and this takes as long as all the rest of it.
+    const [tls, authority] = await Promise.all([import("node:tls"), Authority.make(hosts)]);
+    return new Edge(tls, authority, secrets, outside.authorities?.() ?? hostAuthorities(tls));
   }
 
   /** What programs inside have to trust, in PEM. */
@@ -111,14 +110,18 @@ export class Edge {
     }
     const judge = (name: string): Refused | null => refused ?? this.#judge(host, name, flow);
     const taken = { upstream: server ?? upstream, judge, deny: flow.deny, dress: this.#dress(host) };
-    const listener = createServer({
-      ...(await this.#authority.leaf(host)),
+    const leaf = await this.#authority.leaf(host);
+    if (inside.destroyed) return void taken.upstream.destroy();
+    const listener = this.#tls.createServer({
+      ...leaf,
       ALPNProtocols: ALPN,
       minVersion: TLS_MIN,
       handshakeTimeout: HANDSHAKE_MS,
     });
     // The gate listens in the same turn: the first request may have come with the handshake's last bytes.
     listener.once("secureConnection", (program) => {
+      // While an upgrade is under way nobody else listens.
+      program.on("error", ignore);
       // After a last answer the server side would reset the connection, with what is still on its way inside.
       program.destroySoon = () => void program.end();
       gate.take(program, taken);
@@ -139,7 +142,7 @@ export class Edge {
   /** Resolves when its certificate was found to be that of `host`. */
   async #greetServer(host: string, upstream: Socket): Promise<TLSSocket> {
     const secureContext = this.#trusted;
-    const server = connect({ socket: upstream, servername: host, secureContext, ALPNProtocols: ALPN });
+    const server = this.#tls.connect({ socket: upstream, servername: host, secureContext, ALPNProtocols: ALPN });
     const greeted = Promise.withResolvers<void>();
     server.once("secureConnect", greeted.resolve);
     server.once("error", greeted.reject);
@@ -155,13 +158,12 @@ export class Edge {
   }
 
   #distrusted(host: string, code: string, flow: EdgeFlow): void {
-    // A program that breaks off has said nothing that could be told.
-    if (code === "ECONNRESET") return;
-    const why = DISTRUST.has(code)
-      ? `a program does not trust the certificate of this sandbox's edge, which adds headers for ${host}`
-      : code === "ERR_SSL_NO_APPLICATION_PROTOCOL"
-        ? `a program does not speak HTTP/1.1 to ${host}, which headers are added to`
-        : `a program's TLS to ${host}, whose requests get headers, failed: ${code}`;
+    const why =
+      DISTRUST.has(code) || !code.startsWith("ERR_SSL")
+        ? `a program broke its TLS to ${host} off, as those do that do not trust the edge of this sandbox, where it ends`
+        : code === "ERR_SSL_NO_APPLICATION_PROTOCOL"
+          ? `a program does not speak HTTP/1.1 to ${host}, which headers are added to`
+          : `a program's TLS to ${host}, whose requests get headers, failed: ${code}`;
     flow.deny(host, why);
   }
 
@@ -179,7 +181,7 @@ export class Edge {
 }
 
 /** What OpenSSL's directories on this host hold, and what its operator added for Node.js. */
-function hostAuthorities(): readonly string[] {
+function hostAuthorities({ getCACertificates }: Tls): readonly string[] {
   const system = getCACertificates("system");
   return [...(system.length > 0 ? system : getCACertificates("bundled")), ...getCACertificates("extra")];
 }

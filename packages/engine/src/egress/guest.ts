@@ -59,7 +59,7 @@ export { MAX_CONNECTIONS, MAX_DATAGRAM_BYTES, MAX_QUERIES, MAX_QUERY_BYTES } fro
 
 /**
  * Addresses that are nobody's outside: 192.0.0.0/29 is for the ends of such tunnels (RFC 7335), the IPv6 one is a private
- * prefix. What goes to the resolver's ports other than 53 is refused inside.
+ * prefix. Datagrams to the resolver's ports other than 53 are refused inside.
  */
 export const GUEST_ADDRESSES = {
   interface: "eth0",

@@ -44,7 +44,7 @@ export function checkEdge({ network, secrets = [], proxyVariables = false }: Edg
     const verdict = policy.judgeName(host, HTTPS_PORT);
     if (verdict.verdict === "allow") continue;
     const field = `secrets[${i}]`;
-    refuse(field, `${field}, ${header} for ${host}, could never be used`, verdict.why, `allow ${host}:${HTTPS_PORT}`);
+    refuse(field, `the header ${header} for ${host} could never be added`, verdict.why, `allow ${host}:${HTTPS_PORT}`);
   }
 }
 
