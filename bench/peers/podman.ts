@@ -1,8 +1,8 @@
 import { copyFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Lab } from "../lab.ts";
-import { chargedTo, processesNaming, processesOf, pssOf } from "../lab.ts";
-import type { Peer, Setup, Work } from "../peer.ts";
+import { chargedTo, diskBytes, processesNaming, processesOf, pssOf } from "../lab.ts";
+import type { Images, Peer, Setup, Work } from "../peer.ts";
 import { output, timeProgram } from "../timing.ts";
 import { standing } from "./command.ts";
 import type { Tools } from "./tools.ts";
@@ -47,7 +47,18 @@ export async function podman(lab: Lab, tools: Tools, imageTar: string): Promise<
   const run = [program, "run", "--rm", "--network", "none", "--cgroup-parent", lab.cgroup];
   const cold = (work: Work): ReturnType<typeof timeProgram> =>
     timeProgram([...run, "localhost/base:1", ...work.argv], { env, expect: work.expect });
+  const images: Images = {
+    run: (reference, work) =>
+      timeProgram([...run, "--quiet", "--tls-verify=false", reference, ...work.argv], { env, expect: work.expect }),
+    pull: async (reference) => void (await output([program, "pull", "--quiet", "--tls-verify=false", reference], env)),
+    forget: async (references) => {
+      // Unlike docker it takes an image that is not there for an error.
+      for (const one of references) await output([program, "rmi", "--force", one], env).catch(() => undefined);
+    },
+    diskBytes: () => diskBytes(join(home, "graph")),
+  };
   const peer: Peer = {
+    images,
     name: "podman run",
     cold,
     stand: async () => {
