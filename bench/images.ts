@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { readFile, stat } from "node:fs/promises";
+import { readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Layout, tarOfFiles } from "../tests/images/support/layout.ts";
 import { lackingRegistry, startRegistry, type Registry } from "../tests/images/support/registry.ts";
@@ -7,6 +7,7 @@ import type { Lab } from "./lab.ts";
 import type { Bench, Column, Result } from "./parts.ts";
 import { type Images, type Peer, PYTHON } from "./peer.ts";
 import { interleave, type Series } from "./schedule.ts";
+import { output } from "./timing.ts";
 
 const MIB = 1024 * 1024;
 const GIB = 1024 * MIB;
@@ -29,8 +30,11 @@ interface Shelf {
 
 /** The base image and a small layer, so many times; the large layer is the same in all. */
 async function fill(registry: Registry, lab: Lab): Promise<Shelf> {
-  // The image as it was packed for the peers.
-  const tar = join(lab.directory, "image.tar");
+  // As it was packed for the peers and one file more: podman would find that it has the same layer already.
+  const tar = join(lab.directory, "more.tar");
+  await output(["cp", join(lab.directory, "image.tar"), tar]);
+  await writeFile(join(lab.directory, "more"), "");
+  await output(["tar", "--append", "--file", tar, "--directory", lab.directory, "more"]);
   const base = await readFile(tar);
   const layout = new Layout(join(lab.directory, "layout"));
   const large = layout.layer(base, "gzip");

@@ -32,7 +32,7 @@ export async function docker(lab: Lab, tools: Tools, imageTar: string): Promise<
   const tool = async (...words: readonly string[]): Promise<void> => void (await output([...run, ...words], env));
   const images: Images = {
     run: (reference, work) =>
-      timeProgram([...run, "run", "--quiet", "--rm", "--network", "none", reference, ...work.argv], {
+      timeProgram([...run, "run", "--rm", "--network", "none", reference, ...work.argv], {
         ...{ env, expect: work.expect },
       }),
     pull: (reference) => tool("pull", "--quiet", reference),
