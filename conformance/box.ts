@@ -1,4 +1,4 @@
-import type { LimitHit, Network, SandboxEvent } from "@bulkhead/engine";
+import type { Copied, LimitHit, Network, SandboxEvent } from "@bulkhead/engine";
 import type { Duplex, Readable, Writable } from "node:stream";
 
 /** What the checks need of a sandbox. Each target adapts its own objects to it, so that no check knows who made the box. */
@@ -7,8 +7,15 @@ export interface Box extends AsyncDisposable {
   /** Runs a program to its end and collects what it wrote. */
   run(argv: readonly string[], options?: RunOptions): Promise<RunResult>;
   start(argv: readonly string[], options?: StartOptions): Promise<Running>;
+  /** The program the image is for, with these arguments; none: with the image's own. */
+  runProgram(args: readonly string[]): Promise<RunResult>;
+  startProgram(args: readonly string[]): Promise<Running>;
+  /** Ends that program as it wants to be ended, and the sandbox. */
+  stop(): Promise<void>;
   pty(argv: readonly string[], options: PtyOptions): Promise<RunningPty>;
   readonly files: Files;
+  copyIn(from: string, to: string, options?: As): Promise<Copied>;
+  copyOut(from: string, to: string, options?: As): Promise<Copied>;
   dialTcp(port: number, options?: Waiting): Promise<Duplex>;
   dialUnix(path: string, options?: Waiting & { readonly user?: string }): Promise<Duplex>;
   /** Where the host finds a TCP port of the sandbox. */

@@ -195,6 +195,26 @@ export async function traces(needles: readonly string[], except: readonly number
   return found;
 }
 
+export interface HeldDevice {
+  /** Says what file the device's contents are, as long as there are any: `/sys/block/loop3/loop/backing_file`. */
+  readonly path: string;
+  /** `/var/lib/bulkhead/scratch/#1234 (deleted)` */
+  readonly file: string;
+}
+
+/** Loop devices that are mounted for a sandbox, in whatever mount namespace. */
+export async function loopDevicesOf(id: string): Promise<readonly HeldDevice[]> {
+  const names = new Set<string>();
+  for (const mounts of (await mountNamespaces()).values()) {
+    for (const [, name] of mounts.matchAll(new RegExp(`/${id}/disk .* /dev/(loop\\d+) `, "g"))) names.add(name!);
+  }
+  const held = [...names].map(async (name) => {
+    const path = `/sys/block/${name}/loop/backing_file`;
+    return { path, file: (await readFile(path, "utf8")).trim() };
+  });
+  return Promise.all(held);
+}
+
 export interface Weight {
   readonly rssBytes: number;
   readonly descriptors: number;

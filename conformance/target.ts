@@ -27,6 +27,7 @@ export interface OpenTarget extends AsyncDisposable {
   create(spec?: BoxSpec, signal?: AbortSignal): Promise<Box>;
   restore(where: string, options?: RestoreOptions): Promise<Box>;
   removeSnapshot(where: string): Promise<void>;
+  removeKept(name: string): Promise<void>;
   /** What the engine says can be done to a sandbox as a whole. */
   can(): Promise<{ readonly pause: boolean; readonly snapshot: boolean }>;
   /** null at the reference, which has neither engine nor keeper. */

@@ -1,9 +1,12 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { CHECKS } from "../conformance/checks/index.ts";
 import { ERRORS } from "../packages/contract/src/errors.ts";
+import { evidenceProblems } from "../tests/evidence/page.ts";
 
 const EXIT_CODES = "docs/exit-codes.md";
 const SPEC = "SPEC.md";
+const EVIDENCE = "docs/evidence.md";
 
 type Registry = Readonly<Record<string, { readonly exit: number; readonly http: number; readonly retryable: boolean }>>;
 
@@ -75,5 +78,8 @@ if (import.meta.main) {
     return existsSync(at) ? readFileSync(at, "utf8") : null;
   });
   for (const problem of broken) console.log(`${SPEC}: ${problem}`);
-  process.exitCode = problems.length + broken.length === 0 ? 0 : 1;
+  const stale = evidenceProblems(readFileSync(join(root, EVIDENCE), "utf8"), CHECKS);
+  for (const problem of stale) console.log(`${EVIDENCE}: ${problem}`);
+  if (stale.length > 0) console.log("./x evidence makes the page anew");
+  process.exitCode = problems.length + broken.length + stale.length === 0 ? 0 : 1;
 }

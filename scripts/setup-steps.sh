@@ -61,6 +61,18 @@ do_runsc() {
   mv -- "$work/runsc/root" "$state/runtimes/runsc"
 }
 
+download_registry() { apt_get -o APT::Sandbox::User=root download docker-registry; }
+
+do_registry() {
+  mkdir -p "$work/registry"
+  # A mirror keeps the newest version only: what the lists of last month name is gone.
+  (cd "$work/registry" && { download_registry || { apt_get update && download_registry; }; }) || return 1
+  dpkg-deb -x "$work"/registry/docker-registry_*.deb "$work/registry/root" || return 1
+  mkdir -p "$state/test"
+  [[ ! -e $state/test/docker-registry ]] || mv -- "$state/test/docker-registry" "$work/registry.old"
+  mv -- "$work/registry/root" "$state/test/docker-registry"
+}
+
 do_node() {
   local binary
   mkdir -p "$work/node/bin"
@@ -87,7 +99,7 @@ do_npm() {
 do_build() {
   # Dated before the build, so that a source changed meanwhile counts as newer.
   touch "$home/.bulkhead/built.new"
-  (cd "$home" && cargo build --release --locked --target-dir "$home/target" -p bulkhead-agent -p bulkhead-keeper) ||
-    return 1
+  (cd "$home" && cargo build --release --locked --target-dir "$home/target" -p bulkhead-agent -p bulkhead-keeper \
+    -p bulkhead-layers) || return 1
   mv -- "$home/.bulkhead/built.new" "$home/.bulkhead/built"
 }

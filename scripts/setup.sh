@@ -36,14 +36,15 @@ setup_is_ready() {
   [[ -r $stamp && -e $state/setup/ready ]] || return 1
   { IFS= read -r for_state && IFS= read -r node; } <"$stamp" || return 1
   [[ $for_state == "$state" && -x $node && -x $home/target/release/bulkhead-agent ]] || return 1
-  [[ -x $home/target/release/bulkhead-keeper && -d $home/node_modules ]] || return 1
+  [[ -x $home/target/release/bulkhead-keeper && -x $home/target/release/bulkhead-layers ]] || return 1
+  [[ -d $home/node_modules ]] || return 1
   if with_microvm "$mode"; then
     [[ -e $state/guest/index.json ]] || return 1
     guest=("$home/guest/kernel.config")
   fi
   shopt -s globstar nullglob
   # A directory is newer when a file in it has come or gone.
-  for file in "$home"/{agent,keeper}/{,*,src/**,wire/**} "$home"/{Cargo.toml,Cargo.lock,.cargo/config.toml} \
+  for file in "$home"/{agent,keeper,layers}/{,*,src/**,wire/**} "$home"/{Cargo.toml,Cargo.lock,.cargo/config.toml} \
     "$home"/{package-lock.json,scripts/setup*.sh,scripts/node/package-lock.json} \
     ${guest[@]+"${guest[@]}"}; do
     [[ ! $file -nt $stamp ]] || return 1
@@ -93,6 +94,9 @@ has_runsc() {
   found=$(command -v runsc 2>/dev/null) && runsc_is_new "$found"
 }
 
+# Only unpacked: installed, the package would start a server.
+has_registry() { [[ -x $state/test/docker-registry/usr/bin/docker-registry ]]; }
+
 # Changes with the lock file, with what of it is wanted, and with the Node it was installed for.
 npm_mark() { # run or dev
   printf '%s %s' "$1" "$(cksum <"$home/package-lock.json")"
@@ -105,9 +109,11 @@ npm_is_ready() { # mode; what ./x needs includes what ./bulkhead needs
 }
 
 binaries_are_ready() {
-  local stamp=$home/.bulkhead/built
-  [[ -e $stamp && -x $home/target/release/bulkhead-agent && -x $home/target/release/bulkhead-keeper ]] || return 1
-  [[ -z $(cd "$home" && find agent keeper Cargo.toml Cargo.lock .cargo -newer "$stamp" -print -quit) ]]
+  local stamp=$home/.bulkhead/built name
+  for name in agent keeper layers; do
+    [[ -e $stamp && -x $home/target/release/bulkhead-$name ]] || return 1
+  done
+  [[ -z $(cd "$home" && find agent keeper layers Cargo.toml Cargo.lock .cargo -newer "$stamp" -print -quit) ]]
 }
 
 # Fills `packages` (Debian names; `cargo` stands for whatever package has a new enough one), `missing` (programs, for
@@ -125,6 +131,10 @@ setup_survey() {
     want crun crun
     want runc runc
     want mmdebstrap mmdebstrap
+    want /sbin/mke2fs e2fsprogs
+    want skopeo skopeo
+    # Where AppArmor is active a container has our profile or is not started.
+    [[ $(cat /sys/module/apparmor/parameters/enabled 2>/dev/null) != Y ]] || want apparmor_parser apparmor
     want /etc/ssl/certs/ca-certificates.crt ca-certificates
   fi
   if ! binaries_are_ready || with_tools "$mode"; then
@@ -143,6 +153,7 @@ setup_survey() {
   ((node_is_missing == 0)) || has npm || { packages+=(npm) missing+=("node ($NODE_MAJOR_MIN or newer) with npm"); }
   ((${#packages[@]} == 0)) || todo+=(packages)
   ((EUID != 0)) || has_runsc || todo+=(runsc)
+  ((EUID != 0)) || [[ $mode != test ]] || has_registry || todo+=(registry)
   ((node_is_missing == 0)) || todo+=(node)
   npm_is_ready "$mode" || todo+=(npm)
   binaries_are_ready || todo+=(build)
@@ -155,9 +166,10 @@ setup_describe() { # step
   case $1 in
     packages) printf 'install Debian packages: %s' "${packages[*]}" ;;
     runsc) printf "fetch Debian's runsc (gVisor) into %s" "$state/runtimes/runsc" ;;
+    registry) printf "fetch Debian's docker-registry, for tests, into %s" "$state/test/docker-registry" ;;
     node) printf 'fetch Node.js %s into %s' "$NODE_MAJOR_MIN" "$state/node-24" ;;
     npm) printf 'install npm packages into %s' "$home/node_modules" ;;
-    build) printf 'build the agent and the keeper into %s' "$home/target" ;;
+    build) printf 'build the agent, the keeper and the unpacker of images into %s' "$home/target" ;;
     image) printf 'build the base image from Debian packages into %s' "$state/images" ;;
     kernel | stock) microvm_describe "$1" ;;
   esac
@@ -226,9 +238,10 @@ setup_step() { # number, of, step
   case $3 in
     packages) label+=" Debian packages" next="repair apt on this machine (apt-get update), or install these by hand: ${packages[*]}" ;;
     runsc) label+=" runsc (gVisor)" ;;
+    registry) label+=" docker-registry" next="repair apt on this machine (apt-get update), then run it again" ;;
     node) label+=" Node.js $NODE_MAJOR_MIN" next="check that npm reaches its registry, or put Node.js $NODE_MAJOR_MIN or newer on the PATH" ;;
     npm) label+=" npm packages" next="check that npm reaches its registry, then run it again" ;;
-    build) label+=" agent and keeper" next="check that cargo reaches its registry, then run it again" ;;
+    build) label+=" agent, keeper and unpacker" next="check that cargo reaches its registry, then run it again" ;;
     kernel) label+=" guest kernel" next="take Debian's kernel, which starts more slowly: $home/bulkhead setup microvm --stock-kernel" ;;
     stock) label+=" Debian's stock kernel" next="repair apt on this machine (apt-get update), then run it again" ;;
     image)
@@ -238,7 +251,7 @@ setup_step() { # number, of, step
       return
       ;;
   esac
-  [[ $3 == packages || $3 == runsc || $3 == node ]] || use_node
+  [[ $3 == packages || $3 == runsc || $3 == registry || $3 == node ]] || use_node
   setup_logged "$label" "do_$3" && return
   setup_tail
   if [[ $3 == runsc ]]; then

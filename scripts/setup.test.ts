@@ -107,7 +107,7 @@ describe("launcher", () => {
     for (const dir of ["target/release", "node_modules", "agent/src", "packages/cli/src", ".bulkhead"]) {
       mkdirSync(join(home, dir), { recursive: true });
     }
-    for (const name of ["agent", "keeper"])
+    for (const name of ["agent", "keeper", "layers"])
       writeFileSync(join(home, `target/release/bulkhead-${name}`), "", { mode: 0o755 });
     writeFileSync(join(home, "agent/src/main.rs"), "");
     const cli = "console.log(JSON.stringify(process.argv.slice(2)), process.env.BULKHEAD_STATE);";

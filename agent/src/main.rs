@@ -14,7 +14,12 @@ fn main() -> ExitCode {
         bulkhead_agent::serve_guest();
     }
     match arguments.next() {
-        None => bulkhead_agent::serve(),
+        None => bulkhead_agent::serve(None),
+        Some(argument) if argument == "--landlock" => serve_confined(arguments.next()),
+        Some(argument) if argument == "--landlock-version" => {
+            println!("{}", bulkhead_agent::landlock_version());
+            ExitCode::SUCCESS
+        }
         Some(argument) if argument == "--version" => {
             println!(
                 "bulkhead-agent {} (wire {})",
@@ -25,7 +30,17 @@ fn main() -> ExitCode {
         }
         Some(argument) => {
             let argument = argument.to_string_lossy();
-            eprintln!("bulkhead-agent: unknown argument \"{argument}\"; it takes none but --version");
+            eprintln!("bulkhead-agent: unknown argument \"{argument}\"; it takes --landlock VERSION, --landlock-version, --version");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn serve_confined(version: Option<std::ffi::OsString>) -> ExitCode {
+    match version.and_then(|text| text.to_str()?.parse().ok()) {
+        Some(version) => bulkhead_agent::serve(Some(version)),
+        None => {
+            eprintln!("bulkhead-agent: --landlock needs a version, as --landlock-version prints it");
             ExitCode::from(2)
         }
     }

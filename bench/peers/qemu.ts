@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { Channel } from "../../packages/engine/src/channel/channel.ts";
 import { HostGone } from "../../packages/engine/src/channel/wire.gen.ts";
 import { qemuArgv, type Boot, type Machine } from "../../packages/engine/src/drivers/microvm/qemu.ts";
-import { ensureScratch, scratchPath, type ScratchSize } from "../../packages/engine/src/drivers/microvm/scratch.ts";
+import { ensureScratch, scratchPath, type ScratchSize } from "../../packages/engine/src/drivers/scratch.ts";
 import { erofsImage } from "../../packages/engine/src/guest/erofs.ts";
 import { agentInitramfs } from "../../packages/engine/src/guest/initramfs.ts";
 import type { KernelRecord } from "../../packages/engine/src/guest/kernel-index.ts";

@@ -19,7 +19,7 @@ const VICTIM = join(import.meta.dirname, "..", "victim.ts");
 
 /** @param then what the victim does besides, see there; a sandbox that is saved can have no mounts */
 export async function victim(context: Context, run: string, count: number, then = ""): Promise<Victim> {
-  const shared = then.startsWith("/") ? null : await sharedDirectory(context);
+  const shared = then.startsWith("/") || then.startsWith("volume=") ? null : await sharedDirectory(context);
   const told = [run, String(count), shared ?? "-", then];
   const child: ChildProcess = spawn(process.execPath, [VICTIM, context.target.name, ...told], {
     stdio: ["ignore", "pipe", "inherit"],
@@ -47,7 +47,7 @@ async function sharedDirectory(context: Context): Promise<string> {
 }
 
 /** Sandboxes must have been there, or finding nothing afterwards proves nothing. */
-async function standing(found: Victim, run: string): Promise<void> {
+export async function standing(found: Victim, run: string): Promise<void> {
   const seen = await traces([...needles(found), run], [found.enginePid]);
   for (const id of found.ids)
     assert.ok(
@@ -84,12 +84,12 @@ export async function nothingLeft(found: Victim, run: string): Promise<void> {
 }
 
 /** Reaped or not. */
-async function ended(pid: number): Promise<boolean> {
+export async function ended(pid: number): Promise<boolean> {
   return /^[XZ]/.test(await statusField(pid, "State").catch(() => "X"));
 }
 
 /** The next engine starts in the same run directory, works, and finds no id range and no directory taken. */
-async function nextEngineWorks(context: Context, run: string): Promise<void> {
+export async function nextEngineWorks(context: Context, run: string): Promise<void> {
   await using next = await context.target.open({ run });
   const box = await next.create();
   assert.equal((await box.run(["echo", "again"])).stdout.toString(), "again\n");

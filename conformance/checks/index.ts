@@ -1,5 +1,6 @@
 import type { Check } from "../check.ts";
 import { boundaryChecks } from "./boundary.ts";
+import { copyChecks } from "./copy.ts";
 import { crashChecks } from "./crash.ts";
 import { dialChecks } from "./dial.ts";
 import { egressChecks } from "./egress.ts";
@@ -8,6 +9,8 @@ import { egressPolicyChecks } from "./egress-policy.ts";
 import { enduranceChecks } from "./endurance.ts";
 import { execChecks } from "./exec.ts";
 import { fileChecks } from "./files.ts";
+import { imageChecks } from "./image.ts";
+import { layerChecks } from "./layer.ts";
 import { limitChecks } from "./limits.ts";
 import { limitEventChecks } from "./limit-events.ts";
 import { limitMeasureChecks } from "./limit-measures.ts";
@@ -22,6 +25,7 @@ import { stateChecks } from "./state.ts";
 import { storageChecks } from "./storage.ts";
 import { streamChecks } from "./streams.ts";
 import { sudoChecks } from "./sudo.ts";
+import { volumeChecks } from "./volumes.ts";
 import { watchChecks } from "./watch.ts";
 
 /** In the order they run: what others rest on first, what takes longest last. */
@@ -31,6 +35,7 @@ export const CHECKS: readonly Check[] = [
   ...ptyChecks,
   ...processChecks,
   ...fileChecks,
+  ...copyChecks,
   ...watchChecks,
   ...dialChecks,
   ...egressChecks,
@@ -39,14 +44,17 @@ export const CHECKS: readonly Check[] = [
   ...boundaryChecks,
   ...planChecks,
   ...microvmChecks,
+  ...imageChecks,
   ...storageChecks,
   ...mountChecks,
   ...microvmMountChecks,
+  ...volumeChecks,
   ...stateChecks,
   ...sudoChecks,
   ...limitChecks,
   ...limitEventChecks,
   ...limitMeasureChecks,
+  ...layerChecks,
   ...neighbourChecks,
   ...crashChecks,
   ...enduranceChecks,

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import type { Plan } from "@bulkhead/contract";
 import type { Context } from "../check.ts";
 import { theme } from "../check.ts";
@@ -160,7 +161,7 @@ export const planChecks = theme("plan", "host", (check) => {
       assert.ok(sentry.length > 0, `no Sentry among ${processes.map((p) => p.command.slice(0, 60)).join("; ")}`);
       for (const { pid } of sentry) {
         const uid = (await statusField(pid, "Uid")).split(/\s+/).map(Number);
-        const map = (await import("node:fs/promises")).readFile(`/proc/${pid}/uid_map`, "latin1");
+        const map = readFile(`/proc/${pid}/uid_map`, "latin1");
         assert.ok(
           uid.every((u) => u !== 0),
           `Sentry runs as uid ${uid.join(" ")}, map ${(await map).trim()}`,
@@ -171,6 +172,30 @@ export const planChecks = theme("plan", "host", (check) => {
       }
     },
     { notFor: (t) => (t.traits.level === "gvisor" ? null : "there is no Sentry at this level") },
+  );
+
+  check(
+    "the security modules of the plan hold root inside, and every process seen from outside",
+    async (context) => {
+      const modules = (await planned(context)).boundary.securityModules;
+      assert.ok(modules !== undefined, "the plan does not say which there are");
+      // Landlock answers before capabilities are asked for.
+      const landlock = modules.some(({ name }) => name === "landlock");
+      const code = `
+import os,json,errno
+try: os.mknod('${context.scratch}/node',0o20600,os.makedev(1,3)); print(json.dumps('made'))
+except OSError as e: print(json.dumps(errno.errorcode[e.errno]))`;
+      assert.equal(await probe(context.box, code), landlock ? "EACCES" : "EPERM");
+      for (const one of modules) {
+        if (one.name !== "apparmor") continue;
+        for (const { pid } of await processesInCgroup(context.box.id)) {
+          const label = await readFile(`/proc/${pid}/attr/current`, "latin1").catch(() => null);
+          // It ended between the listing and the reading.
+          if (label !== null && label !== "") assert.equal(label.trim(), `${one.profile} (enforce)`, `process ${pid}`);
+        }
+      }
+    },
+    { notFor: sharedKernelOnly },
   );
 
   check("no interface but loopback, and that one works", async ({ box }) => {

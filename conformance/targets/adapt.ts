@@ -16,10 +16,8 @@ import type {
 
 type EngineEntry = Awaited<ReturnType<Sandbox["files"]["stat"]>>;
 
-/** The engine's sandbox as the checks see one. */
-export function boxOf(sandbox: Sandbox): Box {
+function programsOf(sandbox: Sandbox): Pick<Box, "run" | "start" | "runProgram" | "startProgram" | "stop" | "pty"> {
   return {
-    id: sandbox.id,
     run: async (argv, { input, maxOutputBytes, ...rest } = {}) => {
       const options = {
         ...execOptions(rest),
@@ -31,6 +29,12 @@ export function boxOf(sandbox: Sandbox): Box {
     },
     start: async (argv, { stdin, ...rest } = {}) =>
       await runningOf(sandbox.exec(argv, { ...execOptions(rest), stdin: stdin === true }), stdin === true),
+    runProgram: async (args) => {
+      const result = await sandbox.run(args);
+      return { ...exitOf(result.status), stdout: result.stdout, stderr: result.stderr } satisfies RunResult;
+    },
+    startProgram: async (args) => await runningOf(sandbox.run(args), false),
+    stop: () => sandbox.stop(),
     pty: async (argv, options) => {
       const pty = await sandbox.pty({ ...options, cmd: argv });
       return {
@@ -41,7 +45,17 @@ export function boxOf(sandbox: Sandbox): Box {
         resize: async (rows, cols) => pty.resize(rows, cols),
       };
     },
+  };
+}
+
+/** The engine's sandbox as the checks see one. */
+export function boxOf(sandbox: Sandbox): Box {
+  return {
+    id: sandbox.id,
+    ...programsOf(sandbox),
     files: filesOf(sandbox),
+    copyIn: (from, to, options) => sandbox.copyIn(from, to, options),
+    copyOut: (from, to, options) => sandbox.copyOut(from, to, options),
     dialTcp: (port, options) => sandbox.dial(port, options),
     dialUnix: (path, { user, ...options } = {}) =>
       sandbox.dial(user === undefined ? { unix: path } : { unix: path, user }, options),

@@ -40,6 +40,7 @@ export function driver(
           return boxOf(sandbox);
         },
         restore: async (where, restoring = {}) => boxOf(await engine.restore(where, restoring)),
+        removeKept: (name) => engine.kept.remove(name),
         removeSnapshot: (where) => engine.snapshots.remove(where),
         can: async () => (await engine.explain(full({}))).can,
         outside: {

@@ -90,6 +90,7 @@ export function reference(findRootfs: () => Promise<string>): Target {
         create: async (spec = {}) => boxOf(await start(directory, rootfs, spec)),
         restore: () => Promise.reject(new Error("the reference saves nothing")),
         removeSnapshot: () => Promise.reject(new Error("the reference saves nothing")),
+        removeKept: () => Promise.reject(new Error("the reference keeps nothing")),
         can: async () => ({ pause: false, snapshot: false }),
         outside: null,
         plan: async () => null,

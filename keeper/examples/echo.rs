@@ -5,6 +5,10 @@
 use std::io::{self, BufRead, Write};
 
 fn main() {
+    // As an agent would say that Landlock is not to be used.
+    if std::env::args().nth(1).as_deref() == Some("--landlock-version") {
+        return println!("0");
+    }
     let mut out = io::stdout();
     let mut say = |text: &str| {
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -13,6 +13,7 @@ use serde_json::{json, Value};
 
 use crate::capture;
 use crate::cgroup::{self, Hierarchies, PREFIX};
+use crate::disk::Layers;
 use crate::ids::Ranges;
 use crate::limits::{Told, Watch};
 use crate::log::Log;
@@ -61,6 +62,7 @@ pub struct Keeper {
     pub sender: Sender,
     ranges: Ranges,
     sealed: Sealed,
+    layers: Layers,
     instances: Mutex<HashMap<String, Arc<Instance>>>,
 }
 
@@ -109,6 +111,7 @@ impl Keeper {
             sender,
             ranges: Ranges::open()?,
             sealed: Sealed::default(),
+            layers: Layers::default(),
             instances: Mutex::default(),
         })
     }
@@ -169,6 +172,7 @@ impl Keeper {
         let mut scope = Scope {
             reaper: &self.reaper,
             sealed: &self.sealed,
+            layers: &self.layers,
             cancelled: &instance.cancelled,
             run_dir: &self.run_dir,
             dir: &instance.dir,
@@ -251,8 +255,12 @@ impl Keeper {
         Ok(json!({ "throttledPeriods": periods, "throttledUs": micros }))
     }
 
-    pub fn settled(&self, id: &str) -> Result<Value, Failure> {
+    pub fn settled(self: &Arc<Self>, id: &str) -> Result<Value, Failure> {
         self.instance(id)?.live.lock().unwrap().got.helpers.clear();
+        if self.layers.wants_one() {
+            let keeper = self.clone();
+            thread::Builder::new().stack_size(STACK_BYTES).spawn(move || keeper.layers.prepare())?;
+        }
         Ok(json!({}))
     }
 
@@ -296,6 +304,7 @@ impl Keeper {
         }
         live.got.helpers.clear();
         live.namespace = None;
+        live.got.volumes.clear();
         let removed = remove_patiently(&self.engine_dir, id);
         result.and(removed).map_err(|error| Failure::from(error).at(&format!("sandbox {id} is not fully removed")))?;
         drop(live);

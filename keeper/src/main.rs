@@ -7,6 +7,7 @@
 mod capture;
 mod cgroup;
 mod digest;
+mod disk;
 mod ids;
 mod keeper;
 mod limits;
@@ -20,6 +21,7 @@ mod sealed;
 mod steps;
 mod sweep;
 mod sys;
+mod volumes;
 
 use std::fs::File;
 use std::io;

@@ -77,6 +77,7 @@ fn errno_name(code: i32) -> String {
         libc::EOPNOTSUPP => "EOPNOTSUPP",
         libc::EDQUOT => "EDQUOT",
         libc::ESTALE => "ESTALE",
+        libc::EUCLEAN => "EUCLEAN",
         libc::E2BIG => "E2BIG",
         _ => return format!("errno {code}"),
     };

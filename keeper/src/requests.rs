@@ -81,6 +81,8 @@ pub enum Source {
     Sealed { path: String, keep: bool },
     /// A nameless copy of a file, beside it, for reading and writing; gone with its last holder.
     Copy { path: String, max_bytes: u64 },
+    /// A writable layer that is kept, for reading and writing; nobody else has it at the time.
+    Kept { path: String, max_bytes: u64 },
 }
 
 #[derive(Clone, Copy)]
@@ -124,10 +126,25 @@ pub enum Step {
         uid: u32,
         gid: u32,
     },
+    Disk {
+        target: String,
+        path: String,
+        max_bytes: u64,
+        keep: bool,
+    },
     Bind {
         source: String,
         target: String,
         read_only: bool,
+        inert: bool,
+        idmap: Option<Idmap>,
+    },
+    /// The volume in the directory `source`, as a bind of it would be.
+    Volume {
+        source: String,
+        target: String,
+        read_only: bool,
+        shared: bool,
         inert: bool,
         idmap: Option<Idmap>,
     },
@@ -142,6 +159,7 @@ pub enum Step {
         lower: Vec<String>,
         upper: String,
         work: String,
+        volatile: bool,
     },
     Cgroup {
         path: String,
@@ -233,6 +251,7 @@ impl Inherited {
             },
             "file" => Source::File(from.must("path", text)?),
             "sealed" => Source::Sealed { path: from.must("path", text)?, keep: from.must("keep", Value::as_bool)? },
+            "kept" => Source::Kept { path: from.must("path", text)?, max_bytes: from.must("maxBytes", Value::as_u64)? },
             "copy" => Source::Copy { path: from.must("path", text)?, max_bytes: from.must("maxBytes", Value::as_u64)? },
             other => return Err(format!("descriptor from {other:?} is unknown")),
         };
@@ -318,10 +337,24 @@ impl Step {
                 uid: from.must("uid", u32)?,
                 gid: from.must("gid", u32)?,
             },
+            "disk" => Step::Disk {
+                target: from.must("target", text)?,
+                path: from.must("path", text)?,
+                max_bytes: from.must("maxBytes", Value::as_u64)?,
+                keep: from.must("keep", Value::as_bool)?,
+            },
             "bind" => Step::Bind {
                 source: from.must("source", text)?,
                 target: from.must("target", text)?,
                 read_only: from.must("readOnly", Value::as_bool)?,
+                inert: from.maybe("inert", Value::as_bool)?.unwrap_or(false),
+                idmap: from.maybe("idmap", idmap)?,
+            },
+            "volume" => Step::Volume {
+                source: from.must("source", text)?,
+                target: from.must("target", text)?,
+                read_only: from.must("readOnly", Value::as_bool)?,
+                shared: from.must("shared", Value::as_bool)?,
                 inert: from.maybe("inert", Value::as_bool)?.unwrap_or(false),
                 idmap: from.maybe("idmap", idmap)?,
             },
@@ -332,6 +365,7 @@ impl Step {
                 lower: from.must("lower", texts)?,
                 upper: from.must("upper", text)?,
                 work: from.must("work", text)?,
+                volatile: from.maybe("volatile", Value::as_bool)?.unwrap_or(false),
             },
             "cgroup" => Step::Cgroup { path: from.must("path", text)? },
             "run" => Step::Run {
@@ -352,8 +386,10 @@ impl Step {
     pub fn subject(&self) -> &str {
         match self {
             Step::Dir { path, .. } | Step::File { path, .. } | Step::Fifo { path, .. } | Step::Cgroup { path } => path,
+            Step::Disk { target, .. } => target,
             Step::Tmpfs { target, .. } | Step::Bind { target, .. } | Step::Overlay { target, .. } => target,
             Step::Userns { target } | Step::Tun { target } => target,
+            Step::Volume { source, .. } => source.rsplit('/').next().unwrap_or(source),
             Step::Run { program, .. } => program.argv.first().map_or("", String::as_str),
         }
     }
@@ -364,7 +400,9 @@ impl Step {
             Step::File { .. } => "file",
             Step::Fifo { .. } => "fifo",
             Step::Tmpfs { .. } => "tmpfs",
+            Step::Disk { .. } => "disk",
             Step::Bind { .. } => "bind",
+            Step::Volume { .. } => "volume",
             Step::Userns { .. } => "userns",
             Step::Tun { .. } => "tun",
             Step::Overlay { .. } => "overlay",

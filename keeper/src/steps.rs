@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
+use std::thread;
 
+use crate::disk::{self, Layers};
 use crate::ids::{self, Exchange, RANGE};
 use crate::log::Log;
 use crate::paths;
@@ -19,6 +21,7 @@ use crate::requests::{Access, Idmap, Source, Step, LAST_INHERITED};
 use crate::run::{self, Streams};
 use crate::sealed::{self, Sealed};
 use crate::sys;
+use crate::volumes::{self, Use};
 
 /// A process id and a line end.
 const PID_FILE_BYTES: u64 = 64;
@@ -27,6 +30,7 @@ const PID_FILE_BYTES: u64 = 64;
 pub struct Scope<'a> {
     pub reaper: &'a Reaper,
     pub sealed: &'a Sealed,
+    pub layers: &'a Layers,
     pub cancelled: &'a AtomicBool,
     pub run_dir: &'a Path,
     pub dir: &'a Path,
@@ -49,8 +53,16 @@ pub struct Acquired {
     pub memory: Option<Arc<File>>,
     /// What a program was given to write to.
     pub disk: Option<File>,
+    /// Of volumes; let go of when no mount of them is left.
+    pub volumes: Vec<File>,
     /// By what they exchange.
     userns: Vec<(Exchange, OwnedFd)>,
+}
+
+fn attributes(read_only: bool, inert: bool) -> u64 {
+    let read_only = if read_only { sys::MOUNT_ATTR_RDONLY } else { 0 };
+    let inert = if inert { sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NOEXEC } else { 0 };
+    sys::MOUNT_ATTR_NODEV | read_only | inert
 }
 
 impl Scope<'_> {
@@ -75,13 +87,20 @@ impl Scope<'_> {
                 self.mount(c"tmpfs", &target, &data)?;
             }
             Step::Bind { source, target, read_only, inert, idmap } => {
-                let read_only = if *read_only { sys::MOUNT_ATTR_RDONLY } else { 0 };
-                let inert = if *inert { sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NOEXEC } else { 0 };
-                self.bind(Path::new(source), target, sys::MOUNT_ATTR_NODEV | read_only | inert, idmap.as_ref())?;
+                let set = attributes(*read_only, *inert);
+                self.bind(Path::new(source), target, set, idmap.as_ref())?;
+            }
+            Step::Volume { source, target, read_only, shared, inert, idmap } => {
+                let wanted = Use { read_only: *read_only, shared: *shared };
+                let set = attributes(*read_only, *inert) | sys::MOUNT_ATTR_NOSUID;
+                self.volume(Path::new(source), target, wanted, set, idmap.as_ref())?;
             }
             Step::Userns { target } => self.show_userns(target)?,
             Step::Tun { target } => self.tun(target)?,
-            Step::Overlay { target, lower, upper, work } => self.overlay(target, lower, upper, work)?,
+            Step::Disk { target, path, max_bytes, keep } => self.disk(target, path, *max_bytes, *keep)?,
+            Step::Overlay { target, lower, upper, work, volatile } => {
+                self.overlay(target, lower, (upper.as_str(), work.as_str()), *volatile)?
+            }
             Step::Cgroup { path } => {
                 if path != self.cgroup {
                     return Err(Failure::new(format!("control group {path:?} is not this sandbox's")));
@@ -141,6 +160,31 @@ impl Scope<'_> {
             return Err(Failure::new(format!("bind source {source:?} is not absolute")));
         }
         let tree = self.source(source).map_err(|failure| failure.at(&source.to_string_lossy()))?;
+        self.show(&tree, source, target, set, idmap)
+    }
+
+    fn volume(
+        &mut self,
+        dir: &Path,
+        target: &str,
+        wanted: Use,
+        set: u64,
+        idmap: Option<&Idmap>,
+    ) -> Result<(), Failure> {
+        let volume = volumes::open(dir, wanted)?;
+        self.got.volumes.push(volume.hold);
+        self.show(&volume.tree, dir, target, set, idmap)
+    }
+
+    /// Puts a detached mount on `target`, which is made.
+    fn show(
+        &mut self,
+        tree: &OwnedFd,
+        source: &Path,
+        target: &str,
+        set: u64,
+        idmap: Option<&Idmap>,
+    ) -> Result<(), Failure> {
         let is_dir = sys::fstat(tree.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
         let userns = match idmap {
             Some(map) if map.id_base == self.id_base && map.size == RANGE => Some(self.userns(map.exchange)?),
@@ -230,15 +274,39 @@ impl Scope<'_> {
 
     /// Layers are named by descriptor: it keeps host paths out of the sandbox's mount table, and no `:` or `,` in a path
     /// can be taken for an option.
-    fn overlay(&self, target: &str, lower: &[String], upper: &str, work: &str) -> io::Result<()> {
+    ///
+    /// What the overlay makes for itself it makes as the sandbox's root: in a layer with shifted ids there is no other.
+    /// A volatile one writes nothing back for a program's sake: nobody reads it after the end.
+    fn overlay(&self, target: &str, lower: &[String], (upper, work): (&str, &str), volatile: bool) -> io::Result<()> {
         let directory = libc::O_PATH | libc::O_DIRECTORY;
         let layers = lower.iter().map(|path| self.open(path, directory)).collect::<io::Result<Vec<_>>>()?;
         let (upper, work) = (self.open(upper, directory)?, self.open(work, directory)?);
         let names: Vec<String> = layers.iter().map(sys::fd_path).collect();
         let (upper, work) = (sys::fd_path(&upper), sys::fd_path(&work));
-        let data = format!("lowerdir={},upperdir={upper},workdir={work},redirect_dir=on,xino=off", names.join(":"));
+        let mut data = format!("lowerdir={},upperdir={upper},workdir={work},redirect_dir=on,xino=off", names.join(":"));
+        if volatile {
+            data += ",volatile";
+        }
         let target = self.open(target, directory)?;
-        self.mount(c"overlay", &target, &data)
+        // A thread of its own, whose other name ends with it.
+        thread::scope(|scope| {
+            let mounting = scope.spawn(|| {
+                sys::make_files_as(self.id_base)?;
+                self.mount(c"overlay", &target, &data)
+            });
+            mounting.join().unwrap_or_else(|_| Err(io::Error::other("mounting the overlay did not end")))
+        })
+    }
+
+    /// The ids in it are the sandbox's own, from 0: another sandbox, of another range, may go on with it.
+    fn disk(&mut self, target: &str, path: &str, max_bytes: u64, keep: bool) -> Result<(), Failure> {
+        let mount =
+            if keep { disk::mount(&disk::open_kept(path, max_bytes)?)? } else { self.layers.take(path, max_bytes)? };
+        let userns = self.userns(Exchange::default())?;
+        sys::set_mount(mount.as_fd(), 0, Some(userns))
+            .map_err(|error| Failure::from(error).at("the writable layer cannot be mounted with shifted ids"))?;
+        let place = self.open(target, libc::O_PATH | libc::O_DIRECTORY)?;
+        Ok(sys::attach(mount.as_fd(), place.as_fd())?)
     }
 
     fn run(&mut self, step: &Step) -> Result<(), Failure> {
@@ -312,6 +380,7 @@ impl Scope<'_> {
                 self.got.memory = Some(memory);
                 Ok(fd)
             }
+            Source::Kept { path, max_bytes } => Ok(disk::open_kept(path, *max_bytes)?.into()),
             Source::Copy { path, max_bytes } => {
                 let copy = sealed::nameless_copy(path, *max_bytes).map_err(|error| Failure::from(error).at(path))?;
                 let fd = copy.try_clone()?.into();

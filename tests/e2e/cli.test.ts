@@ -336,7 +336,6 @@ describe.skipIf(missing.length > 0)(`around run${lack}`, { timeout: 60 * SECONDS
       121,
       /"\/no\/such" cannot be read/,
     ],
-    ["no command", ["run", "--isolation", "container"], 121, /no command is given/],
     ["a terminal that is none", ["run", "-it", "--", "true"], 121, /standard input is not a terminal/],
     ["an argument too many", ["doctor", "now"], 121, /takes no argument "now"/],
     ["an unknown image action", ["image", "pull"], 121, /unknown action "pull"/],

@@ -1,25 +1,16 @@
-import { execFileSync, spawn } from "node:child_process";
-import { once } from "node:events";
-import { mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { randomBytes } from "node:crypto";
 import { BulkheadError } from "@bulkhead/contract";
 import { describe, expect, test } from "vitest";
 import { engineOf, lack, missing, openDirectory } from "./support/boxes.ts";
+import { prepare, swapping } from "./support/swap.ts";
 
 /** Starts while the names change; more where by chance none of them has met a change. */
 const TRIES = 24;
 const MOST_TRIES = 240;
 const TIMEOUT_MS = 300_000;
-
-/** Exchanges two names (renameat2) for as long as it lives: one is a directory, the other a link. Argument: their directory. */
-const SWAP = `
-import ctypes, os, sys
-libc = ctypes.CDLL(None)
-os.chdir(sys.argv[1])
-print("ready", flush=True)
-while os.getppid() == int(sys.argv[2]):
-    libc.renameat2(-100, b"asked", -100, b"link", 2)`;
 
 /** What a careless program does: it looks where the name leads, sees that this is allowed, and mounts by name. */
 const CARELESS = `
@@ -32,28 +23,6 @@ while [ $i -lt 400 ]; do
   cat "$1/careless/secret" 2>/dev/null && exit 0
   umount "$1/careless"
 done`;
-
-/** `asked` in `base`, and a link beside it to `hidden`, which holds the secret. */
-function prepare(base: string, hidden: string): string {
-  const secret = randomBytes(16).toString("hex");
-  for (const path of [join(base, "asked"), hidden]) mkdirSync(path);
-  writeFileSync(join(base, "asked/own"), "own");
-  writeFileSync(join(hidden, "secret"), secret);
-  symlinkSync(hidden, join(base, "link"));
-  return secret;
-}
-
-async function swapping(base: string): Promise<AsyncDisposable> {
-  const child = spawn("python3", ["-c", SWAP, base, `${process.pid}`], { stdio: ["ignore", "pipe", "inherit"] });
-  await once(child.stdout, "data");
-  return {
-    [Symbol.asyncDispose]: async () => {
-      const ended = once(child, "exit");
-      child.kill("SIGKILL");
-      await ended;
-    },
-  };
-}
 
 // Sandboxes need root, the two binaries and an image: where one is missing nothing here can be true or false.
 describe.skipIf(missing.length > 0)(

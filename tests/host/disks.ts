@@ -11,7 +11,7 @@ const SPARE_KIB = 512 * 1024;
 const MAKE_TIMEOUT_MS = 5 * 60_000;
 /** Not the source: outputs, and what has a disk of its own. */
 const NOT_SOURCE = new Set([".git", ".bulkhead", "node_modules", "target", "coverage", "dist"]);
-const BINARIES = ["bulkhead-agent", "bulkhead-keeper"];
+const BINARIES = ["bulkhead-agent", "bulkhead-keeper", "bulkhead-layers"];
 
 /** Files of a disk: from where, and where on the disk; the disk's root when `to` is empty. */
 interface Part {

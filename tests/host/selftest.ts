@@ -5,7 +5,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { config } from "./config.ts";
-import type { TestHost } from "./test-host.ts";
+import { SOURCE_INSIDE, type TestHost } from "./test-host.ts";
 
 /** A virtual processor whose first instruction is HLT, by KVM's own interface: nothing but real virtualisation ends it so. */
 const KVM_RUNS = `python3 -c '
@@ -47,6 +47,8 @@ const FACTS: readonly { readonly name: string; readonly command: string; readonl
 const CLOCK_TOLERANCE_S = 30;
 /** Three starts of the engine, each with a first look at every runtime. */
 const DELEGATION_TIMEOUT_MS = 300_000;
+/** Of `apparmor.py`. */
+const APPARMOR_ATTEMPTS = 7;
 const GONE_WITHIN_MS = 10_000;
 
 /** @throws AssertionError when the host inside is not what it should be */
@@ -75,6 +77,32 @@ export async function testDelegation(host: TestHost, say: (line: string) => void
     assert.match(stdout.toString(), says, `${name}: ${stdout.toString()}${stderr.toString()}`);
     say(`ok  ${name}`);
   }
+}
+
+/** Starts a container, which loads the profile, and says under which one it runs. */
+const LABEL = `cd ${SOURCE_INSIDE} && node packages/cli/src/main.ts run --isolation container -- cat /proc/self/attr/current`;
+
+/** A container's programs are under our profile, and that alone keeps the host's root from what it is to keep from. */
+export async function testAppArmor(host: TestHost, say: (line: string) => void): Promise<void> {
+  const started = await host.inside.exec(["/bin/sh", "-c", LABEL], { timeoutMs: DELEGATION_TIMEOUT_MS });
+  const profile = /^(bulkhead-[0-9a-f]{12}) \(enforce\)$/.exec(started.stdout.toString().trim())?.[1];
+  assert.ok(profile !== undefined, `a container runs as ${started.stdout.toString()}${started.stderr.toString()}`);
+  const script = `${SOURCE_INSIDE}/tests/host/guest/apparmor.py`;
+  const { stdout, stderr } = await host.inside.exec(["python3", script, profile], { timeoutMs: 60_000 });
+  const lines = stdout.toString().trim().split("\n");
+  assert.equal(lines.length, APPARMOR_ATTEMPTS, stderr.toString());
+  for (const line of lines) assert.match(line, /: had without, E(?:ACCES|PERM) with$/);
+  say(`ok  AppArmor's profile for containers denies ${lines.map((line) => line.split(":")[0]).join(", ")}`);
+}
+
+/** A plan of a microVM, for which a guest is tried with KVM. */
+const EXPLAIN = `cd ${SOURCE_INSIDE} && node packages/cli/src/main.ts explain --isolation microvm --json`;
+
+/** KVM is used where a guest has run with it: without this the suite could pass there by emulation. */
+export async function testKvm(host: TestHost, say: (line: string) => void): Promise<void> {
+  const { stdout, stderr } = await host.inside.exec(["/bin/sh", "-c", EXPLAIN], { timeoutMs: DELEGATION_TIMEOUT_MS });
+  assert.match(stdout.toString(), /"accelerator": ?"kvm"/, `${stdout.toString().slice(0, 2000)}${stderr.toString()}`);
+  say("ok  microVMs are run by KVM, with which a guest was tried first");
 }
 
 /** Test hosts of other runs are told apart by their runner, which is their parent. */

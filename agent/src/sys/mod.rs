@@ -7,6 +7,7 @@ pub mod files;
 pub mod filter;
 pub mod guest;
 pub mod identity;
+pub mod landlock;
 pub mod local;
 pub mod mount;
 pub mod poll;

@@ -107,8 +107,10 @@ pub fn root_disk() -> (u64, u64) {
 
 /// Whether the root file system has no room left for another file or another byte of one.
 pub fn root_disk_is_full() -> bool {
-    /// Less than what any file needs. ext4 keeps single blocks back, tmpfs none.
-    const ROOM_BLOCKS: u64 = 4;
+    /// ext4 takes room for a write in pieces as large as the write, up to this: what is left when one of them did not fit.
+    const PIECE_BYTES: u64 = 2 * 1024 * 1024;
+    /// Of a small disk that would be all of it.
+    const SHARE: u64 = 16;
     // SAFETY: a live string, and plain data for the kernel to fill.
     unsafe {
         let mut stat: libc::statfs = std::mem::zeroed();
@@ -116,7 +118,8 @@ pub fn root_disk_is_full() -> bool {
             return false;
         }
         // File systems that count no files say 0 of 0.
-        stat.f_bavail < ROOM_BLOCKS || (stat.f_files > 0 && stat.f_ffree == 0)
+        let piece = PIECE_BYTES / (stat.f_bsize as u64).max(1);
+        stat.f_bavail < piece.min(stat.f_blocks / SHARE).max(1) || (stat.f_files > 0 && stat.f_ffree == 0)
     }
 }
 

@@ -1,10 +1,12 @@
 //! Every raw system call of the keeper. Each wrapper takes and returns owned or borrowed descriptors, so that the rest
 //! of the program is safe code.
 
+mod block;
 mod files;
 mod mount;
 mod process;
 
+pub use block::*;
 pub use files::*;
 pub use mount::*;
 pub use process::*;
@@ -117,9 +119,16 @@ pub fn fstat(fd: BorrowedFd<'_>) -> io::Result<libc::stat> {
     }
 }
 
-pub fn flock(file: &File) -> io::Result<()> {
+/// Locks a file for whoever holds this opening of it or a copy. EWOULDBLOCK unless `wait`.
+pub fn lock(file: &File, exclusive: bool, wait: bool) -> io::Result<()> {
+    let how = if exclusive { libc::LOCK_EX } else { libc::LOCK_SH };
     // SAFETY: plain call on an open descriptor.
-    check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }.into()).map(drop)
+    check(unsafe { libc::flock(file.as_raw_fd(), if wait { how } else { how | libc::LOCK_NB }) }.into()).map(drop)
+}
+
+/// Locks a file for this opening alone. EWOULDBLOCK while another has it.
+pub fn flock(file: &File) -> io::Result<()> {
+    lock(file, true, false)
 }
 
 /// Locks (or unlocks) one byte for this open file description; the lock dies with the process.

@@ -9,6 +9,8 @@ const VERBS: Readonly<Record<string, () => Promise<Verb>>> = {
   doctor: async () => (await import("./verbs/doctor.ts")).doctor,
   explain: async () => (await import("./verbs/explain.ts")).explain,
   image: async () => (await import("./verbs/image.ts")).image,
+  volume: async () => (await import("./verbs/volume.ts")).volume,
+  kept: async () => (await import("./verbs/kept.ts")).kept,
   seccomp: async () => (await import("./verbs/seccomp.ts")).seccomp,
   setup: async () => (await import("./verbs/setup.ts")).setup,
   version: async () => (await import("./verbs/version.ts")).version,

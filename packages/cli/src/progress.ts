@@ -28,6 +28,17 @@ export interface ProgressOptions {
   readonly unit?: "bytes" | "files";
 }
 
+/** Standard error as it is. */
+export function onStandardError(): ProgressOptions {
+  const { columns } = process.stderr;
+  return {
+    write: (text) => void process.stderr.write(text),
+    isTerminal: process.stderr.isTTY === true,
+    ...(columns !== undefined && { columns }),
+    now: () => performance.now(),
+  };
+}
+
 /** One progress bar: `title [████░░░░] 42 %  label  12 MB/s  8 s left`. */
 export class Progress {
   readonly #title: string;
@@ -97,7 +108,7 @@ export class Progress {
   }
 }
 
-function bar(share: number | null): string {
+export function bar(share: number | null): string {
   const full = Math.floor((share ?? 0) * BAR_CELLS);
   return `[${"█".repeat(full)}${"░".repeat(BAR_CELLS - full)}]`;
 }

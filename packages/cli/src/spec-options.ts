@@ -23,7 +23,11 @@ export const SPEC_OPTIONS: readonly OptionDef[] = [
     help: "What the code is: trusted, untrusted, multi-tenant, regulated (sets a floor)",
   },
   { name: "hardware", help: "Refuse any boundary not drawn by the CPU's virtualisation" },
-  { name: "image", value: "NAME", help: "Image from the store (default: base)" },
+  {
+    name: "image",
+    value: "REFERENCE",
+    help: "python:3.12-slim, REGISTRY/NAME:TAG, oci:DIR, …; a name or digest of the store (default: base)",
+  },
   { name: "cpus", value: "N", help: "CPU time, in CPUs: 0.5, 2 (default: all)" },
   { name: "memory", short: "m", value: "SIZE", help: "Memory: 512m, 2g (default: 2g or half of the host's)" },
   { name: "pids", value: "N", help: "Processes at once (default: 512)" },
@@ -32,6 +36,8 @@ export const SPEC_OPTIONS: readonly OptionDef[] = [
   { name: "inodes", value: "N", help: "Files in the writable layer (default: one for 8k of --disk)" },
   { name: "disk-iops", value: "N", help: "Disk operations a second, for reading and for writing" },
   { name: "disk-bps", value: "SIZE", help: "Disk bytes a second, for reading and for writing: 20m" },
+  { name: "disk-backing", value: "file|memory", help: "Where the writable layer is (default: file)" },
+  { name: "keep", value: "NAME", help: "Keep the writable layer under a name; the next run with it goes on with it" },
   { name: "open-files", value: "N", help: "Descriptors of one program (default: 32768 or the host's own limit)" },
   { name: "idle-timeout", value: "TIME", help: "End the sandbox after that long without output, input or calls" },
   { name: "output-max", value: "SIZE", help: "Kill the program at this much output, with exit code 123" },
@@ -44,6 +50,9 @@ export const SPEC_OPTIONS: readonly OptionDef[] = [
     help: "Set a variable; without =VALUE taken from the host",
   },
   { name: "env-file", value: "FILE", repeat: true, help: "Read variables from a file, one KEY[=VALUE] a line" },
+  { name: "entrypoint", value: "PROGRAM", help: "Run this in place of the image's entrypoint and command" },
+  { name: "stop-signal", value: "SIGNAL", help: "What SIGTERM becomes for the program (default: what the image says)" },
+  { name: "stop-timeout", value: "TIME", help: "Kill a program that is still there that long after it (default: 10s)" },
   { name: "workdir", short: "w", value: "DIR", help: "Working directory inside" },
   {
     name: "user",
@@ -52,6 +61,12 @@ export const SPEC_OPTIONS: readonly OptionDef[] = [
     help: "User inside: a name, uid, name:group or uid:gid (default: the image's)",
   },
   { name: "mount", value: "SRC:DST[:ro]", repeat: true, help: "Mount a host file or directory inside" },
+  {
+    name: "volume",
+    value: "NAME:DST[:ro|:shared]",
+    repeat: true,
+    help: "Attach a volume: to write alone, to read, or to write beside others who share it too",
+  },
   {
     name: "network",
     value: "none|allow:RULES|deny:RULES",
@@ -94,6 +109,8 @@ const FLAG_OF: Readonly<Record<string, string>> = {
   diskInodes: "--inodes",
   diskIops: "--disk-iops",
   diskBytesPerSecond: "--disk-bps",
+  diskBacking: "--disk-backing",
+  keep: "--keep",
   openFiles: "--open-files",
   idleTimeoutMs: "--idle-timeout",
   outputMaxBytes: "--output-max",
@@ -110,11 +127,15 @@ const FLAG_OF: Readonly<Record<string, string>> = {
   seccomp: "--seccomp",
   "seccomp.name": "--seccomp",
   "seccomp.json": "--seccomp",
+  stopSignal: "--stop-signal",
+  stopTimeoutMs: "--stop-timeout",
 };
 
 const FLAG_OF_PART: readonly (readonly [string, string])[] = [
+  ["entrypoint[", "--entrypoint"],
   ["env.", "--env"],
   ["mounts[", "--mount"],
+  ["volumes[", "--volume"],
   ["network.allow", "--network allow"],
   ["network.deny", "--network deny"],
   ["secrets[", "--secret"],
@@ -209,6 +230,19 @@ function mount(text: string): { source: string; target: string; readOnly: boolea
   );
 }
 
+function volume(text: string): { name: string; target: string; readOnly: boolean; shared: boolean } {
+  const [name, target, mode, ...more] = text.split(":");
+  const known = mode === undefined || ["ro", "rw", "shared"].includes(mode);
+  if (name !== undefined && target?.startsWith("/") === true && more.length === 0 && known) {
+    return { name, target, readOnly: mode === "ro", shared: mode === "shared" };
+  }
+  throw usageError(
+    `--volume ${JSON.stringify(text)} is not valid`,
+    "a volume is NAME:TARGET, NAME:TARGET:ro or NAME:TARGET:shared, with an absolute path inside",
+    "write it like --volume cache:/home/user/.cache",
+  );
+}
+
 function isolation(one: (name: string) => string | undefined): unknown {
   const exact = one("isolation");
   const atLeast = one("at-least");
@@ -288,6 +322,8 @@ export function specFromOptions(parsed: Parsed, host: HostEnv): Spec {
     diskInodes: read("inodes", parseWhole),
     diskIops: read("disk-iops", parseWhole),
     diskBytesPerSecond: read("disk-bps", parseBytes),
+    diskBacking: one("disk-backing"),
+    keep: one("keep"),
     openFiles: read("open-files", parseWhole),
     idleTimeoutMs: read("idle-timeout", parseDuration),
     outputMaxBytes: read("output-max", parseBytes),
@@ -295,6 +331,7 @@ export function specFromOptions(parsed: Parsed, host: HostEnv): Spec {
     workdir: one("workdir"),
     user: one("user"),
     mounts: (parsed.values.get("mount") ?? []).map(mount),
+    volumes: (parsed.values.get("volume") ?? []).map(volume),
     network: network(
       parsed.values.get("network") ?? [],
       ratesOf(read),
@@ -305,6 +342,10 @@ export function specFromOptions(parsed: Parsed, host: HostEnv): Spec {
     allowSetuid: on("allow-setuid"),
     hostname: one("hostname"),
     seccomp: read("seccomp", readProfile),
+    // Empty takes the image's away and puts none in its place.
+    entrypoint: read("entrypoint", (program) => (program === "" ? [] : [program])),
+    stopSignal: one("stop-signal"),
+    stopTimeoutMs: read("stop-timeout", parseDuration),
   };
   try {
     return parseSpec(input);

@@ -22,11 +22,19 @@ export interface Boundary {
   readonly maskedPaths: readonly string[];
   readonly readOnlyPaths: readonly string[];
   readonly kernel: "shared" | "sentry" | "guest";
+  /** Security modules of the host's kernel that confine the sandbox besides all this. Absent where its kernel is its own. */
+  readonly securityModules?: readonly SecurityModule[];
   /** The jail around the program that makes the sandbox's virtual machine; absent where there is none. */
   readonly monitor?: MonitorJail;
   /** Everything the user asked for that weakens the default, each in words. Empty for a default sandbox. */
   readonly weakened: readonly string[];
 }
+
+export type SecurityModule =
+  /** What process 1 gives up for itself and all that it starts, in words. */
+  | { readonly name: "landlock"; readonly version: number; readonly denies: readonly string[] }
+  /** `ours` is loaded when it is not; another one is what Bulkhead itself is held to. */
+  | { readonly name: "apparmor"; readonly profile: string; readonly ours: boolean };
 
 export interface GivenSeccomp {
   readonly name: string;
@@ -86,12 +94,21 @@ export interface BlockDevice {
   readonly holds: readonly string[];
 }
 
+export interface WritableLayer {
+  /** A file on the host's disk, or memory, which counts as the sandbox's. */
+  readonly backing: "file" | "memory";
+  /** The name under which it stays after the end; null where it is thrown away. */
+  readonly keep: string | null;
+}
+
 export interface MountPlan {
   readonly source: string;
   readonly target: string;
   readonly readOnly: boolean;
   /** Whose the source is outside. */
   readonly owner: { readonly uid: number; readonly gid: number };
+  /** What is mounted is a volume of that name, whose files are in `source`; absent for a path of the host's. */
+  readonly volume?: { readonly name: string; readonly shared: boolean };
 }
 
 export interface IdMap {
@@ -141,12 +158,38 @@ export type Step =
       readonly inert?: boolean;
       readonly idmap?: IdMap;
     }
+  /**
+   * The file system of a volume in place of a bind, nodev,nosuid. `source` is the volume's directory. Fails with EWOULDBLOCK
+   * where it is used by others in a way that does not go with this one.
+   */
+  | {
+      readonly op: "volume";
+      readonly source: string;
+      readonly target: string;
+      readonly readOnly: boolean;
+      readonly shared: boolean;
+      readonly inert?: boolean;
+      readonly idmap?: IdMap;
+    }
+  /**
+   * The ext4 in the file at `path`, nodev,nosuid, ids shifted so that file uid 0 appears as the first of the sandbox's range:
+   * with `keep` that file itself, which nobody else has at the time; otherwise a nameless copy, gone with its last user.
+   */
+  | {
+      readonly op: "disk";
+      readonly target: string;
+      readonly path: string;
+      readonly maxBytes: number;
+      readonly keep: boolean;
+    }
   | {
       readonly op: "overlay";
       readonly target: string;
       readonly lower: readonly string[];
       readonly upper: string;
       readonly work: string;
+      /** Nobody reads it after the end: programs that wait for the disk do not. */
+      readonly volatile?: boolean;
     }
   /**
    * Shows, as a file a runtime can join, the user namespace of the sandbox's id range. It is owned by the range's first
@@ -191,16 +234,27 @@ export type InheritedFd =
    */
   | { readonly fd: number; readonly from: "sealed"; readonly path: string; readonly keep: boolean }
   /** A nameless copy of a file, beside it, for reading and writing; gone with its last holder. */
-  | { readonly fd: number; readonly from: "copy"; readonly path: string; readonly maxBytes: number };
+  | { readonly fd: number; readonly from: "copy"; readonly path: string; readonly maxBytes: number }
+  /** A writable layer that is kept, for reading and writing; nobody else has it at the time. */
+  | { readonly fd: number; readonly from: "kept"; readonly path: string; readonly maxBytes: number };
 
 export interface Plan {
   readonly version: 1;
   readonly level: Level;
   readonly driver: string;
   readonly runtime: { readonly name: string; readonly path: string; readonly version: string; readonly digest: string };
-  readonly image: { readonly reference: string; readonly digest: string };
+  readonly image: {
+    readonly reference: string;
+    readonly digest: string;
+    /** What it says of itself, for people: nothing follows from it unless it is asked for. */
+    readonly exposedPorts: readonly string[];
+    readonly volumes: readonly string[];
+    readonly labels: Readonly<Record<string, string>>;
+  };
   readonly boundary: Boundary;
   readonly limits: Limits;
+  /** Where what is written goes, up to the limits' bytes and files. */
+  readonly layer: WritableLayer;
   readonly mounts: readonly MountPlan[];
   /** What may leave; with a policy the sandbox has an interface whose traffic rides the channel. */
   readonly network: "none" | NetworkPolicy;
@@ -213,6 +267,13 @@ export interface Plan {
     readonly workdir: string | null;
     readonly env: Readonly<Record<string, string>>;
     readonly hostname: string;
+    /** Directories that the image promises and does not have: made by root inside before anything runs. */
+    readonly makes: readonly string[];
+    /** Before the arguments of a run, or before `cmd` where it is given none. Both empty: nobody has said what runs. */
+    readonly entrypoint: readonly string[];
+    readonly cmd: readonly string[];
+    /** How a run is ended: by this signal, and after that long by SIGKILL. */
+    readonly stop: { readonly signal: string; readonly timeoutMs: number };
   };
   /** Reasons for the choices made, in words, in order. */
   readonly reasons: readonly string[];

@@ -46,7 +46,20 @@ export const SPEC_RULES = {
   /** A shell, its pipes and an interpreter's libraries at once; the kernel's own bound (fs.nr_open) is 2^20. */
   openFilesMin: 16,
   openFilesMax: 2 ** 20,
+  diskBackings: ["file", "memory"],
+  /** A directory's name that hides nothing, in the characters that file systems and shells agree on. */
+  keepName: /^[a-z0-9][a-z0-9._-]{0,62}$/,
   mountsMax: 64,
+  volumesMax: 16,
+  /** A directory of the host's, and a word of `NAME:PATH`. */
+  volumeName: /^[a-z0-9][a-z0-9._-]{0,62}$/,
+  /** With the program's own; each may be as long as the kernel takes one (MAX_ARG_STRLEN). */
+  argumentsMax: 4096,
+  argumentMaxChars: 131_071,
+  /** A number, or a name with or without SIG; real-time ones count from an end: RTMIN+3. Whether it is known is judged later. */
+  signal: /^(?:[1-9]\d?|(?:SIG)?[A-Z][A-Z0-9]{1,11}(?:[+-]\d{1,2})?)$/,
+  /** What timers take. */
+  stopTimeoutMaxMs: 2 ** 31 - 1,
   envMax: 4096,
   envName: /^[^=\0]+$/,
   envValue: /^[^\0]*$/,

@@ -13,6 +13,14 @@ export const mountSchema = z.strictObject({
   readOnly: z.boolean().default(false),
 });
 
+export const volumeSchema = z.strictObject({
+  name: z.string().regex(R.volumeName),
+  target: path,
+  readOnly: z.boolean().default(false),
+  /** Writable beside others who say so too, and beside readers; without it who writes is alone. */
+  shared: z.boolean().default(false),
+});
+
 const rate = z.int().min(R.networkRateMin).optional();
 
 /** What the parser makes of it, or its refusal as an issue. */
@@ -77,14 +85,20 @@ export const specSchema = z.strictObject({
   diskInodes: z.int().min(R.diskInodesMin).max(R.diskInodesMax).optional(),
   diskIops: z.int().min(1).optional(),
   diskBytesPerSecond: z.int().min(R.diskBytesPerSecondMin).optional(),
+  diskBacking: z.enum(R.diskBackings).optional(),
+  keep: z.string().regex(R.keepName).optional(),
   openFiles: z.int().min(R.openFilesMin).max(R.openFilesMax).optional(),
   idleTimeoutMs: z.int().min(1).optional(),
   outputMaxBytes: z.int().min(1).optional(),
   mounts: z.array(mountSchema).max(R.mountsMax).default([]),
+  volumes: z.array(volumeSchema).max(R.volumesMax).default([]),
   network: z.union([z.literal("none"), networkPolicySchema]).default("none"),
   allowSetuid: z.boolean().default(false),
   hostname: z.string().regex(R.hostname).optional(),
   seccomp: seccompSchema.optional(),
+  entrypoint: z.array(z.string().max(R.argumentMaxChars).regex(R.envValue)).max(R.argumentsMax).optional(),
+  stopSignal: z.string().regex(R.signal).optional(),
+  stopTimeoutMs: z.int().min(0).max(R.stopTimeoutMaxMs).optional(),
   secrets: secretsSchema.optional(),
   /** Programs are told by variables of a proxy that is judged as everything else is. */
   proxyVariables: z.boolean().optional(),

@@ -14,6 +14,7 @@ export type SpecInput = z.input<typeof specSchema>;
 /** After validation: every default filled in. Sizes in bytes, times in milliseconds. */
 export type Spec = z.output<typeof specSchema>;
 export type Mount = Spec["mounts"][number];
+export type VolumeUse = Spec["volumes"][number];
 export type Isolation = NonNullable<Spec["isolation"]>;
 
 const WHOLE_MAX = Number.MAX_SAFE_INTEGER;
@@ -127,6 +128,30 @@ function mount(value: unknown, field: string): Mount {
   };
 }
 
+const volumeName = pattern(R.volumeName, "1 to 63 of a-z, 0-9, . _ and -, beginning with a letter or digit");
+
+function volume(value: unknown, field: string): VolumeUse {
+  const given = record(value, field);
+  onlyKeys(given, ["name", "target", "readOnly", "shared"], field);
+  return {
+    name: volumeName(given["name"], `${field}.name`),
+    target: path(given["target"], `${field}.target`),
+    readOnly: given["readOnly"] === undefined ? false : flag(given["readOnly"], `${field}.readOnly`),
+    shared: given["shared"] === undefined ? false : flag(given["shared"], `${field}.shared`),
+  };
+}
+
+function volumes(value: unknown, field: string): VolumeUse[] {
+  if (Array.isArray(value) && value.length <= R.volumesMax)
+    return value.map((item, i) => volume(item, `${field}[${i}]`));
+  throw fieldError(field, value, `${field} is a list of at most ${R.volumesMax} volumes`, "put more into one volume");
+}
+
+/** @throws BulkheadError SPEC_INVALID */
+export function parseVolumeName(value: unknown): string {
+  return volumeName(value, "volume name");
+}
+
 function mounts(value: unknown, field: string): Mount[] {
   if (Array.isArray(value) && value.length <= R.mountsMax) return value.map((item, i) => mount(item, `${field}[${i}]`));
   throw fieldError(
@@ -182,6 +207,15 @@ function seccomp(value: unknown, field: string): NonNullable<Spec["seccomp"]> {
   };
 }
 
+function argumentList(value: unknown, field: string): string[] {
+  if (!Array.isArray(value) || value.length > R.argumentsMax) {
+    const why = `${field} is a list of at most ${R.argumentsMax} arguments`;
+    throw fieldError(field, value, why, "give the program and its arguments, each a text of its own");
+  }
+  const plain = pattern(R.envValue, "a text without a zero byte");
+  return value.map((item, i) => plain(text(0, R.argumentMaxChars)(item, `${field}[${i}]`), `${field}[${i}]`));
+}
+
 const OPTIONAL: { readonly [K in keyof Spec]?: Check<NonNullable<Spec[K]>> } = {
   isolation,
   trust,
@@ -196,11 +230,16 @@ const OPTIONAL: { readonly [K in keyof Spec]?: Check<NonNullable<Spec[K]>> } = {
   diskInodes: range(R.diskInodesMin, R.diskInodesMax, true, "files"),
   diskIops: range(1, WHOLE_MAX, true, "operations a second"),
   diskBytesPerSecond: range(R.diskBytesPerSecondMin, WHOLE_MAX, true, "bytes a second"),
+  diskBacking: oneOf(R.diskBackings),
+  keep: pattern(R.keepName, "1 to 63 of a-z, 0-9, ., _ and -, starting with a letter or digit"),
   openFiles: range(R.openFilesMin, R.openFilesMax, true, "files"),
   idleTimeoutMs: range(1, WHOLE_MAX, true, "milliseconds"),
   outputMaxBytes: range(1, WHOLE_MAX, true, "bytes"),
   hostname: pattern(R.hostname, "1 to 63 of a-z, 0-9 and -, not starting or ending with -"),
   seccomp,
+  entrypoint: argumentList,
+  stopSignal: pattern(R.signal, "a signal: SIGTERM, TERM, 15 or SIGRTMIN+3"),
+  stopTimeoutMs: range(0, R.stopTimeoutMaxMs, true, "milliseconds"),
   secrets: parseSecrets,
   proxyVariables: flag,
 };
@@ -210,6 +249,7 @@ const WITH_DEFAULT: { readonly [K in keyof Spec]?: readonly [Check<NonNullable<S
   image: [text(1, R.imageMaxChars), () => "base"],
   env: [environment, () => ({})],
   mounts: [mounts, () => []],
+  volumes: [volumes, () => []],
   network: [parseNetwork, () => "none"],
   allowSetuid: [flag, () => false],
 };

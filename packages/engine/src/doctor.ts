@@ -3,7 +3,9 @@ import type { Driver, ImageFiles, Runtime } from "./drivers/driver.ts";
 import type { HostFacts } from "./host/facts.ts";
 import { fixedRelease, openCves } from "./host/known-cves.ts";
 import { emptyImage } from "./host/probe.ts";
+import { securityNames } from "./host/security-modules.ts";
 import { resolveSpec } from "./policy/defaults.ts";
+import { chooseLayer } from "./policy/layer.ts";
 import type { Candidate } from "./policy/resolve.ts";
 import { openSandbox } from "./sandbox/open.ts";
 import type { Keeper } from "./system/keeper.ts";
@@ -44,7 +46,8 @@ export interface DoctorReport {
     readonly cpus: number;
     readonly memoryBytes: number;
     readonly cgroup: string;
-    readonly lsms: readonly string[];
+    /** By name, with version or mode. */
+    readonly securityModules: readonly string[];
   };
   readonly levels: readonly LevelReport[];
 }
@@ -62,8 +65,9 @@ async function probe(driver: Driver, runtime: Runtime, image: ImageFiles, from: 
   const timeout = AbortSignal.timeout(PROBE_TIMEOUT_MS);
   const signal = from.signal === undefined ? timeout : AbortSignal.any([from.signal, timeout]);
   const choice = { level: driver.level, reasons: ["doctor tries every driver"] };
-  const spec = resolveSpec(parseSpec({}), choice, host, {}, driver.defaultMemoryBytes);
-  const plan = driver.plan({ ...spec, mounts: [] }, runtime, image, host);
+  const spec = { ...resolveSpec(parseSpec({}), choice, host, {}, driver.defaultMemoryBytes), mounts: [], makes: [] };
+  const layer = await chooseLayer(spec, driver.capabilities, host);
+  const plan = driver.plan({ ...spec, ...layer }, runtime, image, host);
   const started = performance.now();
   const held = { [Symbol.asyncDispose]: async () => {} };
   await using box = await openSandbox({ keeper, driver, plan, image, host, signal, held });
@@ -133,7 +137,7 @@ export async function examine(from: Examination): Promise<DoctorReport> {
       cpus: host.cpus,
       memoryBytes: host.memoryBytes,
       cgroup: host.cgroup.mode,
-      lsms: host.lsms,
+      securityModules: securityNames(host.security),
     },
     levels,
   };

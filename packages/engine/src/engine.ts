@@ -17,12 +17,16 @@ import { gatherFacts, type HostFacts } from "./host/facts.ts";
 import { configOf, type Directories } from "./host/index.ts";
 import { probe } from "./host/probe.ts";
 import { requirePassable } from "./host/run-dir.ts";
+import { obtainImage, type PullChoice } from "./image/obtain.ts";
 import { ImageStore } from "./image/store.ts";
+import { KeptLayers, requireBinding, requireRoom, requireSizes } from "./layer/kept.ts";
 import { resolveSpec } from "./policy/defaults.ts";
-import { landings } from "./policy/landing.ts";
-import { checkLimits } from "./policy/limits.ts";
+import { absentFrom, landings } from "./policy/landing.ts";
+import { chooseLayer } from "./policy/layer.ts";
 import { checkMounts } from "./policy/mounts.ts";
+import { commandOf } from "./policy/program.ts";
 import { resolveLevel, type Candidate, type Choice } from "./policy/resolve.ts";
+import { networkForbidden, refuseWithoutRoot, requireRecording } from "./refusals.ts";
 import type { Saver } from "./sandbox/saver.ts";
 import type { Sandbox } from "./sandbox/sandbox.ts";
 import { openSandbox } from "./sandbox/open.ts";
@@ -31,6 +35,7 @@ import type { RestoreOptions } from "./snapshot/restore.ts";
 import type { Origin, Workshop } from "./snapshot/saver.ts";
 import { SnapshotStore } from "./snapshot/store.ts";
 import { Keeper } from "./system/keeper.ts";
+import { VolumeStore } from "./volume/store.ts";
 
 export interface EngineOptions extends Directories {
   /** Only these drivers, by name (`container/runc`): for a test of one, or a host that must not use another. Default: all. */
@@ -53,9 +58,11 @@ export interface CallOptions {
   readonly onProgress?: (text: string) => void;
 }
 
-export interface CreateOptions extends CallOptions {
+export interface CreateOptions extends CallOptions, PullChoice {
   /** Only a sandbox in which `exec` can record system calls. */
   readonly recording?: boolean;
+  /** Only of an image that says what runs, or with an entrypoint: `run` of the sandbox needs no arguments then. */
+  readonly runnable?: boolean;
 }
 
 export interface Explanation {
@@ -78,15 +85,6 @@ function aborted(what: string, signal: AbortSignal): BulkheadError {
   return new BulkheadError("ABORTED", { what: `${what} was called off`, cause: signal.reason });
 }
 
-function refuseWithoutRoot(): void {
-  if (process.getuid?.() === 0) return;
-  throw new BulkheadError("HOST_NOT_ROOT", {
-    what: "bulkhead needs root",
-    why: `mounts, control groups and id ranges need it, and this process runs as user ${process.getuid?.()}`,
-    next: "run the same command with sudo",
-  });
-}
-
 /**
  * Where sandboxes of this machine run. `await using` ends every sandbox it made.
  *
@@ -97,6 +95,9 @@ function refuseWithoutRoot(): void {
 export class Engine implements AsyncDisposable {
   readonly images: ImageStore;
   readonly snapshots: SnapshotStore;
+  readonly volumes: VolumeStore;
+  /** Writable layers that stay after their sandbox. */
+  readonly kept: KeptLayers;
   readonly host: HostFacts;
   #drivers: readonly Driver[];
   readonly #surveys = new Map<Driver, Promise<Driver>>();
@@ -110,6 +111,8 @@ export class Engine implements AsyncDisposable {
     this.#drivers = drivers;
     this.images = new ImageStore(host.paths.state);
     this.snapshots = new SnapshotStore(host.paths.state);
+    this.volumes = new VolumeStore(host.paths.state);
+    this.kept = new KeptLayers(host.paths.state);
   }
 
   /** @throws BulkheadError HOST_NOT_ROOT, HOST_UNSUPPORTED, HOST_RESOURCE, ABORTED, SPEC_INVALID (a path not absolute, an unknown driver). */
@@ -198,28 +201,47 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  async #prepare(asked: Spec, options: CallOptions): Promise<Origin> {
+  async #prepare(whole: Spec, options: CreateOptions): Promise<Origin> {
     // No driver, no plan and nothing that is saved sees the secrets.
-    const { secrets = [], ...spec } = asked;
+    const { secrets = [], ...spec } = whole;
     const edge = secrets.length > 0 || spec.proxyVariables === true ? await import("./policy/edge.ts") : null;
-    edge?.checkEdge(asked);
+    edge?.checkEdge(whole);
     // Whatever is wrong with the request is said before anything is started, a probe included.
     if (this.#options.network === false && spec.network !== "none") throw networkForbidden();
     resolveLevel(spec, this.candidates);
     if (spec.seccomp !== undefined) (await import("./seccomp/apply.ts")).checkProfile(spec.seccomp, this.host);
-    const image = this.images.resolve(spec.image);
+    const image = await obtainImage(this.images, spec.image, this.#options, options);
     const { state, run } = this.host.paths;
-    const mounts = await checkMounts(await landings(spec.mounts, image.rootfs), [state, run]);
+    const volumes = await landings(await this.volumes.attached(spec.volumes), image.rootfs);
+    const mounts = await checkMounts(await landings(spec.mounts, image.rootfs), [state, run], volumes);
     const { driver, runtime, ...choice } = await this.#choose(spec, options);
-    const devices = await checkLimits({ ...spec, mounts }, driver.capabilities, this.host);
-    const definite = resolveSpec(spec, choice, this.host, image.config, driver.defaultMemoryBytes, devices);
-    const { level: _level, levelReason: _reason, blockDevices: _devices, ...rest } = definite;
-    const planned = driver.plan({ ...definite, mounts }, runtime, image, this.host);
-    const plan = edge?.withEdge(planned, asked) ?? planned;
-    const origin = { driver, image, spec: { ...rest, mounts: spec.mounts }, secrets };
+    const sized = spec.keep === undefined ? spec : await this.#kept(spec, spec.keep, image.digest, driver);
+    const limited = resolveSpec(sized, choice, this.host, image.config, driver.defaultMemoryBytes);
+    const { workdir, volumes: data } = image.config;
+    const makes = await absentFrom(image.rootfs, [...(spec.workdir === undefined ? [workdir] : []), ...data], mounts);
+    const found = { ...limited, mounts, makes };
+    const chosen = await chooseLayer(found, driver.capabilities, this.host);
+    const { level: _level, levelReason: _reason, program: _program, ...rest } = limited;
+    const { diskBytes, diskInodes } = chosen;
+    const asked = { ...spec, ...rest, diskBytes, diskInodes, mounts: spec.mounts };
+    const planned = driver.plan({ ...found, ...chosen }, runtime, image, this.host);
+    const plan = edge?.withEdge(planned, whole) ?? planned;
+    const origin = { driver, image, spec: asked, secrets };
     if (spec.seccomp === undefined) return { ...origin, plan, filter: NO_FILTER };
     const { applyProfile } = await import("./seccomp/apply.ts");
     return { ...origin, ...applyProfile(plan, spec.seccomp, driver, this.host) };
+  }
+
+  /** With the sizes of the layer that is kept under that name already, if one is. */
+  async #kept(spec: Spec, name: string, image: string, { capabilities }: Driver): Promise<Spec> {
+    const kept = await this.kept.find(name);
+    if (kept === null) {
+      if (spec.diskBytes !== undefined) requireRoom(spec.diskBytes);
+      return spec;
+    }
+    requireBinding(kept, { writer: capabilities.layerWriter, image });
+    requireSizes(kept, spec);
+    return { ...spec, diskBytes: kept.bytes, diskInodes: kept.inodes };
   }
 
   /**
@@ -238,7 +260,8 @@ export class Engine implements AsyncDisposable {
 
   /**
    * Starts a sandbox. When it cannot be had exactly as asked for, nothing is started and nothing is left behind.
-   * @throws BulkheadError SPEC_INVALID, POLICY_REFUSED, LEVEL_UNAVAILABLE, IMAGE_NOT_FOUND, IMAGE_INVALID, MOUNT_INVALID,
+   * @throws BulkheadError SPEC_INVALID, POLICY_REFUSED, LEVEL_UNAVAILABLE, IMAGE_NOT_FOUND, IMAGE_INVALID, IMAGE_REFUSED,
+   * IMAGE_DENIED, IMAGE_PULL_FAILED, MOUNT_INVALID, COMMAND_MISSING, VOLUME_NOT_FOUND, VOLUME_IN_USE, VOLUME_INVALID,
    * RUNTIME_FAILED, HOST_UNSUPPORTED, HOST_RESOURCE, KEEPER_FAILED, CHANNEL_PROTOCOL, ABORTED.
    */
   async create(input: SpecInput, options: CreateOptions = {}): Promise<Sandbox> {
@@ -246,8 +269,9 @@ export class Engine implements AsyncDisposable {
     const spec = parseSpec(input);
     if (isAborted(signal)) throw aborted("the sandbox's start", signal);
     this.#requireBinaries();
-    const origin = await this.#prepare(spec, options);
+    const origin = await this.#prepare(spec, { pull: "missing", ...options });
     if (options.recording === true) requireRecording(origin.driver);
+    if (options.runnable === true) commandOf(origin.plan, []);
     return await this.#start(origin, origin.driver, options);
   }
 
@@ -361,22 +385,5 @@ function chosen(all: readonly Driver[], names: readonly string[] | undefined): r
   throw new BulkheadError("SPEC_INVALID", {
     what: `there is no driver ${JSON.stringify(unknown)}`,
     next: `name one of ${all.map((driver) => driver.name).join(", ")}`,
-  });
-}
-
-function requireRecording(driver: Driver): void {
-  if (driver.capabilities.recordsCalls) return;
-  throw new BulkheadError("LEVEL_UNAVAILABLE", {
-    what: `system calls cannot be recorded at ${driver.level}`,
-    why: "a profile is made from what a program asks of the host's kernel, which only a container's programs do",
-    next: "record at --isolation container what you trust enough for it; the profile can be used at every level",
-  });
-}
-
-function networkForbidden(): BulkheadError {
-  return new BulkheadError("POLICY_REFUSED", {
-    what: "a sandbox with a network is refused",
-    why: "this engine was opened with network: false, which gives no sandbox a network",
-    next: "leave network out of the spec, or ask whoever runs the engine",
   });
 }

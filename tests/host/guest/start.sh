@@ -12,7 +12,7 @@ ip link set lo up
 hostname testhost
 # What an ordinary host's session has; sandboxes are given less.
 ulimit -n 524288
-modprobe -a overlay erofs fuse tun kvm_amd vhost_vsock
+modprobe -a overlay erofs fuse loop tun kvm_amd vhost_vsock
 apparmor_parser --replace --skip-cache /etc/apparmor.d
 
 find_port() {

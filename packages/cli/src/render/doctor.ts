@@ -33,7 +33,8 @@ export function renderDoctor(report: DoctorReport, style: Style): string {
     return text === "works" ? style.green(text) : style.red(text);
   };
   const { host } = report;
-  const about = `Linux ${host.kernelRelease} ${host.arch}, ${host.cpus} CPUs, control groups ${host.cgroup}`;
+  const modules = host.securityModules.length === 0 ? "none" : host.securityModules.join(", ");
+  const about = `Linux ${host.kernelRelease} ${host.arch}, ${host.cpus} CPUs, control groups ${host.cgroup}, security modules: ${modules}`;
   const parts = [about, columns(rows, paint)];
   const section = (title: string, lines: readonly string[]): void => {
     if (lines.length > 0) parts.push(`${style.bold(title)}\n${lines.map((line) => `  ${line}`).join("\n")}`);

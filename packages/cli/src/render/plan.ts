@@ -1,6 +1,6 @@
 import { formatBytes, formatDuration, type Plan } from "@bulkhead/contract";
 import type { Explanation } from "@bulkhead/engine";
-import { columns, type Style } from "./style.ts";
+import { columns, printable, type Style } from "./style.ts";
 
 function list(words: readonly string[]): string {
   return words.length === 0 ? "none" : words.join(", ");
@@ -33,11 +33,21 @@ function boundaryRows({ boundary }: Plan): string[][] {
       "system-call filter",
       seccomp === null ? "the sandbox's kernel takes its place" : `${seccomp.name} (${seccomp.digest.slice(0, 19)})`,
     ],
+    ...moduleRows(boundary),
     ...givenRows(boundary),
     ["hidden paths", list(boundary.maskedPaths)],
     ["read-only paths", list(boundary.readOnlyPaths)],
     ...monitorRows(boundary),
   ];
+}
+
+function moduleRows({ securityModules: modules }: Plan["boundary"]): string[][] {
+  if (modules === undefined) return [];
+  if (modules.length === 0) return [["security modules", "none"]];
+  return modules.map((one) => {
+    if (one.name === "landlock") return [`Landlock ${one.version} denies`, list(one.denies)];
+    return ["AppArmor profile", one.ours ? one.profile : `${one.profile}, which Bulkhead itself is held to`];
+  });
 }
 
 function givenRows({ givenSeccomp: given }: Plan["boundary"]): string[][] {
@@ -68,13 +78,19 @@ function diskTraffic({ diskIops, diskBytesPerSecond, diskThrottle }: Plan["limit
   return `${rates.join(" and ")}, each for reading and writing, ${where}`;
 }
 
-function limitRows({ limits }: Plan): string[][] {
+function layerText({ limits, layer }: Plan): string {
+  const fate = layer.keep === null ? "thrown away at the end" : `kept as ${layer.keep}`;
+  return `${formatBytes(limits.diskBytes)}, ${limits.diskInodes} files, in ${layer.backing === "file" ? "a file" : "memory"}; ${fate}`;
+}
+
+function limitRows(plan: Plan): string[][] {
+  const { limits } = plan;
   const weight = limits.cpuWeight === null ? "" : `, weight ${limits.cpuWeight} (others have 100)`;
   return [
     ["CPU", `${limits.cpus ?? "all"}${weight}`],
     ["memory", limits.memoryBytes === null ? "not limited" : formatBytes(limits.memoryBytes)],
     ["processes", `${limits.pids}`],
-    ["writable layer", `${formatBytes(limits.diskBytes)}, ${limits.diskInodes} files; thrown away at the end`],
+    ["writable layer", layerText(plan)],
     ["disk traffic", diskTraffic(limits)],
     ["open files", `${limits.openFiles} in one program`],
     ["output", limits.outputMaxBytes === null ? "not limited" : `${formatBytes(limits.outputMaxBytes)} of one program`],
@@ -102,16 +118,43 @@ function edgeRows({ secrets = [], proxyVariables }: Plan): string[][] {
   ];
 }
 
+function shownMount(name: string, { target, readOnly, volume }: Plan["mounts"][number]): string {
+  const how = readOnly ? " (read-only)" : volume?.shared === true ? " (shared)" : "";
+  return `${name} at ${target}${how}`;
+}
+
+/** What the image says, where it says something. */
+function imageRows({ image, process: program }: Plan): string[][] {
+  const runs = [...program.entrypoint, ...program.cmd];
+  const labels = Object.entries(image.labels).map(([name, value]) => `${name}=${value}`);
+  const said = (title: string, words: readonly string[]): string[][] =>
+    words.length === 0 ? [] : [[title, printable(list(words))]];
+  return [
+    [
+      "without a command",
+      runs.length === 0 ? "refused: the image does not say what runs" : printable(JSON.stringify(runs)),
+    ],
+    ...said("before a command", program.entrypoint),
+    ["ended by", `${program.stop.signal}, and after ${formatDuration(program.stop.timeoutMs)} SIGKILL`],
+    ...said("ports of the image", image.exposedPorts),
+    ...said("data of the image", image.volumes),
+    ...said("made at start", program.makes),
+    ...said("labels", labels),
+  ];
+}
+
 function processRows(plan: Plan): string[][] {
   const { process: program, network, mounts } = plan;
   return [
+    ...imageRows(plan),
     ["user", program.user],
     ["working directory", program.workdir ?? "the user's home"],
     ["variables", list(Object.keys(program.env))],
     ["host name", program.hostname],
     ...networkRows(network),
+    ["mounts", list(mounts.flatMap((m) => (m.volume === undefined ? [shownMount(m.source, m)] : [])))],
+    ["volumes", list(mounts.flatMap((m) => (m.volume === undefined ? [] : [shownMount(m.volume.name, m)])))],
     ...edgeRows(plan),
-    ["mounts", list(mounts.map((m) => `${m.source} at ${m.target}${m.readOnly ? " (read-only)" : ""}`))],
   ];
 }
 
@@ -127,7 +170,7 @@ export function renderPlan({ plan, steps, digest, can }: Explanation, style: Sty
     ["pause and resume", can.pause ? "yes" : "no: this level cannot"],
     [
       "snapshot and fork",
-      can.snapshot ? (plan.mounts.length === 0 ? "yes" : "no: it has mounts") : "no: this level cannot",
+      can.snapshot ? (plan.mounts.length === 0 ? "yes" : "no: it has mounts or volumes") : "no: this level cannot",
     ],
     ["steps", `${steps.length}; see --json`],
   ];

@@ -16,7 +16,8 @@ export interface Program {
   /** Resolves when the next chunk is welcome. Rejects when the program reads no more. */
   write(chunk: Uint8Array): Promise<void>;
   endInput(): Promise<void>;
-  signal(name: NodeJS.Signals): void;
+  /** By its name, real-time signals too. */
+  signal(name: string): void;
   resize(size: Size): void;
   readonly ended: Promise<Ended>;
 }
@@ -25,7 +26,7 @@ export interface Program {
  * What a terminal sends goes to every process of the job at home, so it does here; a signal sent by kill(1) goes to the
  * one program, which may have its own way to end its children.
  */
-const TO_THE_GROUP: ReadonlySet<NodeJS.Signals> = new Set(["SIGINT", "SIGQUIT", "SIGHUP", "SIGKILL"]);
+const TO_THE_GROUP: ReadonlySet<string> = new Set(["SIGINT", "SIGQUIT", "SIGHUP", "SIGKILL"]);
 
 export function programOf(execution: Execution, terminal: boolean): Program {
   return {

@@ -19,6 +19,14 @@ function invalid(text: string): Error {
   );
 }
 
+/** TCP ports of an image's list (`8080/tcp`, `53/udp`, `80`), each on a free port of this host. UDP cannot be published. */
+export function exposedPorts(exposed: readonly string[]): readonly Publish[] {
+  const ports = exposed.flatMap((text) => /^(\d{1,5})(?:\/tcp)?$/.exec(text)?.[1] ?? []).map(Number);
+  return [...new Set(ports)]
+    .filter((port) => port > 0 && port <= MAX_PORT)
+    .map((port) => ({ port, options: { hostPort: 0 } }));
+}
+
 /**
  * `8080` is that port on both sides, `80:8080`, `192.0.2.1:80:8080`, `[::]:80:8080`. Without an address 127.0.0.1.
  * @throws BulkheadError SPEC_INVALID

@@ -4,6 +4,7 @@ import { OutputClosed } from "./output.ts";
 import type { Ended, Program } from "./program.ts";
 import { pumpInput, pumpOutput } from "./pump.ts";
 import type { Report } from "./report.ts";
+import { Stopper, type Stop } from "./stopper.ts";
 import { exitCodeOfSignal, type SignalForwarder } from "./signals.ts";
 import { onResize, rawMode } from "./terminal.ts";
 
@@ -12,6 +13,8 @@ export interface SessionOptions {
   readonly terminal: boolean;
   readonly report: Report;
   readonly signals: SignalForwarder;
+  /** How the program is ended when we are asked to end. */
+  readonly stop: Stop;
   /** The limits that were reached until now. */
   readonly limitsReached: () => Promise<readonly LimitHit[]>;
 }
@@ -34,8 +37,9 @@ function explained(error: BulkheadError, { ended }: Program): Promise<unknown> {
 export async function attach(program: Program, options: SessionOptions): Promise<Ended> {
   const { report, signals } = options;
   const started = performance.now();
-  signals.deliverTo((name) => program.signal(name));
   using stack = new DisposableStack();
+  const stopper = stack.use(new Stopper(program, options.stop));
+  signals.deliverTo((name) => (name === "SIGTERM" ? stopper.stop() : program.signal(name)));
   if (options.terminal) stack.use(onResize((size) => program.resize(size)));
   if (options.interactive) {
     if (options.terminal) stack.use(rawMode(process.stdin));

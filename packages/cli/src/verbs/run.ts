@@ -1,15 +1,16 @@
 import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
-import { Engine, type PublishedPort, type Sandbox } from "@bulkhead/engine";
+import { Engine, type CreateOptions, type PublishedPort, type Sandbox } from "@bulkhead/engine";
 import type { Spec } from "@bulkhead/contract";
 import type { CliConfig } from "../config.ts";
 import { engineOptions } from "../engine-options.ts";
-import { firstUseNotes } from "../progress-notes.ts";
+import { firstUseNotes, pullNotes } from "../progress-notes.ts";
+import { pullChoice } from "../pull-options.ts";
 import { parseOptions, usageError, type Parsed } from "../options.ts";
 import { asBulkheadError } from "../render/errors.ts";
 import { OutputClosed } from "../run/output.ts";
 import { programOf } from "../run/program.ts";
-import { parsePublish, type Publish } from "../run/publish.ts";
+import { exposedPorts, parsePublish, type Publish } from "../run/publish.ts";
 import { JsonReport, PlainReport, type Report } from "../run/report.ts";
 import { attach } from "../run/session.ts";
 import { SignalForwarder, exitCodeOfSignal } from "../run/signals.ts";
@@ -21,48 +22,47 @@ import { RUN_OPTIONS } from "./table.ts";
 const DRAIN_GRACE_MS = 50;
 
 interface Job {
-  readonly command: readonly string[];
+  /** None: the image's own command. */
+  readonly args: readonly string[];
   readonly interactive: boolean;
   readonly terminal: boolean;
   readonly json: boolean;
   readonly report: Report;
   readonly publish: readonly Publish[];
+  /** Also what the image says it listens on. */
+  readonly publishAll: boolean;
+  readonly pull: Pick<CreateOptions, "pull" | "insecureRegistries">;
 }
 
 function jobOf(parsed: Parsed): Job {
   const interactive = parsed.values.has("interactive");
   const terminal = parsed.values.has("tty");
-  if (parsed.rest.length === 0) {
-    throw usageError(
-      "no command is given",
-      "bulkhead run needs to know what to run",
-      "write bulkhead run [OPTIONS] -- COMMAND",
-    );
-  }
   if (interactive && terminal && !isatty(0)) {
     throw usageError("-t cannot be had together with -i here", "standard input is not a terminal", "leave out -t");
   }
   const json = parsed.values.has("json");
   const report = json ? new JsonReport() : new PlainReport();
   const publish = (parsed.values.get("publish") ?? []).map(parsePublish);
-  return { command: parsed.rest, interactive, terminal, json, report, publish };
+  const publishAll = parsed.values.has("publish-all");
+  return { args: parsed.rest, interactive, terminal, json, report, publish, publishAll, pull: pullChoice(parsed) };
 }
 
 async function inside(box: Sandbox, job: Job, signals: SignalForwarder): Promise<number> {
   const { plan } = box;
-  const ports = await Promise.all(job.publish.map(({ port, options }) => box.publish(port, options)));
+  const publish = job.publishAll ? [...job.publish, ...exposedPorts(plan.image.exposedPorts)] : job.publish;
+  const ports = await Promise.all(publish.map(({ port, options }) => box.publish(port, options)));
   await job.report.started({
     id: box.id,
     level: plan.level,
     driver: plan.driver,
     runtime: `${plan.runtime.name} ${plan.runtime.version}`,
     image: plan.image.digest,
-    ...(ports.length > 0 && { published: ports.map(({ url }, i) => ({ port: job.publish[i]!.port, url })) }),
+    ...(ports.length > 0 && { published: ports.map(({ url }, i) => ({ port: publish[i]!.port, url })) }),
   });
-  if (!job.json) showPorts(job.publish, ports);
+  if (!job.json) showPorts(publish, ports);
   // A report that cannot be written ends the run where the program's output is written.
   using _ = box.network.onDenial((denial) => void job.report.denied(denial).catch(() => undefined));
-  const execution = box.exec(job.command, {
+  const execution = box.run(job.args, {
     stdin: job.interactive,
     drainGraceMs: DRAIN_GRACE_MS,
     ...(job.terminal && { pty: terminalSize() }),
@@ -70,6 +70,7 @@ async function inside(box: Sandbox, job: Job, signals: SignalForwarder): Promise
   const ended = await attach(programOf(execution, job.terminal), {
     ...job,
     signals,
+    stop: plan.process.stop,
     limitsReached: () => box.limitsReached(),
   });
   return ended.code;
@@ -99,7 +100,13 @@ async function showDenials(box: Sandbox, config: CliConfig): Promise<void> {
 
 async function sandboxed(spec: Spec, job: Job, config: CliConfig, signals: SignalForwarder): Promise<number> {
   await using engine = await Engine.open(engineOptions(config, signals.starting));
-  await using box = await engine.create(spec, { signal: signals.starting, ...firstUseNotes() });
+  await using box = await engine.create(spec, {
+    signal: signals.starting,
+    runnable: job.args.length === 0,
+    ...job.pull,
+    ...firstUseNotes(),
+    ...pullNotes(spec.image),
+  });
   const code = await inside(box, job, signals);
   if (!job.json) await showDenials(box, config);
   return code;

@@ -8,7 +8,8 @@ import type { CliConfig } from "../config.ts";
 import { engineOptions } from "../engine-options.ts";
 import { parseOptions, usageError, type Parsed } from "../options.ts";
 import { print } from "../print.ts";
-import { firstUseNotes } from "../progress-notes.ts";
+import { firstUseNotes, pullNotes } from "../progress-notes.ts";
+import { pullChoice } from "../pull-options.ts";
 import { openOutput, OutputClosed } from "../run/output.ts";
 import { programOf } from "../run/program.ts";
 import { PlainReport, type Report } from "../run/report.ts";
@@ -70,8 +71,14 @@ async function record(parsed: Parsed, config: CliConfig, signals: SignalForwarde
   const report: Report = parsed.values.has("output") ? new PlainReport() : asideReport();
   const spec = specFromOptions(parsed, config.env);
   await using engine = await Engine.open(engineOptions(config, signals.starting));
-  await using box = await engine.create(spec, { signal: signals.starting, recording: true, ...firstUseNotes() });
-  const execution = box.exec(parsed.rest, {
+  await using box = await engine.create(spec, {
+    signal: signals.starting,
+    recording: true,
+    ...pullChoice(parsed),
+    ...firstUseNotes(),
+    ...pullNotes(spec.image),
+  });
+  const execution = box.run(parsed.rest, {
     stdin: interactive,
     drainGraceMs: DRAIN_GRACE_MS,
     record: true,
@@ -82,6 +89,7 @@ async function record(parsed: Parsed, config: CliConfig, signals: SignalForwarde
     terminal,
     report,
     signals,
+    stop: box.plan.process.stop,
     limitsReached: () => box.limitsReached(),
   });
   return { code: ended.code, calls: await execution.recorded, arch: engine.host.arch };

@@ -11,8 +11,22 @@ export interface VerbHelp {
   readonly exitCodes?: readonly (readonly [string, string])[];
 }
 
+const INSECURE_REGISTRY: OptionDef = {
+  name: "insecure-registry",
+  value: "HOST[:PORT]",
+  repeat: true,
+  help: "This registry may speak plain HTTP or have any certificate (loopback may speak plain HTTP anyway)",
+};
+
+/** How `run` and `seccomp learn` come to an image that is not in the store. */
+const PULL_OPTIONS: readonly OptionDef[] = [
+  { name: "pull", value: "POLICY", help: "When to ask the image's source: missing (default), always, never" },
+  INSECURE_REGISTRY,
+];
+
 export const RUN_OPTIONS: readonly OptionDef[] = [
   ...SPEC_OPTIONS.filter((def) => def !== HELP),
+  ...PULL_OPTIONS,
   { name: "interactive", short: "i", help: "Send standard input to the program" },
   { name: "tty", short: "t", help: "Give the program a terminal" },
   {
@@ -22,6 +36,7 @@ export const RUN_OPTIONS: readonly OptionDef[] = [
     repeat: true,
     help: "Make a port inside reachable on this host, on 127.0.0.1 if no address is given",
   },
+  { name: "publish-all", short: "P", help: "The same for every TCP port the image says it listens on, on free ports" },
   {
     name: "json",
     help: "Print events as JSON lines: start, stdout, stderr (text or base64), denied, limit, exit, error",
@@ -39,11 +54,26 @@ export const EXPLAIN_OPTIONS: readonly OptionDef[] = [...SPEC_OPTIONS.filter((de
 export const DOCTOR_OPTIONS: readonly OptionDef[] = [JSON_OUTPUT, HELP];
 export const VERSION_OPTIONS: readonly OptionDef[] = [JSON_OUTPUT, HELP];
 export const IMAGE_OPTIONS: readonly OptionDef[] = [
+  { ...INSECURE_REGISTRY, help: "pull: this registry may speak plain HTTP or have any certificate" },
+  { name: "keep", value: "SIZE", help: "gc: remove images, least recently used first, down to this much disk" },
   { name: "with-node", help: "build-base: also install Node.js; the image is then named base-node" },
   { name: "force", help: "build-base: build again although the image is there" },
   JSON_OUTPUT,
   HELP,
 ];
+
+export const VOLUME_OPTIONS: readonly OptionDef[] = [
+  { name: "size", value: "SIZE", help: "create: its hard end, the file system's own tables included (default: 1g)" },
+  { name: "inodes", value: "N", help: "create: how many files it can hold (default: one for 16k of --size)" },
+  {
+    name: "owner",
+    value: "UID[:GID]",
+    help: "create: whose its top directory is, as numbers inside (default: 1000:1000)",
+  },
+  JSON_OUTPUT,
+  HELP,
+];
+export const KEPT_OPTIONS: readonly OptionDef[] = [JSON_OUTPUT, HELP];
 
 export const SETUP_OPTIONS: readonly OptionDef[] = [
   {
@@ -68,11 +98,12 @@ export const RUN_EXIT_CODES: readonly (readonly [string, string])[] = [
 export const VERB_HELP: readonly VerbHelp[] = [
   {
     name: "run",
-    usage: "bulkhead run [OPTIONS] [--] COMMAND [ARGUMENTS]",
+    usage: "bulkhead run [OPTIONS] [--] [COMMAND [ARGUMENTS]]",
     summary: "Run a command behind the boundary asked for",
     about:
       "Starts a new sandbox, runs COMMAND in it in the foreground and throws the sandbox away at the end.\n" +
-      "Options stand before COMMAND; what follows is the command's own. With neither --isolation,\n" +
+      "Options stand before COMMAND; what follows is the command's own. Without COMMAND the image's own runs; an image's\n" +
+      "entrypoint gets COMMAND as its arguments. SIGTERM ends the program by its stop signal. With neither --isolation,\n" +
       "--at-least nor --trust the code counts as untrusted, which needs at least gvisor.",
     options: RUN_OPTIONS,
     examples: [
@@ -105,11 +136,47 @@ export const VERB_HELP: readonly VerbHelp[] = [
   },
   {
     name: "image",
-    usage: "bulkhead image build-base [--with-node] [--force] | list | remove NAME…",
-    summary: "Build, list and remove images",
-    about: "The base image is made from this host's Debian packages and needs no registry.",
+    usage:
+      "bulkhead image pull REFERENCE… | list | inspect NAME | prepare NAME… | verify [NAME…] | remove NAME… | gc | build-base",
+    summary: "Pull, build, check and remove images",
+    about:
+      "A reference is NAME[:TAG] at Docker Hub, REGISTRY/NAME[:TAG], either with @sha256:DIGEST, oci:DIR[:TAG],\n" +
+      "oci-archive:FILE, docker-archive:FILE or rootfs:DIR; run pulls what is missing. prepare makes ahead what microVMs\n" +
+      "need of an image, verify reads all of it again, gc removes what no image is made of. The base image is made from\n" +
+      "this host's Debian packages and needs no registry.",
     options: IMAGE_OPTIONS,
-    examples: ["bulkhead image build-base", "bulkhead image list", "bulkhead image remove base"],
+    examples: [
+      "bulkhead image pull python:3.12-slim",
+      "bulkhead image pull registry.example:5000/team/app@sha256:…",
+      "bulkhead image gc --keep 20g",
+      "bulkhead image build-base",
+    ],
+  },
+  {
+    name: "volume",
+    usage: "bulkhead volume create NAME [--size SIZE] | list | copy SOURCE TARGET | remove NAME…",
+    summary: "Make, list, fill and remove volumes, which outlive sandboxes",
+    about:
+      "A volume is a file system with a hard end, attached with run --volume NAME:PATH at every level. Who writes to one is\n" +
+      "alone, unless all others read it (:ro) or write to it as well (:shared). One that is in use is not removed.\n" +
+      "copy takes a path of the host's and NAME:/PATH; out of a volume it makes what is not there yet.",
+    options: VOLUME_OPTIONS,
+    examples: [
+      "bulkhead volume create cache --size 2g",
+      "bulkhead run --volume cache:/home/user/.cache -- make",
+      "bulkhead volume copy ./model cache:/model",
+      "bulkhead volume remove cache",
+    ],
+  },
+  {
+    name: "kept",
+    usage: "bulkhead kept list | remove NAME…",
+    summary: "List and remove the writable layers that run --keep left",
+    about:
+      "A layer goes on over the image it was made with, at the levels whose kernel wrote it: container and gvisor, or\n" +
+      "microvm. One sandbox has it at a time.",
+    options: KEPT_OPTIONS,
+    examples: ["bulkhead run --keep work -- pip install ./pkg", "bulkhead kept list", "bulkhead kept remove work"],
   },
   {
     name: "seccomp",

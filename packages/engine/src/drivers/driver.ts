@@ -17,6 +17,8 @@ export interface DriverCapabilities {
   readonly hardware: boolean;
   /** Who holds disk traffic to a limit: the host's control groups, or the virtual machine's monitor. */
   readonly diskThrottle: "cgroup" | "monitor";
+  /** Whose kernel writes the file that the writable layer is in, and so whose may read it later. */
+  readonly layerWriter: "host" | "guest";
   /** A sandbox can be paused and goes on where it stood. */
   readonly freeze: boolean;
   /** A sandbox can be saved with its memory, and others can go on from that; `Driver.checkpoint` is there. */

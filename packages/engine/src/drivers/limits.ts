@@ -3,7 +3,6 @@ import type { HostFacts } from "../host/facts.ts";
 import type { ResolvedSpec } from "../policy/resolve.ts";
 
 import { OPEN_FILES } from "./container/hardening.ts";
-import { diskInodes } from "./rootfs.ts";
 
 export const limitsDisk = (spec: ResolvedSpec): boolean =>
   spec.diskIops !== undefined || spec.diskBytesPerSecond !== undefined;
@@ -42,16 +41,16 @@ export function ociLimits(spec: ResolvedSpec, host: HostFacts): Limits {
     ...commonLimits(spec),
     cpus: spec.cpus ?? null,
     diskBytes: spec.diskBytes,
-    diskInodes: spec.diskInodes ?? diskInodes(spec.diskBytes),
+    diskInodes: spec.diskInodes,
     diskThrottle: limitsDisk(spec) ? { by: "cgroup", devices: spec.blockDevices } : null,
     openFiles: openFiles(spec.openFiles, host),
   };
 }
 
-/** What a limit on disk traffic binds where the writable layer is memory. */
+/** Where the writable layer is, and what a limit on disk traffic binds. */
 export function diskReasons(spec: ResolvedSpec): string[] {
-  const layer = "the writable layer is memory and counts against the memory limit";
-  if (!limitsDisk(spec)) return [layer];
+  if (!limitsDisk(spec)) return [spec.layerReason];
   const devices = spec.blockDevices.map(({ major, minor }) => `${major}:${minor}`).join(", ") || "none";
-  return [`${layer}; disk traffic is that of the image and the mounts, limited on block devices ${devices}`];
+  const whose = spec.layer.backing === "file" ? "the image, the writable layer" : "the image";
+  return [spec.layerReason, `disk traffic is that of ${whose} and the mounts, limited on block devices ${devices}`];
 }

@@ -2,16 +2,10 @@ import type { MountPlan, Plan, Step } from "@bulkhead/contract";
 import { GUEST_ADDRESSES } from "../egress/guest.ts";
 import type { HostFacts } from "../host/facts.ts";
 import type { ImageFiles, Instance } from "./driver.ts";
+import { layerSteps } from "./layer.ts";
 
 /** Ids in a sandbox's range, the keeper's width of one. */
 export const ID_RANGE = 65_536;
-/** A tmpfs inode costs about 1 KiB of kernel memory; source trees average more than this per file. */
-const DISK_BYTES_PER_INODE = 8 * 1024;
-const MIN_DISK_INODES = 4096;
-
-export const diskInodes = (diskBytes: number): number =>
-  Math.max(MIN_DISK_INODES, Math.floor(diskBytes / DISK_BYTES_PER_INODE));
-
 /** Host paths inside one sandbox's directory. */
 export interface Places {
   readonly root: string;
@@ -52,8 +46,6 @@ interface RootOptions {
   readonly instance: Instance;
   readonly image: ImageFiles;
   readonly host: HostFacts;
-  /** File uid 0 of the image appears as the first id of the sandbox's range; otherwise as it is. */
-  readonly shiftIds: boolean;
   /** sudo is the agent's, in place of the image's. */
   readonly sudo?: boolean;
 }
@@ -66,23 +58,27 @@ export function mountSteps({ mounts }: Plan, instance: Instance, shown: (mount: 
   if (mounts.length === 0) return [];
   const at = places(instance);
   const binds = mounts.map((mount, index): Step => {
-    const { source, readOnly } = mount;
-    return { op: "bind", source, target: at.mount(index), readOnly, ...shown(mount) };
+    const { source, readOnly, volume } = mount;
+    const same = { source, target: at.mount(index), readOnly, ...shown(mount) };
+    return volume === undefined ? { op: "bind", ...same } : { op: "volume", shared: volume.shared, ...same };
   });
   return [{ op: "dir", path: at.mounts, mode: 0o755 }, ...binds];
 }
 
 /**
- * Steps that make the sandbox's root file system at `places().root`: the agent's layer over the image, both read-only,
- * under a writable layer of bounded size that is thrown away, and the user's mounts at `places().mount(n)`.
+ * Steps that make the sandbox's root file system at `places().root`: what names the sandbox over the agent's layer over the
+ * image, all read-only, under a writable layer of bounded size, and the user's mounts at `places().mount(n)`. File uid 0 of
+ * each appears as the first id of the sandbox's range.
  */
-export function rootSteps({ plan, instance, image, host, shiftIds, sudo = false }: RootOptions): Step[] {
+export function rootSteps({ plan, instance, image, host, sudo = false }: RootOptions): Step[] {
   const { dir, idBase } = instance;
   const at = places(instance);
-  const owner = shiftIds ? { uid: idBase, gid: idBase } : { uid: 0, gid: 0 };
-  const idmap: Shown = shiftIds ? { idmap: { idBase, size: ID_RANGE } } : {};
+  const owner = { uid: idBase, gid: idBase };
+  const idmap: Shown = { idmap: { idBase, size: ID_RANGE } };
   const disk = `${dir}/disk`;
-  const etc = `${disk}/upper/etc`;
+  // Not in the writable layer, which may be kept and go on under another name.
+  const names = `${dir}/names`;
+  const etc = `${names}/etc`;
   const file = (name: string, content: string): Step => ({
     op: "file",
     path: `${etc}/${name}`,
@@ -102,29 +98,21 @@ export function rootSteps({ plan, instance, image, host, shiftIds, sudo = false 
       ...idmap,
     },
     { op: "bind", source: image.rootfs, target: `${dir}/image`, readOnly: true, ...idmap },
-    { op: "dir", path: disk, mode: 0o755 },
-    {
-      op: "tmpfs",
-      target: disk,
-      sizeBytes: plan.limits.diskBytes,
-      inodes: plan.limits.diskInodes,
-      mode: 0o755,
-      ...owner,
-    },
-    { op: "dir", path: `${disk}/upper`, mode: 0o755, ...owner },
-    { op: "dir", path: `${disk}/work`, mode: 0o700 },
+    { op: "dir", path: names, mode: 0o755, ...owner },
     { op: "dir", path: etc, mode: 0o755, ...owner },
     file("hostname", `${plan.process.hostname}\n`),
     file("hosts", hosts(plan.process.hostname)),
     // Without a way out no resolver is reachable: an empty file makes lookups fail at once instead of asking 127.0.0.1.
     file("resolv.conf", plan.network === "none" ? "" : `nameserver ${GUEST_ADDRESSES.resolver}\n`),
+    ...layerSteps(plan, disk, host.paths.state, idBase),
     { op: "dir", path: at.root, mode: 0o755 },
     {
       op: "overlay",
       target: at.root,
-      lower: [`${dir}/layer`, `${dir}/image`],
-      upper: `${disk}/upper`,
+      lower: [names, `${dir}/layer`, `${dir}/image`],
+      upper: `${disk}/data`,
       work: `${disk}/work`,
+      volatile: plan.layer.keep === null,
     },
     ...mountSteps(plan, instance, () => idmap),
   ];

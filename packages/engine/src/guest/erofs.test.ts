@@ -48,7 +48,12 @@ describe.skipIf(!hasMkfs())("erofsImage", () => {
     expect(bytes.readUInt32LE(MAGIC_OFFSET)).toBe(0xe0f5e1e2);
     expect(bytes.equals(await readFile(pathB))).toBe(true);
     expect((await stat(pathA)).mode & 0o777).toBe(0o444);
-    expect((await readdir(join(dir, "a"))).sort()).toEqual(["root.erofs", "root.erofs.lock", "rootfs"]);
+    expect((await readdir(join(dir, "a"))).sort()).toEqual([
+      "root.erofs",
+      "root.erofs.lock",
+      "root.erofs.sha256",
+      "rootfs",
+    ]);
   });
 
   test("calls at the same time build once", async () => {
@@ -67,6 +72,6 @@ describe.skipIf(!hasMkfs())("erofsImage", () => {
   test("a tree that is not there fails and leaves nothing", async () => {
     const a = { ...(await image("a")), rootfs: join(dir, "a/none") };
     await expect(erofsImage(a)).rejects.toMatchObject({ code: "IMAGE_BUILD_FAILED" });
-    expect((await readdir(join(dir, "a"))).sort()).toEqual(["root.erofs.lock", "rootfs"]);
+    expect((await readdir(join(dir, "a"))).sort()).toEqual(["root.erofs.lock", "root.erofs.sha256", "rootfs"]);
   });
 });

@@ -1,12 +1,15 @@
-import { access, chmod, open, rename } from "node:fs/promises";
+import { readFileSync } from "node:fs";
+import { access, chmod, open, rename, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { BulkheadError } from "@bulkhead/contract";
 import type { ImageFiles } from "../drivers/driver.ts";
+import { digestOfFile } from "../image/digest.ts";
 import { lockFile } from "../system/file-lock.ts";
 import { runChecked } from "../system/process.ts";
 import { removeTree } from "../system/remove-tree.ts";
 
 const NAME = "root.erofs";
+const RECORD = `${NAME}.sha256`;
 /** A gigabyte takes a few seconds on an idle disk. */
 const TIMEOUT_MS = 30 * 60_000;
 /**
@@ -28,6 +31,11 @@ export function erofsPath(image: ImageFiles): string {
   return join(dirname(image.rootfs), NAME);
 }
 
+/** Where it is while it is being made. */
+export function erofsPart(image: ImageFiles): string {
+  return `${erofsPath(image)}.part`;
+}
+
 /**
  * The root file system of an image as one read-only file, made when it is not there. It lies beside the unpacked image
  * and goes with it. Equal trees give equal bytes: owners, modes, times and extended attributes are kept, nothing of this
@@ -39,11 +47,13 @@ export function erofsPath(image: ImageFiles): string {
 export async function erofsImage(image: ImageFiles, options: ErofsOptions = {}): Promise<string> {
   const dir = dirname(image.rootfs);
   const path = erofsPath(image);
-  if (await exists(path)) return path;
+  // One without a record could be anything: it is made again.
+  const isReady = async (): Promise<boolean> => erofsRecord(image) !== null && (await exists(path));
+  if (await isReady()) return path;
   await using _lock = await lockFile(join(dir, `${NAME}.lock`), options);
-  if (await exists(path)) return path;
+  if (await isReady()) return path;
   options.onBuild?.();
-  const part = join(dir, `${NAME}.part`);
+  const part = erofsPart(image);
   await using cleanup = new AsyncDisposableStack();
   cleanup.defer(() => removeTree(part, dir));
   await removeTree(part, dir);
@@ -56,9 +66,23 @@ export async function erofsImage(image: ImageFiles, options: ErofsOptions = {}):
     ...(options.signal && { signal: options.signal }),
   });
   await chmod(part, 0o444);
+  await writeFile(recordPath(image), `${await digestOfFile(part, options.signal)}\n`);
   await sync(part);
   await rename(part, path);
   return path;
+}
+
+function recordPath(image: ImageFiles): string {
+  return join(dirname(image.rootfs), RECORD);
+}
+
+/** Digest of the file as it was made, `sha256:…`; null when nothing says so. */
+export function erofsRecord(image: ImageFiles): string | null {
+  try {
+    return readFileSync(recordPath(image), "utf8").trim();
+  } catch {
+    return null;
+  }
 }
 
 /** The image's digest names its file system too. */

@@ -28,3 +28,25 @@ test("known vulnerabilities are refused when that is said, and nothing else coun
   expect(readConfig({ BULKHEAD_REFUSE_KNOWN_CVES: "1" }).refuseKnownCves).toBe(true);
   expect(() => readConfig({ BULKHEAD_REFUSE_KNOWN_CVES: "yes" })).toThrow(/neither 1 nor 0/);
 });
+
+test("what images may cost can be changed by name, and nothing else", () => {
+  expect(readConfig({}).imageLimits.layers).toBe(512);
+  const limits = readConfig({ BULKHEAD_IMAGE_LIMITS: "unpackedBytes=100g,entries=9,stallMs=5s" }).imageLimits;
+  expect(limits).toMatchObject({ unpackedBytes: 100 * 1024 ** 3, entries: 9, stallMs: 5000, layers: 512 });
+  for (const bad of ["size=1", "entries", "entries=many", "__proto__=1"]) {
+    expect(() => readConfig({ BULKHEAD_IMAGE_LIMITS: bad }), bad).toThrow(/BULKHEAD_IMAGE_LIMITS/);
+  }
+});
+
+test("what fetches images is told where credentials and proxies are, and no more", () => {
+  const given = {
+    HOME: "/root",
+    HTTPS_PROXY: "http://proxy:1",
+    REGISTRY_AUTH_FILE: "/a",
+    AWS_SECRET: "x",
+    PATH: "/evil",
+  };
+  const { PATH, LC_ALL: _, ...rest } = readConfig(given).pullEnvironment;
+  expect(rest).toEqual({ HOME: "/root", HTTPS_PROXY: "http://proxy:1", REGISTRY_AUTH_FILE: "/a" });
+  expect(PATH).not.toContain("/evil");
+});

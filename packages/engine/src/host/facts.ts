@@ -7,6 +7,7 @@ import type { Runtime } from "../drivers/driver.ts";
 import type { Config } from "./config.ts";
 import { FileCache } from "./file-cache.ts";
 import { findRuntimes } from "./runtimes.ts";
+import { securityFacts, type SecurityFacts } from "./security-modules.ts";
 import { preferredKernel, type KernelRecord } from "../guest/kernel-index.ts";
 
 export type FoundRuntime =
@@ -31,7 +32,9 @@ export interface HostFacts {
     /** Swap can be limited along with memory. */
     readonly swap: boolean;
   };
-  readonly lsms: readonly string[];
+  /** Files of this host can be disks of its kernel. */
+  readonly loopDevices: boolean;
+  readonly security: SecurityFacts;
   readonly namespaces: readonly string[];
   /** Hard limits of this process, by OCI name; a sandbox's rlimits cannot exceed them without CAP_SYS_RESOURCE. */
   readonly rlimits: Readonly<Record<string, { readonly soft: number; readonly hard: number }>>;
@@ -48,6 +51,8 @@ export interface HostFacts {
     readonly run: string;
     readonly agent: string;
     readonly keeper: string;
+    /** The program that unpacks images. */
+    readonly layers: string;
     /** A directory that holds only `.bulkhead/agent`: the lowest layer of every sandbox. */
     readonly layer: string;
     /** As `layer`, with the agent as `/usr/bin/sudo` too. */
@@ -161,7 +166,7 @@ async function withoutLinks(path: string): Promise<string> {
 }
 
 /**
- * Reads the machine. Nothing is started but an unknown runtime, for its version.
+ * Reads the machine. Nothing is started but an unknown runtime, for its version, and once a boot the agent, for Landlock's.
  *
  * @throws BulkheadError HOST_UNSUPPORTED where this is not Linux; HOST_RESOURCE when the state directory is not writable.
  */
@@ -189,21 +194,26 @@ export async function gatherFacts(config: Config, signal?: AbortSignal): Promise
     prepareLayer(state, config.agent, agent, true),
     cache.save(),
   ]);
-  const lsms = await readLine("/sys/kernel/security/lsm").catch(() => "");
+  const bootId = await readLine("/proc/sys/kernel/random/boot_id");
+  const question = { state, searchPath: config.searchPath, bootId, agent: config.agent, agentDigest: agent };
   return {
     kernelRelease: await readLine("/proc/sys/kernel/osrelease"),
-    bootId: await readLine("/proc/sys/kernel/random/boot_id"),
+    bootId,
     arch: process.arch,
     uid: process.getuid?.() ?? -1,
     cpus: availableParallelism(),
     memoryBytes: totalmem(),
     cgroup: await cgroupFacts(),
-    lsms: lsms.split(",").filter((name) => name !== ""),
+    loopDevices: await exists("/dev/loop-control"),
+    security: await securityFacts(signal === undefined ? question : { ...question, signal }),
     namespaces: (await readdir("/proc/self/ns")).filter((name) => !name.endsWith("_for_children")),
     rlimits: await rlimitFacts(),
     guestKernel: await preferredKernel(state),
     runtimes,
     digests: { agent, keeper },
-    paths: { state, run: config.run, agent: config.agent, keeper: config.keeper, layer, sudoLayer },
+    paths: {
+      ...{ state, run: config.run, agent: config.agent, keeper: config.keeper, layers: config.layers },
+      ...{ layer, sudoLayer },
+    },
   };
 }

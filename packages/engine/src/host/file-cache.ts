@@ -23,6 +23,12 @@ const isEntry = (value: unknown): value is Entry =>
   value !== null &&
   ["key", "digest", "note"].every((name) => typeof (value as Record<string, unknown>)[name] === "string");
 
+/** Another one whenever the file that `path` leads to is another or has changed. @throws the file system's error */
+export async function fileKey(path: string): Promise<string> {
+  const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
+  return [dev, ino, size, mtimeNs, ctimeNs].join(":");
+}
+
 async function digestOf(path: string): Promise<string> {
   const hash = createHash("sha256");
   await pipeline(createReadStream(path), hash);
@@ -54,8 +60,7 @@ export class FileCache {
 
   /** @throws the file system's error when `path` cannot be read, or what `describe` throws. */
   async identify(path: string, describe: () => Promise<string> = async () => ""): Promise<Identified> {
-    const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
-    const key = [dev, ino, size, mtimeNs, ctimeNs].join(":");
+    const key = await fileKey(path);
     const known = this.#entries.get(path);
     if (known?.key === key) return known;
     const entry = { key, digest: await digestOf(path), note: await describe() };

@@ -3,6 +3,7 @@ import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { BulkheadError } from "@bulkhead/contract";
 import type { Availability, Driver, ImageFiles } from "../drivers/driver.ts";
+import { programOf } from "../policy/program.ts";
 import type { ResolvedSpec } from "../policy/resolve.ts";
 import { startSandbox } from "../sandbox/start.ts";
 import type { Keeper } from "../system/keeper.ts";
@@ -30,6 +31,7 @@ function probeSpec(driver: Driver): ResolvedSpec {
     user: "root",
     env: {},
     mounts: [],
+    volumes: [],
     network: "none",
     allowSetuid: false,
     hostname: "probe",
@@ -37,7 +39,12 @@ function probeSpec(driver: Driver): ResolvedSpec {
     memoryBytes: driver.defaultMemoryBytes ?? 64 * MIB,
     pids: 16,
     diskBytes: MIB,
+    diskInodes: 64,
+    layer: { backing: driver.capabilities.layerWriter === "guest" ? "file" : "memory", keep: null },
+    layerReason: "probe",
     blockDevices: [],
+    program: programOf({}, {}),
+    makes: [],
   };
 }
 

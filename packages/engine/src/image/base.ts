@@ -78,11 +78,11 @@ export async function buildBase(options: BuildBaseOptions): Promise<StoredImage 
   const tree = await digestTree(rootfs, { ...defaults }, { onFile: (n) => meter.files(n), ...(signal && { signal }) });
   meter.phase("store");
   const { digest, fileCount, sizeBytes } = tree;
-  const image = await store.commit(fresh.dir, digest, { ...defaults, fileCount, sizeBytes }, name);
+  const image = await store.commit(fresh.dir, digest, { ...defaults, fileCount, sizeBytes, origin: null }, name);
   return { ...image, built: true };
 }
 
-function imageDefaults(withNode: boolean, suite: string): Omit<ImageConfig, "fileCount" | "sizeBytes"> {
+function imageDefaults(withNode: boolean, suite: string): Omit<ImageConfig, "fileCount" | "sizeBytes" | "origin"> {
   return {
     version: 1,
     env: { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LANG: "C.UTF-8" },

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
-import { closeSync, openSync, readSync } from "node:fs";
+import { closeSync, createReadStream, openSync, readSync } from "node:fs";
+import { pipeline } from "node:stream/promises";
 import { setImmediate } from "node:timers/promises";
 import { entryPath, walkTree } from "./walk.ts";
 import { readXattrs } from "./xattrs.ts";
@@ -13,6 +14,13 @@ export interface TreeDigest {
   readonly digest: string;
   readonly fileCount: number;
   readonly sizeBytes: number;
+}
+
+/** `sha256:` and 64 hex digits. */
+export async function digestOfFile(path: string, signal?: AbortSignal): Promise<string> {
+  const hash = createHash("sha256");
+  await pipeline(createReadStream(path), hash, signal === undefined ? {} : { signal });
+  return `sha256:${hash.digest("hex")}`;
 }
 
 /**

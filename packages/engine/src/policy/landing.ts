@@ -1,10 +1,12 @@
 import { lstat, readlink } from "node:fs/promises";
 import { join, posix } from "node:path";
-import type { Mount } from "@bulkhead/contract";
-import { invalid, keptTarget } from "./mounts.ts";
+import { BulkheadError, type Mount } from "@bulkhead/contract";
+import { invalid, keptTarget, within } from "./mounts.ts";
 
 /** As many as the kernel follows in one path. */
 const MAX_LINKS = 40;
+
+type Place = Pick<Mount, "source" | "target">;
 
 /** Where `path` of the image in `rootfs` leads inside, its links followed as from a root directory there; null after too many. */
 export async function resolveInside(rootfs: string, path: string): Promise<string | null> {
@@ -36,11 +38,39 @@ export async function resolveInside(rootfs: string, path: string): Promise<strin
  * where none may be named.
  * @throws BulkheadError MOUNT_INVALID naming the target and where it leads.
  */
-export async function landings(mounts: readonly Mount[], rootfs: string): Promise<Mount[]> {
+export async function landings<M extends Place>(mounts: readonly M[], rootfs: string): Promise<M[]> {
   return await Promise.all(mounts.map(async (mount) => await landing(mount, rootfs)));
 }
 
-async function landing(mount: Mount, rootfs: string): Promise<Mount> {
+/** A configuration with more of them is no program's. */
+const MAX_PROMISED = 128;
+
+/**
+ * Directories that an image names and does not have, as they are named: its working directory, where its data goes. What
+ * lies in a mount or in the kernel's own file systems is left to them.
+ * @throws BulkheadError IMAGE_INVALID for more than 128 of them.
+ */
+export async function absentFrom(
+  rootfs: string,
+  promised: readonly string[],
+  mounts: readonly Pick<Mount, "target">[],
+): Promise<string[]> {
+  if (promised.length > MAX_PROMISED) {
+    const what = `the image names ${promised.length} directories, at most ${MAX_PROMISED} are made`;
+    throw new BulkheadError("IMAGE_INVALID", { what, next: "use another image" });
+  }
+  const absent = await Promise.all(
+    [...new Set(promised)].map(async (path) => {
+      const target = path.startsWith("/") ? await resolveInside(rootfs, path) : null;
+      if (target === null || keptTarget(target) !== undefined) return [];
+      if (mounts.some((mount) => within(target, mount.target))) return [];
+      return (await lstat(join(rootfs, target)).catch(() => null)) === null ? [path] : [];
+    }),
+  );
+  return absent.flat();
+}
+
+async function landing<M extends Place>(mount: M, rootfs: string): Promise<M> {
   // What is not written plainly is refused as such later.
   if (posix.normalize(mount.target) !== mount.target) return mount;
   const target = await resolveInside(rootfs, mount.target);

@@ -17,7 +17,12 @@ export function keptTarget(target: string): string | undefined {
   return KEPT_TARGETS.find((path) => within(target, path));
 }
 
-export function invalid(mount: Mount, what: string, why: string, next: string): BulkheadError {
+export function invalid(
+  mount: Pick<Mount, "source" | "target">,
+  what: string,
+  why: string,
+  next: string,
+): BulkheadError {
   return new BulkheadError("MOUNT_INVALID", {
     what,
     why,
@@ -73,7 +78,7 @@ async function resolveSource(mount: Mount, kept: readonly string[]): Promise<Pic
   );
 }
 
-function checkTarget(mount: Mount): string {
+function checkTarget(mount: Pick<Mount, "source" | "target">): string {
   const target = mount.target.length > 1 ? mount.target.replace(/\/$/, "") : mount.target;
   const named = `mount target ${JSON.stringify(mount.target)}`;
   if (!target.startsWith("/") || posix.normalize(target) !== target) {
@@ -100,14 +105,19 @@ function checkTarget(mount: Mount): string {
 }
 
 /**
+ * @param volumes come besides, with directories of Bulkhead's own as sources
  * @param kept Bulkhead's own directories on this host; nothing in them, and nothing that contains them, is mounted.
  * @returns the mounts with real source paths and normal targets, parents before children.
  * @throws BulkheadError MOUNT_INVALID naming the path.
  */
-export async function checkMounts(mounts: readonly Mount[], kept: readonly string[]): Promise<MountPlan[]> {
+export async function checkMounts(
+  mounts: readonly Mount[],
+  kept: readonly string[],
+  volumes: readonly MountPlan[] = [],
+): Promise<MountPlan[]> {
   const keptReal = await Promise.all(kept.map((path) => realpath(path).catch(() => path)));
   const checked: MountPlan[] = [];
-  for (const mount of mounts) {
+  for (const mount of [...mounts, ...volumes]) {
     const target = checkTarget(mount);
     if (checked.some((other) => other.target === target)) {
       throw invalid(
@@ -117,7 +127,8 @@ export async function checkMounts(mounts: readonly Mount[], kept: readonly strin
         "keep one of them",
       );
     }
-    checked.push({ ...(await resolveSource(mount, keptReal)), target, readOnly: mount.readOnly });
+    const found = "volume" in mount ? mount : await resolveSource(mount, keptReal);
+    checked.push({ ...found, target, readOnly: mount.readOnly });
   }
   return checked.sort((a, b) => (a.target < b.target ? -1 : 1));
 }

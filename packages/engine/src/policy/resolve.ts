@@ -5,17 +5,21 @@ import {
   TRUST_FLOOR,
   satisfies,
   stronger,
-  type BlockDevice,
   type Isolation,
   type Level,
   type MountPlan,
   type Spec,
   type Trust,
 } from "@bulkhead/contract";
+import type { Program } from "./program.ts";
 import type { Availability, Runtime } from "../drivers/driver.ts";
+import type { ChosenLayer } from "./layer.ts";
 
 /** A spec with its level chosen and every limit made definite. */
-export interface ResolvedSpec extends Omit<Spec, "mounts" | "secrets"> {
+export interface ResolvedSpec
+  extends
+    Omit<Spec, "mounts" | "secrets" | "entrypoint" | "stopSignal" | "stopTimeoutMs" | keyof ChosenLayer>,
+    ChosenLayer {
   /** As they were found on this host. */
   readonly mounts: readonly MountPlan[];
   readonly level: Level;
@@ -24,10 +28,10 @@ export interface ResolvedSpec extends Omit<Spec, "mounts" | "secrets"> {
   readonly user: string;
   readonly memoryBytes: number;
   readonly pids: number;
-  readonly diskBytes: number;
-  /** Block devices that hold what this sandbox reads and writes; empty when no limit on disk traffic was asked for. */
-  readonly blockDevices: readonly BlockDevice[];
   readonly hostname: string;
+  readonly program: Program;
+  /** Directories that the image promises and does not have. */
+  readonly makes: readonly string[];
 }
 
 /** A driver and what it found on this host. Of several at one level the first that is available is taken. */

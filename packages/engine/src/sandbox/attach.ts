@@ -3,11 +3,12 @@ import { Channel } from "../channel/channel.ts";
 import { HostGone, type Configure } from "../channel/wire.gen.ts";
 import type { Driver } from "../drivers/driver.ts";
 import type { KeeperEnded } from "../system/keeper.ts";
-import type { Inside } from "./calls.ts";
+import { call, type Inside } from "./calls.ts";
 import { environmentBytes } from "./exec-request.ts";
 import { SandboxEvents } from "./events.ts";
 import { Files } from "./files.ts";
 import { hitOfAgent, hitsOfKeeper } from "./limit-events.ts";
+import { quote } from "./names.ts";
 import type { Saver } from "./saver.ts";
 import { Sandbox, type SandboxEnd } from "./sandbox.ts";
 import { signalName } from "./signals.ts";
@@ -18,6 +19,9 @@ const LAST_WORDS_MS = 500;
 /** An agent answers in milliseconds, one whose kernel boots first under emulation on a host with ten times its load in 10 s. */
 const ANSWER_TIMEOUT_MS = 60_000;
 const SHOWN_LOG_CHARS = 300;
+const DIRECTORY_MODE = 0o755;
+/** By number: an image need not have a user database. */
+const ROOT = "0";
 
 export interface AttachOptions extends Pick<StartOptions, "plan" | "driver" | "keeper" | "wayOut" | "signal"> {
   /** Disposed of when the sandbox is no more. */
@@ -96,6 +100,14 @@ async function openWayOut(inside: Inside, { wayOut, signal }: AttachOptions): Pr
   await wayOut.prepare?.(new Files(inside), signal);
 }
 
+/** By root inside, through whatever links the image has: what the image promises to its program is there. */
+async function makeDirectories({ process }: Plan, inside: Inside, signal?: AbortSignal): Promise<void> {
+  for (const path of process.makes) {
+    const body = { path: Buffer.from(path), mode: DIRECTORY_MODE, parents: true, user: ROOT };
+    await call(inside, { name: "MakeDirectory", body }, `directory ${quote(path)} of the image`, { signal });
+  }
+}
+
 /**
  * Attaches to the agent of a sandbox that was started, and takes over what it holds.
  * @throws BulkheadError RUNTIME_FAILED, CHANNEL_PROTOCOL, CHANNEL_CLOSED, ABORTED; nothing is left then, `held` neither.
@@ -123,6 +135,7 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
     // Nobody else holds the sandbox yet: its end is told by explainAttach.
     const inside: Inside = { channel, explain: async (error) => error };
     await driver.afterAttach?.(plan, inside, signal);
+    await makeDirectories(plan, inside, signal);
     if (plan.network !== "none") await openWayOut(inside, options);
   } catch (error) {
     throw await explainAttach(error, started, driver.name);

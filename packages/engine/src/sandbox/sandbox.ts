@@ -4,7 +4,9 @@ import type { Channel, PingOptions } from "../channel/channel.ts";
 import type { EndReason } from "../drivers/driver.ts";
 import type { Hello } from "../channel/wire.gen.ts";
 import { Network } from "../egress/network.ts";
+import { commandOf } from "../policy/program.ts";
 import type { CallOptions, Inside, Running } from "./calls.ts";
+import type { Copied, CopyOptions } from "./copy.ts";
 import { dial, type DialTarget } from "./dial.ts";
 import { untrustedText } from "./errors.ts";
 import { type LimitHit, type SandboxEvent, SandboxEvents } from "./events.ts";
@@ -13,6 +15,7 @@ import type { Command, ExecOptions } from "./exec-request.ts";
 import { Files } from "./files.ts";
 import { type Freeze, Life } from "./life.ts";
 import { limitHit, timeIsOver } from "./limit-events.ts";
+import { type GuestPath, MAX_TIMEOUT_MS, whole } from "./names.ts";
 import { publish, type PublishedPort, type PublishOptions } from "./publish.ts";
 import type { Throttled } from "../system/keeper.ts";
 import { listProcesses, type ProcessInfo, readUsage, type SandboxUsage, signalProcess } from "./processes.ts";
@@ -53,6 +56,10 @@ export interface SandboxParts {
 
 /** The channel's end of file comes some milliseconds before the host knows why. */
 const EXPLAIN_WITHIN_MS = 500;
+/** Programs are asked to end first. */
+const SHUTDOWN_GRACE_MS = 2_000;
+/** Besides, a guest's kernel writes out what it has cached, at the pace of the host's disk. */
+const SHUTDOWN_WITHIN_MS = 30_000;
 
 /** One running sandbox. `await using` ends it. */
 export class Sandbox implements AsyncDisposable {
@@ -72,6 +79,7 @@ export class Sandbox implements AsyncDisposable {
   readonly #events: SandboxEvents;
   readonly #look: () => Promise<Throttled | null>;
   readonly #published = new Map<number, Promise<PublishedPort>>();
+  #program: Execution | null = null;
   #killed: Promise<void> | null = null;
   #ending = false;
 
@@ -115,6 +123,34 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
+   * Starts the program that the image is for: its entrypoint with `args`, or with its own command where there are none.
+   * `stop` ends the latest.
+   * @throws BulkheadError COMMAND_MISSING
+   */
+  run(args: readonly string[] = [], options: ExecOptions = {}): Execution {
+    this.#program = this.exec(commandOf(this.plan, args), options);
+    return this.#program;
+  }
+
+  /**
+   * Asks the program that `run` started to end, by its image's stop signal, and ends the sandbox when it has or after
+   * `timeoutMs`, by default what the plan says.
+   */
+  async stop(options: { readonly timeoutMs?: number } = {}): Promise<void> {
+    const { signal, timeoutMs } = this.plan.process.stop;
+    const program = this.#killed === null ? this.#program : null;
+    if (program !== null) {
+      program.kill(signal, { group: false });
+      const ended = program.exit.then(
+        () => null,
+        () => null,
+      );
+      await within(ended, whole(options.timeoutMs ?? timeoutMs, "timeoutMs", 0, MAX_TIMEOUT_MS));
+    }
+    await this.kill();
+  }
+
+  /**
    * Listens to a process that `exec` started. Output that came while nobody listened is lost. `signal` and `timeoutMs` end
    * the listening, not the process.
    */
@@ -128,6 +164,16 @@ export class Sandbox implements AsyncDisposable {
   /** A process at a terminal; an interactive shell by default. */
   async pty(options: PtyOptions = {}): Promise<Pty> {
     return openPty(this.#inside, this.#placed(options));
+  }
+
+  /** Copies a file or a tree of the host's to a path inside. See `copyIn` in copy-in.ts for what becomes of it. */
+  async copyIn(from: string, to: GuestPath, options: CopyOptions = {}): Promise<Copied> {
+    return await (await import("./copy-in.ts")).copyIn(this.files, from, to, options);
+  }
+
+  /** Copies a file or a tree from inside to an absolute path of the host's where nothing is yet. See copy-out.ts. */
+  async copyOut(from: GuestPath, to: string, options: CopyOptions = {}): Promise<Copied> {
+    return await (await import("./copy-out.ts")).copyOut(this.#inside, from, to, options);
   }
 
   async processes(options: CallOptions = {}): Promise<ProcessInfo[]> {
@@ -273,8 +319,20 @@ export class Sandbox implements AsyncDisposable {
 
   async #end(reason?: BulkheadError): Promise<void> {
     this.#ending = true;
+    if ((this.plan.layer?.keep ?? null) !== null) await this.#shutDown();
     this.#channel.close(reason ?? new BulkheadError("SANDBOX_GONE", { what: `sandbox ${this.id} was ended` }));
     await this.#release();
+  }
+
+  /** What its programs and its kernel have yet to write reaches the layer, as when a machine is turned off properly. */
+  async #shutDown(): Promise<void> {
+    try {
+      if (this.paused) await this.resume();
+      this.#channel.shutdown(SHUTDOWN_GRACE_MS);
+      await within(Promise.race([this.ended, this.#channel.closed]), SHUTDOWN_WITHIN_MS);
+    } catch {
+      // One that cannot be told any more is ended all the same.
+    }
   }
 
   async #explain(error: BulkheadError): Promise<BulkheadError> {

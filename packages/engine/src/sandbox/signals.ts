@@ -36,20 +36,35 @@ const NUMBERS = {
 } as const;
 
 const LAST_SIGNAL = 64;
+/** As the C library of most programs counts them; the kernel's first two are its own. */
+const FIRST_REAL_TIME = 34;
 
 export type SignalName = keyof typeof NUMBERS;
-/** A name, with or without SIG, or a number from 1 to 64. */
+/** A name, with or without SIG (`SIGTERM`, `RTMIN+3`), or a number from 1 to 64, also as text. */
 export type SignalInput = SignalName | number | (string & {});
 
 const NAMES: ReadonlyMap<number, SignalName> = new Map(
   Object.entries(NUMBERS).map(([name, number]) => [number, name as SignalName]),
 );
 
+/** `37`, `RTMIN+3` and `RTMAX-27`; null for anything else. */
+function numbered(name: string): number | null {
+  const {
+    plain,
+    from,
+    distance = "0",
+  } = /^(?:(?<plain>\d{1,2})|(?<from>RTMIN|RTMAX)(?:(?<distance>[+-]\d{1,2}))?)$/.exec(name)?.groups ?? {};
+  const number =
+    plain === undefined ? (from === "RTMIN" ? FIRST_REAL_TIME : LAST_SIGNAL) + Number(distance) : Number(plain);
+  const least = plain === undefined ? FIRST_REAL_TIME : 1;
+  return (plain ?? from) !== undefined && number >= least && number <= LAST_SIGNAL ? number : null;
+}
+
 export function signalNumber(signal: SignalInput): number {
   if (typeof signal === "number" && Number.isInteger(signal) && signal >= 1 && signal <= LAST_SIGNAL) return signal;
-  const name = String(signal).toUpperCase();
-  const found = new Map<string, number>(Object.entries(NUMBERS)).get(name.startsWith("SIG") ? name : `SIG${name}`);
-  if (found !== undefined) return found;
+  const name = String(signal).toUpperCase().replace(/^SIG/, "");
+  const found = new Map<string, number>(Object.entries(NUMBERS)).get(`SIG${name}`) ?? numbered(name);
+  if (found !== null) return found;
   throw new BulkheadError("SPEC_INVALID", {
     what: `signal ${JSON.stringify(signal)} is unknown`,
     next: `use a name such as SIGTERM, or a number from 1 to ${LAST_SIGNAL}`,

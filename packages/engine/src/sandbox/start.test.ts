@@ -10,6 +10,7 @@ import { loadDrivers } from "../drivers/registry.ts";
 import { readConfig, type Config } from "../host/config.ts";
 import { gatherFacts, type HostFacts } from "../host/facts.ts";
 import { probe } from "../host/probe.ts";
+import { programOf } from "../policy/program.ts";
 import type { ResolvedSpec } from "../policy/resolve.ts";
 import { Keeper } from "../system/keeper.ts";
 import { startSandbox, type StartedSandbox } from "./start.ts";
@@ -31,6 +32,7 @@ function spec(driver: Driver, changes: Partial<ResolvedSpec> = {}): ResolvedSpec
     user: "root",
     env: {},
     mounts: [],
+    volumes: [],
     network: "none",
     allowSetuid: false,
     hostname: "test",
@@ -38,7 +40,12 @@ function spec(driver: Driver, changes: Partial<ResolvedSpec> = {}): ResolvedSpec
     memoryBytes: 64 * MIB,
     pids: 32,
     diskBytes: 8 * MIB,
+    diskInodes: 1024,
+    layer: { backing: "memory", keep: null },
+    layerReason: "test",
     blockDevices: [],
+    program: programOf({}, {}),
+    makes: [],
     ...changes,
   };
 }

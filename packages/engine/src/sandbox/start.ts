@@ -104,7 +104,8 @@ export async function startSandbox(options: StartOptions): Promise<StartedSandbo
     doneAtUs = await acquired;
     signal.throwIfAborted();
   } catch (error) {
-    throw signal.aborted ? stopped(signal, options.signal, driver) : error;
+    if (signal.aborted) throw stopped(signal, options.signal, driver);
+    throw plan.layer.keep === null ? error : (await import("../layer/kept.ts")).explainBusy(error, plan.layer.keep);
   }
   const channel = openChannel(instance);
   stack.defer(() => void (channel.readable.destroy(), channel.writable.destroy()));

@@ -30,7 +30,13 @@ function origin(checkpoint: Partial<Checkpoint> | null, plan: Partial<Plan> = {}
   };
   const base = { level: "microvm", name: "microvm/qemu", capabilities: { hardware: false } } as Driver;
   const driver: Driver = checkpoint === null ? base : { ...base, checkpoint: whole };
-  const made = { mounts: [], network: "none", process: { hostname: "h" }, ...plan } as unknown as Plan;
+  const made = {
+    mounts: [],
+    layer: { backing: "file", keep: null },
+    network: "none",
+    process: { hostname: "h" },
+    ...plan,
+  } as unknown as Plan;
   return {
     driver,
     plan: made,

@@ -49,9 +49,19 @@ function refuseMounts({ mounts }: Plan): void {
   const [first] = mounts;
   if (first === undefined) return;
   throw new BulkheadError("NOT_SUPPORTED", {
-    what: "a sandbox with mounts of the host cannot be saved or forked",
-    why: `what is in ${first.source} is not the sandbox's, and may have changed when it goes on`,
-    next: "start it without mounts and copy the files in",
+    what: "a sandbox with mounts or volumes cannot be saved or forked",
+    why: `what is in ${first.volume?.name ?? first.source} is not the sandbox's, and may have changed when it goes on`,
+    next: "start it without them and copy the files in",
+  });
+}
+
+/** Its copies could not all go on with one disk, and it goes on changing that. */
+function refuseKept({ layer }: Plan): void {
+  if (layer.keep === null) return;
+  throw new BulkheadError("NOT_SUPPORTED", {
+    what: `a sandbox whose layer is kept as ${layer.keep} cannot be saved or forked`,
+    why: "its disk is the one that is kept, and a copy would go on with it as it was",
+    next: "start it without keep",
   });
 }
 
@@ -74,6 +84,7 @@ async function save(origin: Origin, running: Running, dir: string, { signal }: C
   const checkpoint = requireCheckpoint(origin);
   refuseMounts(origin.plan);
   refuseNetwork(origin.plan);
+  refuseKept(origin.plan);
   if (isAborted(signal)) throw aborted("saving the sandbox", signal);
   try {
     await checkpoint.save(running, dir, signal);

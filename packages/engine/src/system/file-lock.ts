@@ -4,23 +4,31 @@ import { BulkheadError } from "@bulkhead/contract";
 
 /** A lock that is not had by then is being waited for, and `onWait` says so. */
 const WAIT_NOTICE_MS = 300;
+/** No program's own exit code here. */
+const CONFLICT = 99;
 
 export interface FileLockOptions {
   readonly signal?: AbortSignal;
   /** Called once when somebody else holds the lock. */
   readonly onWait?: () => void;
+  /** What to fail with when somebody else holds the lock. Default: it is waited for. */
+  readonly busy?: () => BulkheadError;
+  /** Others may hold it too, as long as all of them share it. */
+  readonly shared?: boolean;
 }
 
 /**
- * Takes an exclusive lock on a file, which is created when missing and never removed. The lock is held by a small
- * process whose standard input is ours: when this process dies, however it dies, the kernel releases the lock.
+ * Takes a lock on a file, exclusive unless it is to be shared. The file is created when missing and never removed. The lock is
+ * held by a small process whose standard input is ours: when this process dies, however it dies, the kernel releases the lock.
  *
  * @returns the lock; disposing of it releases it
- * @throws BulkheadError ABORTED, HOST_UNSUPPORTED when flock(1) is missing, HOST_RESOURCE when the file cannot be opened
+ * @throws what `busy` gives; BulkheadError ABORTED, HOST_UNSUPPORTED when flock(1) is missing, HOST_RESOURCE when the file cannot be opened
  */
 export async function lockFile(path: string, options: FileLockOptions = {}): Promise<AsyncDisposable> {
   options.signal?.throwIfAborted();
-  const holder = spawn("flock", ["--exclusive", path, "sh", "-c", "echo locked; exec cat >/dev/null"], {
+  const kind = options.shared === true ? "--shared" : "--exclusive";
+  const patience = options.busy === undefined ? [] : ["--nonblock", "--conflict-exit-code", `${CONFLICT}`];
+  const holder = spawn("flock", [kind, ...patience, path, "sh", "-c", "echo locked; exec cat >/dev/null"], {
     stdio: ["pipe", "pipe", "pipe"],
     // Out of reach of the terminal's Ctrl-C: the lock ends when its owner says so or dies.
     detached: true,
@@ -43,6 +51,7 @@ export async function lockFile(path: string, options: FileLockOptions = {}): Pro
       once(holder.stdout, "data", options.signal === undefined ? {} : { signal: options.signal }).then(() => true),
       closed.then(() => false),
     ]);
+    if (!got && holder.exitCode === CONFLICT && options.busy !== undefined) throw options.busy();
     if (!got && holder.pid !== undefined) {
       throw new BulkheadError("HOST_RESOURCE", {
         what: `cannot lock ${path}`,

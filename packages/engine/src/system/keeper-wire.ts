@@ -79,6 +79,13 @@ const RESOURCE_ERRORS: ReadonlyMap<string, string> = new Map([
   ["EAGAIN", "the host allows no more processes or namespaces"],
 ]);
 
+/** Said of a volume alone. */
+const VOLUME_ERRORS: ReadonlyMap<string, ErrorCode> = new Map([
+  ["EWOULDBLOCK", "VOLUME_IN_USE"],
+  ["ENOENT", "VOLUME_NOT_FOUND"],
+  ["EUCLEAN", "VOLUME_INVALID"],
+]);
+
 function codeFor(errno: string | null): ErrorCode {
   if (errno === "ETIMEDOUT") return "TIMEOUT";
   return errno !== null && RESOURCE_ERRORS.has(errno) ? "HOST_RESOURCE" : "RUNTIME_FAILED";
@@ -91,8 +98,11 @@ function readError(value: unknown): BulkheadError {
   const op = error["op"] == null ? null : string(error, "op");
   const stderr = string(error, "stderr").trim();
   const why = stderr === "" ? RESOURCE_ERRORS.get(errno ?? "") : stderr.split("\n").slice(-3).join("; ");
-  return new BulkheadError(codeFor(errno), {
-    what: step === null ? string(error, "message") : `step ${step} (${op}) failed: ${string(error, "message")}`,
+  const message = string(error, "message");
+  const ofVolume = op === "volume" ? VOLUME_ERRORS.get(errno ?? "") : undefined;
+  return new BulkheadError(ofVolume ?? codeFor(errno), {
+    // A volume's state is for the caller to put right: no matter which step met it.
+    what: step === null || ofVolume !== undefined ? message : `step ${step} (${op}) failed: ${message}`,
     ...(why === undefined ? {} : { why }),
     details: { step, op, errno, stderr },
   });

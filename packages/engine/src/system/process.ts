@@ -14,6 +14,8 @@ export interface ProgramOptions {
   readonly timeoutMs: number;
   readonly signal?: AbortSignal;
   readonly cwd?: string;
+  /** An open file that becomes its standard input; the caller closes it afterwards. Nothing when left out. */
+  readonly stdin?: number;
   /** The whole environment; nothing is inherited besides it when it is given. */
   readonly env?: Readonly<Record<string, string>>;
   /** Called for each line of either stream, without its end. Must not throw. */
@@ -83,7 +85,7 @@ class OutputTail {
 type Ending = { readonly why: "exit" } | { readonly why: "timeout" } | { readonly why: "aborted" };
 
 /**
- * Runs a program to its end, standard input closed. An exit code other than 0 is a result, not an error.
+ * Runs a program to its end, standard input closed unless a file is given. An exit code other than 0 is a result, not an error.
  *
  * @throws BulkheadError HOST_UNSUPPORTED when the program does not exist or cannot be started, TIMEOUT, ABORTED. In the
  * last two cases the program and its process group are gone before this returns.
@@ -93,7 +95,7 @@ export async function runProgram(argv: readonly string[], options: ProgramOption
   if (file === undefined) throw new BulkheadError("INTERNAL", { what: "runProgram was given an empty argv" });
   if (options.signal?.aborted === true) throw aborted(file);
   const child = spawn(file, args, {
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: [options.stdin ?? "ignore", "pipe", "pipe"],
     // Its own process group, so that a kill reaches the program's children too.
     detached: true,
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
@@ -103,8 +105,8 @@ export async function runProgram(argv: readonly string[], options: ProgramOption
   const { onLine } = options;
   const out = new OutputTail(max, onLine && ((line) => onLine(line, "stdout")));
   const err = new OutputTail(max, onLine && ((line) => onLine(line, "stderr")));
-  child.stdout.on("data", options.onStdout ?? ((chunk: Buffer) => out.push(chunk)));
-  child.stderr.on("data", (chunk: Buffer) => err.push(chunk));
+  child.stdout?.on("data", options.onStdout ?? ((chunk: Buffer) => out.push(chunk)));
+  child.stderr?.on("data", (chunk: Buffer) => err.push(chunk));
 
   const closed = closing(child, file);
   const ending = await guarded(child, closed, options);

@@ -4,6 +4,7 @@ import type { Instance } from "../driver.ts";
 import { resources, TUN_DEVICE, type OciMount } from "../oci.ts";
 import { ID_RANGE, places } from "../rootfs.ts";
 import { meminfoMounts } from "./meminfo.ts";
+import { oursIn } from "./security-modules.ts";
 import { DEV_BYTES, HOST_TASK_OVERHEAD, MAX_PTYS, SHM_BYTES } from "./hardening.ts";
 
 const NAMESPACES: Readonly<Record<string, string>> = { mnt: "mount", net: "network" };
@@ -59,10 +60,16 @@ function mounts(plan: Plan, instance: Instance): OciMount[] {
   ];
 }
 
+function landlockArguments({ boundary }: Plan): readonly string[] {
+  const landlock = boundary.securityModules?.find((one) => one.name === "landlock");
+  return landlock === undefined ? [] : ["--landlock", String(landlock.version)];
+}
+
 /** The OCI runtime configuration that carries out `plan.boundary` and `plan.limits`. */
 export function bundle(plan: Plan, instance: Instance, host: HostFacts, section: SeccompSection): unknown {
   const { capabilitiesRoot, setupCapabilities = [] } = plan.boundary;
   const capabilities = [...capabilitiesRoot, ...setupCapabilities];
+  const profile = oursIn(plan.boundary.securityModules);
   const ids = [{ containerID: 0, hostID: instance.idBase, size: ID_RANGE }];
   return {
     ociVersion: "1.0.2",
@@ -71,11 +78,12 @@ export function bundle(plan: Plan, instance: Instance, host: HostFacts, section:
     process: {
       terminal: false,
       user: { uid: 0, gid: 0 },
-      args: [AGENT_INSIDE],
+      args: [AGENT_INSIDE, ...landlockArguments(plan)],
       env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
       cwd: "/",
       capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
       noNewPrivileges: plan.boundary.noNewPrivileges,
+      ...(profile === null ? {} : { apparmorProfile: profile }),
     },
     mounts: mounts(plan, instance),
     annotations: section.annotations,

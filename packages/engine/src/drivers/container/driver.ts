@@ -2,9 +2,11 @@ import type { Plan, Step } from "@bulkhead/contract";
 import type { HostFacts } from "../../host/facts.ts";
 import type { ResolvedSpec } from "../../policy/resolve.ts";
 import type { Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
+import { ensureLayer } from "../layer.ts";
 import { diskReasons, ociLimits } from "../limits.ts";
 import { located } from "../located.ts";
 import { EGRESS_CAPABILITIES, TUN_DEVICE } from "../oci.ts";
+import { imageAndProcess, writableMounts } from "../program.ts";
 import { places, rootSteps } from "../rootfs.ts";
 import { bundle, hasTun, type SeccompSection } from "./bundle.ts";
 import { meminfoSteps } from "./meminfo.ts";
@@ -12,6 +14,7 @@ import { HOST_TASK_OVERHEAD, MASKED_PATHS, READ_ONLY_PATHS, ROOT_CAPABILITIES } 
 import type { Filter } from "./seccomp/compile.ts";
 import { renderOci } from "./seccomp/oci.ts";
 import { PROFILE } from "./seccomp/profile.ts";
+import { loadAppArmor, moduleReasons, oursIn, securityModules, withAppArmor } from "./security-modules.ts";
 
 /** A start takes about 10 ms; a host that needs this long is not able to run anything. */
 const START_TIMEOUT_MS = 30_000;
@@ -49,12 +52,10 @@ function seccompSection(flavour: Flavour, filter: Filter): SeccompSection {
 }
 
 function weakened(spec: ResolvedSpec): string[] {
-  const words = spec.allowSetuid ? ["set-user-id programs may raise privileges inside (no_new_privs is off)"] : [];
-  const writable = spec.mounts.filter((mount) => !mount.readOnly);
-  return [
-    ...words,
-    ...writable.map((mount) => `the host's ${mount.source} is writable from inside at ${mount.target}`),
-  ];
+  const words = spec.allowSetuid
+    ? ["set-user-id programs may raise privileges inside (no_new_privs is off, and with it Landlock)"]
+    : [];
+  return [...words, ...writableMounts(spec.mounts)];
 }
 
 function plan(
@@ -71,7 +72,7 @@ function plan(
     level: "container",
     driver: `container/${flavour.name}`,
     runtime,
-    image: { reference: image.reference, digest: image.digest },
+    ...imageAndProcess(spec, image),
     boundary: {
       namespaces: time ? [...CONTAINER_NAMESPACES, "time"] : CONTAINER_NAMESPACES,
       userNamespace: true,
@@ -83,18 +84,20 @@ function plan(
       maskedPaths: MASKED_PATHS,
       readOnlyPaths: READ_ONLY_PATHS,
       kernel: "shared",
+      securityModules: securityModules(!spec.allowSetuid, host),
       weakened: weakened(spec),
     },
     limits: ociLimits(spec, host),
+    layer: spec.layer,
     mounts: spec.mounts,
     network: spec.network,
-    process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
     reasons: [
       spec.levelReason,
       `${flavour.name} ${runtime.version} makes the container; Bulkhead prepares and removes everything around it`,
       time
         ? "the runtime and the kernel make a time namespace"
         : `no time namespace: ${flavour.name} ${runtime.version} or this kernel cannot make one`,
+      ...moduleReasons(!spec.allowSetuid, host),
       ...diskReasons(spec),
       ...(host.cgroup.swap ? [] : ["swap cannot be limited on this kernel; the memory limit is on memory alone"]),
     ],
@@ -113,7 +116,7 @@ function steps(
   const config = bundle(plan, instance, host, seccompSection(flavour, filter));
   return [
     { op: "cgroup", path: instance.cgroup },
-    ...rootSteps({ plan, instance, image, host, shiftIds: true }),
+    ...rootSteps({ plan, instance, image, host }),
     { op: "userns", target: at.userns },
     ...(hasTun(plan) ? [{ op: "tun", target: at.devices } as const] : []),
     ...meminfoSteps(plan, instance),
@@ -153,14 +156,19 @@ export function containerDriver(name: "crun" | "runc", filter: Filter): Driver {
       ownKernel: false,
       hardware: false,
       diskThrottle: "cgroup",
+      layerWriter: "host",
       freeze: true,
       checkpoint: false,
       filtersRaisedPrivileges: false,
       recordsCalls: true,
       hostTaskOverhead: HOST_TASK_OVERHEAD,
     },
-    locate: (host) => located(name, host, `apt-get install ${name}`),
+    locate: (host) => withAppArmor(located(name, host, `apt-get install ${name}`), host),
     plan: (spec, runtime, image, host) => plan(flavour, filter, spec, runtime, image, host),
+    provide: async (made, image, help) => {
+      if (oursIn(made.boundary.securityModules) !== null) await loadAppArmor(help.host, help.signal);
+      await ensureLayer(made, image, "host", help);
+    },
     steps: (made, instance, image, host) => steps(flavour, filter, made, instance, image, host),
   };
 }

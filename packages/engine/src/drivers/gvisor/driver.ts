@@ -3,9 +3,11 @@ import { AGENT_INSIDE, type HostFacts } from "../../host/facts.ts";
 import type { ResolvedSpec } from "../../policy/resolve.ts";
 import { OPEN_FILES } from "../container/hardening.ts";
 import type { Availability, Driver, ImageFiles, Instance, Runtime } from "../driver.ts";
+import { ensureLayer } from "../layer.ts";
 import { diskReasons, ociLimits } from "../limits.ts";
 import { located } from "../located.ts";
 import { EGRESS_CAPABILITIES, resources, type OciMount } from "../oci.ts";
+import { imageAndProcess, writableMounts } from "../program.ts";
 import { ID_RANGE, places, rootSteps } from "../rootfs.ts";
 
 const MIB = 1024 * 1024;
@@ -81,13 +83,12 @@ function refuseSetuid(spec: ResolvedSpec, runtime: Runtime): void {
 
 function plan(spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: HostFacts): Plan {
   refuseSetuid(spec, runtime);
-  const writable = spec.mounts.filter((mount) => !mount.readOnly);
   return {
     version: 1,
     level: "gvisor",
     driver: "gvisor/runsc",
     runtime,
-    image: { reference: image.reference, digest: image.digest },
+    ...imageAndProcess(spec, image),
     boundary: {
       namespaces: ["pid", "mnt", "net", "ipc", "uts", "user"],
       userNamespace: true,
@@ -99,12 +100,12 @@ function plan(spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: Hos
       maskedPaths: [],
       readOnlyPaths: [],
       kernel: "sentry",
-      weakened: writable.map((mount) => `the host's ${mount.source} is writable from inside at ${mount.target}`),
+      weakened: writableMounts(spec.mounts),
     },
     limits: ociLimits(spec, host),
+    layer: spec.layer,
     mounts: spec.mounts,
     network: spec.network,
-    process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
     reasons: [
       spec.levelReason,
       `runsc ${runtime.version} (systrap) answers the sandbox's system calls; no hardware virtualisation is needed`,
@@ -178,7 +179,7 @@ function steps(plan: Plan, instance: Instance, image: ImageFiles, host: HostFact
   const own = [...FLAGS, `--root=${at.state}`];
   return [
     { op: "cgroup", path: instance.cgroup },
-    ...rootSteps({ plan, instance, image, host, shiftIds: true, sudo: image.usrBin }),
+    ...rootSteps({ plan, instance, image, host, sudo: image.usrBin }),
     { op: "file", path: at.config, mode: 0o600, content: JSON.stringify(bundle(plan, instance, host)) },
     { op: "dir", path: at.state, mode: 0o711 },
     {
@@ -211,6 +212,7 @@ export function gvisorDriver(): Driver {
       ownKernel: true,
       hardware: false,
       diskThrottle: "cgroup",
+      layerWriter: "host",
       freeze: true,
       checkpoint: false,
       filtersRaisedPrivileges: false,
@@ -220,5 +222,6 @@ export function gvisorDriver(): Driver {
     locate,
     plan,
     steps,
+    provide: (made, image, help) => ensureLayer(made, image, "host", help),
   };
 }

@@ -12,8 +12,11 @@ import { removeTree } from "../../system/remove-tree.ts";
 import { qemuArgv, templateCommands, type Boot, type Machine } from "./qemu.ts";
 import { Qmp } from "./qmp.ts";
 
-/** A guest under emulation is ready in 0.4 s on an idle machine, in 4 s with virtualisation inside emulation. */
-const READY_TIMEOUT_MS = 20_000;
+/**
+ * A guest under emulation is ready in 0.4 s on an idle machine, in 4 s with virtualisation inside emulation, and in ten times
+ * that on a machine that others keep busy. One that cannot run at all ends at once.
+ */
+const READY_TIMEOUT_MS = 60_000;
 /** What the agent has buffered while it started is given back within that time, and is in no template then. */
 const SETTLE_MS = 200;
 const POLL_MS = 3;

@@ -13,14 +13,15 @@ import type { Architecture } from "../../seccomp/syscalls.ts";
 import { GUEST_ADDRESSES } from "../../egress/guest.ts";
 import type { Availability, Checkpoint, Driver, Help, ImageFiles, Instance, Runtime } from "../driver.ts";
 import { commonLimits, limitsDisk } from "../limits.ts";
-import { diskInodes } from "../rootfs.ts";
+import { imageAndProcess, writableMounts } from "../program.ts";
 import { GUEST_CAPABILITIES } from "./capabilities.ts";
 import { fingerprint, savedSizes, saveMachine } from "./checkpoint.ts";
 import { explainEnd } from "./end.ts";
 import { reachableCalls, vmmProfile, type Sharing } from "./filter.ts";
 import { JAIL_NAMESPACES, memoryLimit, taskLimit, vmmFilter, VMM_OVERHEAD_BYTES } from "./jail.ts";
 import { mountReasons, refuseMounts, sharingOf } from "./sharing.ts";
-import { ensureScratch, scratchSize, type ScratchSize } from "./scratch.ts";
+import { ensureLayer } from "../layer.ts";
+import type { ScratchSize } from "../scratch.ts";
 import { SHARED_TAG } from "./qemu.ts";
 import { microvmSteps, type Origin } from "./steps.ts";
 import { argvGeneration, KVM, survey, type Survey } from "./survey.ts";
@@ -60,7 +61,7 @@ function sizeOf({ limits }: Plan): Size {
   return {
     memoryMib: memoryMib(limits.memoryBytes ?? DEFAULT_MEMORY_BYTES),
     cpus: Math.ceil(limits.cpus ?? DEFAULT_CPUS),
-    scratch: scratchSize(limits.diskBytes, limits.diskInodes),
+    scratch: { bytes: limits.diskBytes, inodes: limits.diskInodes },
   };
 }
 
@@ -94,7 +95,6 @@ function refuse(what: string, why: string, next: string): never {
 function boundary({ kvm, filter: filterOf }: Known, { mounts }: ResolvedSpec, size: Size): Plan["boundary"] {
   const sharing = sharingOf(mounts);
   const filter = filterOf(sharing);
-  const writable = mounts.filter((mount) => !mount.readOnly);
   return {
     namespaces: [],
     userNamespace: false,
@@ -114,7 +114,7 @@ function boundary({ kvm, filter: filterOf }: Known, { mounts }: ResolvedSpec, si
       memoryBytes: memoryLimit(size.memoryMib * MIB),
       tasks: taskLimit(size.cpus),
     },
-    weakened: writable.map((mount) => `the host's ${mount.source} is writable from inside at ${mount.target}`),
+    weakened: writableMounts(mounts),
   };
 }
 
@@ -137,6 +137,7 @@ function reasons(
       ? "the guest is a copy-on-write clone of one that was booted before, with fresh random numbers, ids and time"
       : "the guest is booted: templates are off",
     `a guest has the memory asked for and its kernel's own; the jail's limit is that twice and ${VMM_OVERHEAD_BYTES / MIB} MiB`,
+    spec.layerReason,
     ...mountReasons(spec.mounts),
     ...(spec.cpus === undefined ? [`without a number of processors a guest has ${DEFAULT_CPUS}`] : []),
     ...(host.cgroup.swap ? [] : ["swap cannot be limited on this kernel; the memory limit is on memory alone"]),
@@ -164,27 +165,27 @@ function plan(known: Known, spec: ResolvedSpec, runtime: Runtime, image: ImageFi
   if (cpus > CPUS_MAX) {
     refuse(`${cpus} processors cannot be had at microvm`, `a guest has at most ${CPUS_MAX}`, "ask for fewer");
   }
-  const scratch = scratchSize(spec.diskBytes, spec.diskInodes ?? diskInodes(spec.diskBytes));
   const limits: Plan["limits"] = {
     ...commonLimits(spec),
     cpus,
-    diskBytes: scratch.bytes,
-    diskInodes: scratch.inodes,
+    diskBytes: spec.diskBytes,
+    diskInodes: spec.diskInodes,
     diskThrottle: limitsDisk(spec) ? { by: "monitor" } : null,
     openFiles: spec.openFiles ?? OPEN_FILES,
   };
+  const scratch = { bytes: spec.diskBytes, inodes: spec.diskInodes };
   const size = { memoryMib: memoryMib(spec.memoryBytes), cpus: Math.ceil(cpus), scratch };
   return {
     version: 1,
     level: "microvm",
     driver: NAME,
     runtime,
-    image: { reference: image.reference, digest: image.digest },
+    ...imageAndProcess(spec, image),
     boundary: boundary(known, spec, size),
     limits,
+    layer: spec.layer,
     mounts: spec.mounts,
     network: spec.network,
-    process: { user: spec.user, workdir: spec.workdir ?? null, env: spec.env, hostname: spec.hostname },
     reasons: reasons(spec, runtime, host, known.survey, known.options),
   };
 }
@@ -222,7 +223,7 @@ async function provide({ survey, options }: Known, made: Plan, image: ImageFiles
   const { state } = help.host.paths;
   const { ensureErofs } = await import("./provide.ts");
   await ensureErofs(image, help);
-  await ensureScratch(state, sizeOf(made).scratch, help.signal);
+  await ensureLayer(made, image, "guest", help);
   if (!options.templates) return;
   await ensureTemplate(state, keyOf(made, help.host, survey), made.runtime.path, survey.boot, help);
 }
@@ -344,6 +345,7 @@ function unsurveyed(options: MicrovmOptions, hardware: boolean): Driver {
       ownKernel: true,
       hardware,
       diskThrottle: "monitor",
+      layerWriter: "guest",
       freeze: true,
       checkpoint: options.templates,
       filtersRaisedPrivileges: true,

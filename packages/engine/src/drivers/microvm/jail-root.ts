@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { access, chmod, copyFile, mkdir, mkdtemp, readFile, realpath, rename } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { fileKey, writeAtomically } from "../../host/file-cache.ts";
 import { lockFile } from "../../system/file-lock.ts";
 import { runChecked } from "../../system/process.ts";
 import { removeTree } from "../../system/remove-tree.ts";
@@ -12,6 +13,8 @@ const LDD_TIMEOUT_MS = 30_000;
 const FIRMWARE = "/usr/share/qemu/qboot.rom";
 /** Debian ships the emulator as a module beside the binary's libraries; KVM is in the binary. */
 const TCG_MODULE = "/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so";
+/** What the loader goes by when it looks for libraries. */
+const LOADER_CACHE = "/etc/ld.so.cache";
 /** Where things are in the jail; the empty ones are mounted over. */
 export const JAIL = {
   binary: "/usr/bin/qemu",
@@ -33,12 +36,55 @@ const EMPTY_FILES = [JAIL.root, JAIL.kernel, JAIL.initramfs];
  */
 export async function jailRoot(stateDir: string, binary: string, signal?: AbortSignal): Promise<string> {
   const home = join(stateDir, "guest", "jail");
-  const files = await jailFiles(binary, signal);
-  const target = join(home, await digestOf(files));
-  if (await exists(target)) return target;
+  const record = join(stateDir, "cache", `jail-${createHash("sha256").update(binary).digest("hex").slice(0, 16)}.json`);
+  const known = await remembered(record, binary);
+  if (known !== null && (await exists(join(home, known)))) return join(home, known);
+  const libraries = await librariesOf(binary, signal);
+  // Before the files are read: what changes meanwhile is found changed by the next process.
+  const key = await keyOf(binary, libraries);
+  const files = await jailFiles(binary, libraries);
+  const digest = await digestOf(files);
+  const target = join(home, digest);
+  if (!(await exists(target))) await makeRoot(home, target, files, signal);
+  await writeAtomically(record, JSON.stringify({ libraries, key, digest })).catch(() => undefined);
+  return target;
+}
+
+/** To ask the loader and to read 60 MB takes longer than to start a guest: done again only when a file or what leads to it changed. */
+interface Remembered {
+  /** As the loader names them, before links are followed. */
+  readonly libraries: readonly string[];
+  readonly key: string;
+  readonly digest: string;
+}
+
+async function remembered(record: string, binary: string): Promise<string | null> {
+  try {
+    const { libraries, key, digest } = JSON.parse(await readFile(record, "utf8")) as Remembered;
+    return key === (await keyOf(binary, libraries)) ? digest : null;
+  } catch {
+    return null;
+  }
+}
+
+async function keyOf(binary: string, libraries: readonly string[]): Promise<string> {
+  const keys = [binary, TCG_MODULE, FIRMWARE, LOADER_CACHE, ...libraries].map((path) =>
+    fileKey(path).catch(() => "none"),
+  );
+  return createHash("sha256")
+    .update(JSON.stringify([LAYOUT, ...(await Promise.all(keys))]))
+    .digest("hex");
+}
+
+async function makeRoot(
+  home: string,
+  target: string,
+  files: readonly JailFile[],
+  signal: AbortSignal | undefined,
+): Promise<void> {
   await mkdir(home, { recursive: true, mode: 0o755 });
   await using _lock = await lockFile(join(home, "lock"), signal === undefined ? {} : { signal });
-  if (await exists(target)) return target;
+  if (await exists(target)) return;
   const scratch = await mkdtemp(join(home, SCRATCH_PREFIX));
   await using cleanup = new AsyncDisposableStack();
   cleanup.defer(() => removeTree(scratch, home));
@@ -52,7 +98,6 @@ export async function jailRoot(stateDir: string, binary: string, signal?: AbortS
   for (const path of EMPTY_FILES) await copyFile("/dev/null", join(scratch, path));
   await chmod(scratch, 0o755);
   await rename(scratch, target);
-  return target;
 }
 
 interface JailFile {
@@ -61,8 +106,10 @@ interface JailFile {
   readonly path: string;
 }
 
-async function jailFiles(binary: string, signal?: AbortSignal): Promise<readonly JailFile[]> {
-  const modules = (await exists(TCG_MODULE)) ? [TCG_MODULE] : [];
+const modulesOf = async (): Promise<readonly string[]> => ((await exists(TCG_MODULE)) ? [TCG_MODULE] : []);
+
+async function librariesOf(binary: string, signal?: AbortSignal): Promise<readonly string[]> {
+  const modules = await modulesOf();
   const listed = await runChecked(["ldd", binary, ...modules], {
     failure: "HOST_UNSUPPORTED",
     next: "apt-get install qemu-system-x86",
@@ -71,12 +118,17 @@ async function jailFiles(binary: string, signal?: AbortSignal): Promise<readonly
   });
   // "libz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x...)" and the loader, "/lib64/ld-linux-x86-64.so.2 (0x...)".
   const libraries = listed.stdout.split("\n").flatMap((line) => /(\/\S+) \(0x/.exec(line)?.[1] ?? []);
+  return [...new Set(libraries)];
+}
+
+async function jailFiles(binary: string, libraries: readonly string[]): Promise<readonly JailFile[]> {
+  const modules = await modulesOf();
   const result: JailFile[] = [
     { source: binary, path: JAIL.binary },
     { source: await realpath(FIRMWARE), path: FIRMWARE },
     ...modules.map((source) => ({ source, path: source })),
   ];
-  for (const library of new Set(libraries)) {
+  for (const library of libraries) {
     const path = library.startsWith("/lib64/") ? library : `/usr/lib/x86_64-linux-gnu/${basename(library)}`;
     result.push({ source: await realpath(library), path });
   }

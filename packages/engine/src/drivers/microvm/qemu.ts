@@ -29,11 +29,12 @@ export const SHARED_TAG = "shared";
  */
 export const TRANSLATED_MIB = 64;
 /**
- * Discards reach the file: what a sandbox deletes takes no room on the host. Nothing is flushed: it is thrown away in the
- * end. The host caches none of it: what a guest writes would count as QEMU's memory, and dirty pages that come faster than
- * the disk takes them would have it killed.
+ * Discards reach the file: what a sandbox deletes takes no room on the host. The host caches none of it: what a guest writes
+ * would count as QEMU's memory, and dirty pages that come faster than the disk takes them would have it killed.
  */
-const SCRATCH = "discard=unmap,cache.direct=on,cache.no-flush=on";
+const WRITABLE = "discard=unmap,cache.direct=on";
+/** What is thrown away in the end is not flushed. */
+const UNFLUSHED = ",cache.no-flush=on";
 
 export type Accelerator =
   | { readonly kind: "kvm" }
@@ -55,6 +56,8 @@ export interface Machine {
   readonly consoleFd: number | null;
   /** Of all disks together, each for reading and for writing; not part of what a template is bound to. */
   readonly throttle?: Throttle;
+  /** What is written stays after the end: what the guest has flushed is on the host's disk. Not part of what a template is bound to. */
+  readonly keepsDisk?: boolean;
 }
 
 /** Operations and bytes a second, null for no limit. */
@@ -194,7 +197,7 @@ function console(fd: number | null): string[] {
 function startArguments(machine: Machine, start: Start): string[] {
   switch (start.kind) {
     case "cold":
-      return [...memory(machine, null), ...boot(machine, start.boot), ...disks(start.disks, machine.throttle)];
+      return [...memory(machine, null), ...boot(machine, start.boot), ...disks(start.disks, machine)];
     case "template":
       return [
         ...memory(machine, { path: start.memory, shared: true }),
@@ -211,7 +214,7 @@ function startArguments(machine: Machine, start: Start): string[] {
     case "clone":
       return [
         ...memory(machine, { path: start.memory, shared: false }),
-        ...disks(start.disks, machine.throttle),
+        ...disks(start.disks, machine),
         ...["-chardev", `pipe,id=qmp,path=${escaped(start.control)}`, "-mon", "chardev=qmp,mode=control"],
         ...(start.devicesOnly ? ["-global", "migration.send-configuration=off"] : []),
         ...["-incoming", "defer"],
@@ -229,13 +232,14 @@ function memory({ memoryMib }: Machine, file: { readonly path: string; readonly 
   return ["-object", `memory-backend-file,${size},mem-path=${escaped(file.path)},share=${file.shared ? "on" : "off"}`];
 }
 
-function disks({ root, upper }: Disks, throttle?: Throttle): string[] {
+function disks({ root, upper }: Disks, { throttle, keepsDisk = false }: Machine): string[] {
   const group = throttleGroup(throttle);
   const throttled = group.length > 0;
-  const first = [...group, ...disk(0, root, true, throttled)];
+  const first = [...group, ...disk(0, root, "read-only=on", throttled)];
   if (upper === null) return [...first, ...placeholder(1, false)];
   const set = ["-add-fd", `fd=${upper},set=${UPPER_FD_SET}`];
-  return [...first, ...set, ...disk(1, `/dev/fdset/${UPPER_FD_SET}`, false, throttled)];
+  const mode = `read-only=off,${WRITABLE}${keepsDisk ? "" : UNFLUSHED}`;
+  return [...first, ...set, ...disk(1, `/dev/fdset/${UPPER_FD_SET}`, mode, throttled)];
 }
 
 /** One for all disks: what a guest reads of its image and writes to its layer comes out of the same allowance. */
@@ -247,8 +251,7 @@ function throttleGroup({ iops, bytesPerSecond }: Throttle = { iops: null, bytesP
   return limits.length === 0 ? [] : ["-object", `throttle-group,id=${THROTTLE_GROUP},${limits.join(",")}`];
 }
 
-function disk(index: number, path: string, readOnly: boolean, throttled: boolean): string[] {
-  const options = readOnly ? "read-only=on" : `read-only=off,${SCRATCH}`;
+function disk(index: number, path: string, options: string, throttled: boolean): string[] {
   const file = `driver=file,filename=${escaped(path)},node-name=file${index},locking=off,${options}`;
   const raw = `driver=raw,file=file${index},node-name=${throttled ? "raw" : "disk"}${index},${options}`;
   const filter = `driver=throttle,throttle-group=${THROTTLE_GROUP},file=raw${index},node-name=disk${index},${options}`;

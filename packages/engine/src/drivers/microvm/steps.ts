@@ -10,7 +10,8 @@ import { JAIL } from "./jail-root.ts";
 import { jailBundle, type JailRequest } from "./jail.ts";
 import { cloneCommands, qemuArgv, type Machine, type Shared, type Start } from "./qemu.ts";
 import { jailUser, sharingOf, shownToQemu } from "./sharing.ts";
-import { scratchPath, type ScratchSize } from "./scratch.ts";
+import { layerFile } from "../layer.ts";
+import type { ScratchSize } from "../scratch.ts";
 import type { Survey } from "./survey.ts";
 import type { TemplateFiles } from "./templates.ts";
 
@@ -58,7 +59,7 @@ function sharedDirectory({ plan }: StepsRequest): Shared | null {
 
 /** From a boot: the kernel and the agent are shown to QEMU. */
 function cold(request: StepsRequest): Way {
-  const { instance, survey, host, scratch } = request;
+  const { plan, instance, survey, host } = request;
   const [kernel, initramfs] = [`${instance.dir}/kernel`, `${instance.dir}/initramfs`];
   return {
     start: {
@@ -76,13 +77,13 @@ function cold(request: StepsRequest): Way {
       { op: "bind", source: survey.boot.initramfs, target: initramfs, readOnly: true },
     ],
     fds: [],
-    disk: scratchPath(host.paths.state, scratch),
+    disk: layerFile(plan, host.paths.state),
   };
 }
 
 /** From a template or a saved sandbox: its memory and state are inherited, and the order to wake lies ready in a FIFO. */
 function clone(request: StepsRequest, origin: Exclude<Origin, { kind: "boot" }>): Way {
-  const { plan, instance, host, scratch } = request;
+  const { plan, instance, host } = request;
   const saved = origin.kind === "saved";
   const from = saved ? { memory: join(origin.dir, SAVED.memory), state: join(origin.dir, SAVED.state) } : origin.files;
   const control = `${instance.dir}/control`;
@@ -114,7 +115,7 @@ function clone(request: StepsRequest, origin: Exclude<Origin, { kind: "boot" }>)
       },
       { fd: FDS.controlOut, from: "fifo", path: `${control}/qmp.out`, access: "both" },
     ],
-    disk: saved ? join(origin.dir, SAVED.disk) : scratchPath(host.paths.state, scratch),
+    disk: saved ? join(origin.dir, SAVED.disk) : layerFile(plan, host.paths.state),
   };
 }
 
@@ -154,6 +155,7 @@ export function microvmSteps(request: StepsRequest): Step[] {
   const { accelerator } = survey;
   const { memoryMib, cpus } = request;
   const { diskIops, diskBytesPerSecond } = request.plan.limits;
+  const { keep } = request.plan.layer;
   const machine: Machine = {
     binary: JAIL.binary,
     accelerator,
@@ -162,6 +164,7 @@ export function microvmSteps(request: StepsRequest): Step[] {
     cpus,
     consoleFd: FDS.console,
     throttle: { iops: diskIops, bytesPerSecond: diskBytesPerSecond },
+    keepsDisk: keep !== null,
   };
   return [
     { op: "cgroup", path: instance.cgroup },
@@ -194,7 +197,7 @@ export function microvmSteps(request: StepsRequest): Step[] {
       stderr: at.stderr,
       fds: [
         { fd: FDS.console, from: "fifo", path: at.stderr, access: "write" },
-        { fd: FDS.upper, from: "copy", path: way.disk, maxBytes: scratch.bytes },
+        { fd: FDS.upper, from: keep === null ? "copy" : "kept", path: way.disk, maxBytes: scratch.bytes },
         ...way.fds,
       ],
       timeoutMs: START_TIMEOUT_MS,

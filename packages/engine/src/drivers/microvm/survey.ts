@@ -36,7 +36,7 @@ const TRIAL_MEMORY_MIB = 128;
 const CPUINFO_BYTES = 4096;
 /**
  * A guest that was not ready in time may have been on a busy host, so it is tried again, but not by every command: a trial that
- * runs out of time holds its caller up for 20 s.
+ * runs out of time holds its caller up for a minute.
  */
 const BUSY_MS = 10 * 60_000;
 

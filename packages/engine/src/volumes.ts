@@ -1,0 +1,1 @@
+export { VolumeStore, type ListedVolume, type VolumeOptions } from "./volume/store.ts";
