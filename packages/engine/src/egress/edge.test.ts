@@ -333,7 +333,7 @@ describe("a hostile program", () => {
     for (const socket of stalled) socket.write(hello.subarray(0, 50));
     expect((await ask(await dial(s, API))).status).toBe(200);
     s.egress.close();
-    await Promise.all(stalled.map((socket) => socket.destroyed || once(socket, "close")));
+    await Promise.all(stalled.filter((socket) => !socket.destroyed).map((socket) => once(socket, "close")));
   });
 });
 
