@@ -86,10 +86,11 @@ async function ask(
   return { status: message.statusCode!, body: await text(message), message };
 }
 
-/** Bytes as they are on a connection for the API, and all that comes back. */
+/** Bytes as they are on a connection for the API, and what comes back; ended once there is an answer, before it is a request's abort. */
 async function raw(s: Scene, bytes: string): Promise<string> {
   const secure = await dial(s, API);
-  secure.end(bytes, "latin1");
+  secure.write(bytes, "latin1");
+  secure.once("readable", () => void secure.end());
   return await text(secure).catch(() => "");
 }
 
