@@ -35,7 +35,11 @@ export function driver(
       });
       return {
         create: async (spec = {}, signal) => {
-          const sandbox = await engine.create(full(spec), signal === undefined ? {} : { signal });
+          const sandbox = await engine.create(full(spec), {
+            // What an image that is not there leads to must not depend on what a network answers.
+            pull: "never",
+            ...(signal !== undefined && { signal }),
+          });
           if (sandbox.plan.driver !== name) throw new Error(`${sandbox.plan.driver} made the sandbox, not ${name}`);
           return boxOf(sandbox);
         },
