@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { chmodSync, existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { createHash } from "node:crypto";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -22,7 +22,8 @@ afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 /** Where a program of the host is, its links followed. */
 function found(name: string): string | null {
-  const paths = (process.env["PATH"] ?? "").split(":").map((entry) => join(entry, name));
+  const directories = [dirname(process.execPath), ...(process.env["PATH"] ?? "").split(":")];
+  const paths = directories.map((entry) => join(entry, name));
   const path = paths.find((one) => existsSync(one));
   return path === undefined ? null : realpathSync(path);
 }
@@ -76,6 +77,18 @@ describe.skipIf(missing.length > 0)(`secrets by the command line${lack}`, { time
   });
 });
 
+const PROGRAMS = "/opt/programs";
+
+/** This host's Node.js and npm, copied: where they are may be Bulkhead's own directory, which nothing is mounted from. */
+function nodeAndNpm(): string {
+  const programs = join(dir, "programs");
+  if (!existsSync(programs)) {
+    cpSync(realpathSync(process.execPath), join(programs, "node"));
+    cpSync(dirname(dirname(npm!)), join(programs, "npm"), { recursive: true });
+  }
+  return programs;
+}
+
 /** A sandbox with a header for one host, and that host. */
 async function place(isolation: "container" | "gvisor", mounts: readonly string[]) {
   const internet = await makeInternet();
@@ -86,7 +99,7 @@ async function place(isolation: "container" | "gvisor", mounts: readonly string[
     isolation,
     network: { allow: [GOOD] },
     secrets: [{ host: GOOD, header: "authorization", value: `Bearer ${SECRET}` }],
-    mounts: mounts.map((source) => ({ source, target: source, readOnly: true })),
+    mounts: mounts.map((source) => ({ source, target: PROGRAMS, readOnly: true })),
   });
   const withHeader = (path: string): boolean =>
     internet.seen.some((one) => one.path === path && one.headers.authorization === `Bearer ${SECRET}`);
@@ -114,14 +127,13 @@ tar czf demo.tgz package`;
 describe.each(["container", "gvisor"] as const)("programs that bring their own certificates, at %s", (isolation) => {
   const without = npm === null ? ": NOT TESTED, there is no npm" : "";
 
-  // Node.js and npm are this host's own, mounted: without npm nothing could be shown.
+  // Node.js and npm are this host's own: without npm nothing could be shown.
   test.skipIf(missing.length > 0 || npm === null)(
     `Node.js and npm${lack}${without}`,
     { timeout: 300_000 },
     async () => {
-      const node = realpathSync(process.execPath);
-      const cli = npm!;
-      const { box, internet, withHeader } = await place(isolation, [node, dirname(dirname(cli))]);
+      const [node, cli] = [`${PROGRAMS}/node`, `${PROGRAMS}/npm/bin/npm-cli.js`];
+      const { box, internet, withHeader } = await place(isolation, [nodeAndNpm()]);
       const fetched = await box.exec([node, "-e", `fetch("https://${GOOD}/who").then(r=>r.text()).then(console.log)`]);
       expect([fetched.text, fetched.errorText]).toEqual([`${GOOD}\n`, ""]);
       expect(withHeader("/who")).toBe(true);
