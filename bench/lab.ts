@@ -2,6 +2,7 @@ import { chmod, mkdir, mkdtemp, readFile, readdir, rm, rmdir, writeFile } from "
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { output } from "./timing.ts";
 
 const CGROUP_ROOT = "/sys/fs/cgroup";
 /** A runtime that was killed needs a moment to be reaped before its group is empty. */
@@ -152,4 +153,9 @@ export async function chargedTo(pid: number): Promise<number> {
 
 export async function writeJson(path: string, value: unknown): Promise<void> {
   await writeFile(path, JSON.stringify(value));
+}
+
+/** Bytes that a tree takes on disk; what is linked counts once. */
+export async function diskBytes(path: string): Promise<number> {
+  return Number.parseInt(await output(["du", "--summarize", "--block-size=1", path]), 10);
 }

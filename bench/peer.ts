@@ -27,6 +27,19 @@ export interface Standing extends AsyncDisposable {
   memory(): Promise<Memory>;
 }
 
+/** What a peer does with images of a registry, which speaks plain HTTP on loopback. */
+export interface Images {
+  /** Runs work in an image, which is pulled when it is not there. */
+  run(reference: string, work: Work): Promise<Timing>;
+  pull(reference: string): Promise<void>;
+  /** Takes away what was pulled, with all it is made of; what is not there is no error. */
+  forget(references: readonly string[]): Promise<void>;
+  /** Bytes on disk of all that is kept of images. */
+  diskBytes(): Promise<number>;
+  /** Makes ahead what a virtual machine needs of an image that is there. */
+  readonly convert?: (reference: string) => Promise<void>;
+}
+
 /** One way to run work behind a boundary, or without one. */
 export interface Peer {
   readonly name: string;
@@ -35,6 +48,7 @@ export interface Peer {
   /** From nothing to the work's end. null: it has no such mode. */
   readonly cold: ((work: Work) => Promise<Timing>) | null;
   readonly stand: (() => Promise<Standing>) | null;
+  readonly images?: Images;
 }
 
 export type Setup =

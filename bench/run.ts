@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
+import { measureImages } from "./images.ts";
 import { Lab } from "./lab.ts";
 import { type Options, parseOptions, USAGE } from "./options.ts";
 import { type Bench, measureCold, measureExec, measureMemory, measureThroughput, type Result } from "./parts.ts";
@@ -51,6 +52,7 @@ async function measure(options: Options, signal: AbortSignal): Promise<readonly 
     if (part === "cli") show(await measureCold(bench, "cli", "the whole command", commands));
     if (part === "throughput") show(await measureThroughput(bench, [...direct, ...commands]));
     if (part === "memory") show(await measureMemory(bench, [...direct, ...commands]));
+    if (part === "images") show(await measureImages(bench, lab, commands));
   }
   print(printGoals(results));
   return results;

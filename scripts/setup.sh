@@ -147,6 +147,8 @@ setup_survey() {
       { packages+=(rustfmt rust-clippy) missing+=("cargo fmt" "cargo clippy"); }
     ((EUID != 0)) || want setcap libcap2-bin
   fi
+  # Tests make images with it.
+  ((EUID != 0)) || [[ $mode != test ]] || want umoci umoci
   if with_microvm "$mode"; then microvm_survey; fi
   local node_is_missing=0
   find_node || node_is_missing=1

@@ -4,8 +4,8 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Lab } from "../lab.ts";
-import { chargedTo, processesNaming, processesOf, pssOf, writeJson } from "../lab.ts";
-import type { Peer, Setup } from "../peer.ts";
+import { chargedTo, diskBytes, processesNaming, processesOf, pssOf, writeJson } from "../lab.ts";
+import type { Images, Peer, Setup } from "../peer.ts";
 import { output, timeProgram } from "../timing.ts";
 import { standing } from "./command.ts";
 import type { Tools } from "./tools.ts";
@@ -29,7 +29,18 @@ export async function docker(lab: Lab, tools: Tools, imageTar: string): Promise<
     return { ok: false, name: "docker", missing: `its daemon does not start: ${String(error)}` };
   }
   await output([...run, "import", imageTar, "base:1"], env);
+  const tool = async (...words: readonly string[]): Promise<void> => void (await output([...run, ...words], env));
+  const images: Images = {
+    run: (reference, work) =>
+      timeProgram([...run, "run", "--rm", "--network", "none", reference, ...work.argv], {
+        ...{ env, expect: work.expect },
+      }),
+    pull: (reference) => tool("pull", "--quiet", reference),
+    forget: (references) => tool("rmi", "--force", ...references),
+    diskBytes: () => diskBytes(join(home, "data")),
+  };
   const peer: Peer = {
+    images,
     name: "docker run",
     cold: (work) =>
       timeProgram([...run, "run", "--rm", "--network", "none", "base:1", ...work.argv], { env, expect: work.expect }),

@@ -1,8 +1,10 @@
+import { join } from "node:path";
 import type { Engine, Sandbox } from "@bulkhead/engine";
+import { stateDirectory } from "@bulkhead/engine/host";
 import type { Lab } from "../lab.ts";
-import { chargedTo, processesNaming, processesOf, pssOf } from "../lab.ts";
-import type { Memory, Peer, Standing, Work } from "../peer.ts";
-import { type Timing, timeProgram } from "../timing.ts";
+import { chargedTo, diskBytes, processesNaming, processesOf, pssOf } from "../lab.ts";
+import type { Images, Memory, Peer, Standing, Work } from "../peer.ts";
+import { output, type Timing, timeProgram } from "../timing.ts";
 
 const FILE = "/tmp/bench-file";
 
@@ -82,7 +84,24 @@ export function ours(engine: Engine, level: OurLevel, name: string, against: str
 
 /** Bulkhead as a command, its own start included. */
 export function ourCommand(command: readonly string[], level: OurLevel, against: string, env: NodeJS.ProcessEnv): Peer {
+  const tool = async (...words: readonly string[]): Promise<void> => {
+    await output([...command, "image", ...words], env);
+  };
+  const images: Images = {
+    run: (reference, work) =>
+      timeProgram([...command, "run", "--isolation", level, "--image", reference, "--", ...work.argv], {
+        ...{ expect: work.expect, env },
+      }),
+    pull: (reference) => tool("pull", reference),
+    forget: async (references) => {
+      for (const one of references) await tool("remove", one).catch(() => undefined);
+      await tool("gc");
+    },
+    diskBytes: () => diskBytes(join(stateDirectory({}), "images")),
+    ...(level === "microvm" && { convert: (reference: string) => tool("prepare", reference) }),
+  };
   return {
+    images,
     name: `bulkhead run (${level})`,
     against,
     cold: (work) =>

@@ -1,8 +1,8 @@
 import { copyFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Lab } from "../lab.ts";
-import { chargedTo, processesNaming, processesOf, pssOf } from "../lab.ts";
-import type { Peer, Setup, Work } from "../peer.ts";
+import { chargedTo, diskBytes, processesNaming, processesOf, pssOf } from "../lab.ts";
+import type { Images, Peer, Setup, Work } from "../peer.ts";
 import { output, timeProgram } from "../timing.ts";
 import { standing } from "./command.ts";
 import type { Tools } from "./tools.ts";
@@ -29,7 +29,7 @@ export async function podman(lab: Lab, tools: Tools, imageTar: string): Promise<
   await writeFile(
     join(home, "containers.conf"),
     `[engine]\nconmon_path=["${monitor}"]\nruntime="crun"\ncgroup_manager="cgroupfs"\nevents_logger="file"\ntmp_dir="${home}/tmp"\n` +
-      `[engine.runtimes]\ncrun=["${crun}"]\n[network]\ncni_plugin_dirs=["${join(tools.root, "usr/lib/cni")}"]\n` +
+      `[engine.runtimes]\ncrun=["${crun}"]\n[network]\ncni_plugin_dirs=["${join(tools.root, "usr/lib/cni")}","/usr/lib/cni"]\n` +
       `[containers]\ndefault_ulimits=${ULIMITS}\nseccomp_profile="${seccomp}"\n`,
   );
   await writeFile(
@@ -48,6 +48,7 @@ export async function podman(lab: Lab, tools: Tools, imageTar: string): Promise<
   const cold = (work: Work): ReturnType<typeof timeProgram> =>
     timeProgram([...run, "localhost/base:1", ...work.argv], { env, expect: work.expect });
   const peer: Peer = {
+    images: imagesOf(program, run, join(home, "graph"), env),
     name: "podman run",
     cold,
     stand: async () => {
@@ -68,4 +69,17 @@ export async function podman(lab: Lab, tools: Tools, imageTar: string): Promise<
     },
   };
   return { ok: true, peers: [peer] };
+}
+
+function imagesOf(program: string, run: readonly string[], graph: string, env: NodeJS.ProcessEnv): Images {
+  return {
+    run: (reference, work) =>
+      timeProgram([...run, "--quiet", "--tls-verify=false", reference, ...work.argv], { env, expect: work.expect }),
+    pull: async (reference) => void (await output([program, "pull", "--quiet", "--tls-verify=false", reference], env)),
+    forget: async (references) => {
+      // Unlike docker it takes an image that is not there for an error.
+      for (const one of references) await output([program, "rmi", "--force", one], env).catch(() => undefined);
+    },
+    diskBytes: () => diskBytes(graph),
+  };
 }

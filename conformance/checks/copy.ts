@@ -6,8 +6,8 @@ import type { Context } from "../check.ts";
 import { fails, theme } from "../check.ts";
 import { freshDirectory, hostCommand } from "../host.ts";
 
-const BIG_BYTES = 20 * 1024 * 1024;
-const SMALL_FILES = 200;
+const BIG_BYTES = 8 * 1024 * 1024;
+const SMALL_FILES = 60;
 
 async function directory({ defer }: Context): Promise<string> {
   const path = await freshDirectory("conformance-copy-");

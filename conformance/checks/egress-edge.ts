@@ -11,7 +11,7 @@ const PLANTED = "pl4nt3d-1ns1d3-th3-b0x-4712";
 const SECRETS = [GOOD, UNISSUED].map((host) => ({ host, header: "x-api-key", value: SECRET }));
 
 /** Patterns come reversed: the program that looks for them must not be what it finds. */
-const reversed = (text: string): string => [...text].toReversed().join("");
+const reversed = (text: string): string => text.split("").toReversed().join("");
 
 /** Root inside looks for two texts in what programs were started with and in files. Prints where each was found. */
 const SEARCH = `

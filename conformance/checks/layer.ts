@@ -130,7 +130,7 @@ export const layerChecks = theme("layer", "host", (check) => {
         const box = await eventually(
           "the layer is free",
           () =>
-            next.create({ keep }).catch((error: { code?: string }) => {
+            next.create({ keep }).catch((error: Error & { code?: string }) => {
               assert.equal(error.code, "KEPT_IN_USE", String(error));
               return null;
             }),

@@ -65,7 +65,13 @@ async function inside(box: Box, script: string, user = "user"): Promise<string> 
   return result.stdout.toString();
 }
 
-export const volumeChecks = theme("volumes", "host", (check) => {
+/** Several sandboxes one after another, where an emulated guest with mounts may first have to be booted. */
+const TIMEOUT_MS = 180_000;
+
+export const volumeChecks = theme("volumes", "host", (register) => {
+  const check = (name: string, body: (context: Context) => Promise<void>): void =>
+    register(name, body, { timeoutMs: TIMEOUT_MS });
+
   check("what is written to a volume is there for the next sandbox, as it was", async (context) => {
     const { name } = await volume(context);
     const attached = { volumes: [{ name, target: PLACE }] };
@@ -177,6 +183,5 @@ export const volumeChecks = theme("volumes", "host", (check) => {
       const box = await context.fresh({ volumes: [{ name: made.name, target: PLACE }] });
       assert.equal(await inside(box, "ls; echo again >> held"), "held\n");
     },
-    { timeoutMs: 120_000 },
   );
 });

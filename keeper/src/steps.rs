@@ -276,17 +276,16 @@ impl Scope<'_> {
     /// can be taken for an option.
     ///
     /// What the overlay makes for itself it makes as the sandbox's root: in a layer with shifted ids there is no other.
-    /// A volatile one writes nothing back for a program's sake: nobody reads it after the end.
+    /// A volatile one writes nothing back for a program's sake: nobody reads it after the end. One that is kept holds all that
+    /// was written, and no word that a directory is what a lower layer has elsewhere: to move one, programs copy it.
     fn overlay(&self, target: &str, lower: &[String], (upper, work): (&str, &str), volatile: bool) -> io::Result<()> {
         let directory = libc::O_PATH | libc::O_DIRECTORY;
         let layers = lower.iter().map(|path| self.open(path, directory)).collect::<io::Result<Vec<_>>>()?;
         let (upper, work) = (self.open(upper, directory)?, self.open(work, directory)?);
         let names: Vec<String> = layers.iter().map(sys::fd_path).collect();
         let (upper, work) = (sys::fd_path(&upper), sys::fd_path(&work));
-        let mut data = format!("lowerdir={},upperdir={upper},workdir={work},redirect_dir=on,xino=off", names.join(":"));
-        if volatile {
-            data += ",volatile";
-        }
+        let fate = if volatile { "redirect_dir=on,volatile" } else { "redirect_dir=off" };
+        let data = format!("lowerdir={},upperdir={upper},workdir={work},xino=off,{fate}", names.join(":"));
         let target = self.open(target, directory)?;
         // A thread of its own, whose other name ends with it.
         thread::scope(|scope| {

@@ -102,7 +102,7 @@ fn a_layer_is_full_at_its_size() {
     let mut keeper = Keeper::start(&run);
     let instance = keeper.reserve();
     let said = dir.join("said");
-    let script = "head -c 100000000 /dev/zero > fill; true";
+    let script = "head -c 100000000 /dev/zero > fill || true";
     keeper.acquire(&instance, steps(&instance, &path, false, script, &said)).unwrap();
     assert!(fs::read_to_string(&said).unwrap().contains("No space left"));
     assert!(keeper.end());

@@ -62,6 +62,8 @@ impl Composer {
         let record = calls::openat(&layer.directory, "layer.json", flags, Mode::empty())?;
         let record = Record::read(File::from(record))?;
         let from = tree::open_directory(layer.directory.as_fd(), b"tree")?;
+        // Of the layer's own count: a file with many names is there once.
+        self.counts.bytes += record.bytes;
         // What is linked to is what the layers below have, before this one changes anything.
         let waiting = self.take_links(&record)?;
         for path in &record.whiteouts {
@@ -183,7 +185,6 @@ impl Composer {
             return self.merge(below.as_fd(), directory.as_fd(), path, record);
         }
         self.counts.linked += 1;
-        self.counts.bytes += stat.st_size as u64;
         match link(from, into, name) {
             Err(Errno::EXIST) => {
                 tree::remove(into, name)?;

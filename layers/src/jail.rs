@@ -44,7 +44,7 @@ pub fn enter(directory: &Path) -> Result<OwnedFd> {
     rustix::fs::open("/", flags, rustix::fs::Mode::empty()).map_err(step("the directory"))
 }
 
-/// Becomes nobody, with the capabilities of `kept` alone. `limits` bound what one file may hold.
+/// Becomes nobody, with the capabilities of `kept` and the calls that files need alone. `limits` bound what one file may hold.
 pub fn give_up_rights(kept: CapabilitySet, limits: Option<&Limits>) -> Result<()> {
     let step = |what: &'static str| move |error: rustix::io::Errno| Failure::new(Kind::Io, format!("{what}: {error}"));
     for bit in 0..u64::BITS {
@@ -76,5 +76,7 @@ pub fn give_up_rights(kept: CapabilitySet, limits: Option<&Limits>) -> Result<()
     lower(Resource::Core, 0)?;
     lower(Resource::Nproc, 0)?;
     lower(Resource::Data, MEMORY_BYTES_MAX)?;
-    limits.map_or(Ok(()), |limits| lower(Resource::Fsize, limits.max_bytes))
+    limits.map_or(Ok(()), |limits| lower(Resource::Fsize, limits.max_bytes))?;
+    // Last: what made all this is not among the calls that are left.
+    crate::filter::put_on()
 }

@@ -13,6 +13,10 @@ pub const DESCRIPTORS: u64 = 2 * DEPTH_MAX + 64;
 pub const RATIO_FLOOR_BYTES: u64 = 64 * 1024 * 1024;
 /// Paths that have to be remembered to the end: whiteouts, links to lower layers, directories that were not listed.
 pub const REMEMBERED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What a path that is kept costs besides its own bytes.
+pub const PATH_COST_BYTES: usize = 100;
+/// Names of one directory, which are put in order at once.
+pub const LISTED_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

@@ -4,6 +4,7 @@
 mod args;
 mod compose;
 mod failure;
+mod filter;
 mod jail;
 mod limits;
 mod names;

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use serde_json::{json, Value};
 
 use crate::failure::{Failure, Kind, Result};
-use crate::limits::{DEPTH_MAX, PATH_MAX, REMEMBERED_BYTES_MAX};
+use crate::limits::{DEPTH_MAX, PATH_COST_BYTES, PATH_MAX, REMEMBERED_BYTES_MAX};
 use crate::names::{self, join, Role};
 use crate::tar::write::{map, Head, Writer};
 use crate::tar::Time;
@@ -198,7 +198,7 @@ impl Packer {
         if stat.st_nlink <= 1 {
             return Ok(());
         }
-        self.remembered += path.len();
+        self.remembered += path.len() + PATH_COST_BYTES;
         if self.remembered > REMEMBERED_BYTES_MAX {
             let failure = Failure::new(Kind::TooManyEntries, "hard links have names too long together");
             return Err(failure.limit(REMEMBERED_BYTES_MAX as u64));

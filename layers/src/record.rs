@@ -8,7 +8,7 @@ use std::ops::Bound;
 use serde_json::{json, Value};
 
 use crate::failure::{Failure, Kind, Result};
-use crate::limits::REMEMBERED_BYTES_MAX;
+use crate::limits::{PATH_COST_BYTES, REMEMBERED_BYTES_MAX};
 use crate::names::{from_latin1, to_latin1};
 
 const VERSION: u64 = 1;
@@ -36,7 +36,7 @@ pub struct Record {
 impl Record {
     /// Counts a path that is to be kept.
     pub fn remember(&mut self, path: &[u8]) -> Result<()> {
-        self.remembered += path.len();
+        self.remembered += path.len() + PATH_COST_BYTES;
         if self.remembered <= REMEMBERED_BYTES_MAX {
             return Ok(());
         }
@@ -92,6 +92,7 @@ impl Record {
             links.insert(path(&pair[0])?, path(&pair[1])?);
         }
         Ok(Record {
+            bytes: value["bytes"].as_u64().ok_or_else(|| damaged("bytes is no number"))?,
             whiteouts: paths(&value["whiteouts"])?,
             opaque: paths(&value["opaque"])?,
             implied: paths(&value["implied"])?,
@@ -135,6 +136,6 @@ mod tests {
         let mut record = Record::default();
         let path = vec![b'x'; 4000];
         let count = (0..).take_while(|_| record.remember(&path).is_ok()).count();
-        assert_eq!(count, REMEMBERED_BYTES_MAX / 4000);
+        assert_eq!(count, REMEMBERED_BYTES_MAX / (4000 + PATH_COST_BYTES));
     }
 }

@@ -8,6 +8,7 @@ use rustix::fs::{Dir, Gid, Uid};
 use rustix::io::Errno;
 
 use crate::failure::{Failure, Kind, Result};
+use crate::limits::{LISTED_BYTES_MAX, PATH_COST_BYTES};
 use crate::names::split;
 use crate::tar::Time;
 
@@ -210,12 +211,18 @@ pub fn empty(directory: BorrowedFd<'_>) -> Result<()> {
 
 /// Names in a directory, in byte order: the same tree is always gone through in the same way.
 pub fn list(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
-    let mut names = Vec::new();
+    let (mut names, mut bytes) = (Vec::new(), 0);
     for entry in Dir::read_from(directory)? {
         let name = entry?.file_name().to_bytes().to_vec();
-        if name != b"." && name != b".." {
-            names.push(name);
+        if name == b"." || name == b".." {
+            continue;
         }
+        bytes += name.len() + PATH_COST_BYTES;
+        if bytes > LISTED_BYTES_MAX {
+            let failure = Failure::new(Kind::TooManyEntries, "a directory has names too long together");
+            return Err(failure.limit(LISTED_BYTES_MAX as u64));
+        }
+        names.push(name);
     }
     names.sort_unstable();
     Ok(names)

@@ -169,6 +169,7 @@ root_tests! {
             Tar::new().dir("d/").hardlink("d/c", "a").file(".wh.a", "").hardlink("d/again", "d/c"),
             Tar::new().hardlink("e", "d/c").file("d/c", "other"),
         ]);
+        assert_eq!(image.done["bytes"], 6, "each file once");
         let inode = |name: &str| fs::metadata(image.rootfs().join(name)).unwrap().ino();
         assert_eq!(image.names(""), ["b", "d", "e"]);
         assert_eq!((inode("b"), inode("b")), (inode("d/again"), inode("e")));
@@ -212,7 +213,7 @@ root_tests! {
 
     a_record_that_is_none {
         let image = image(&[Tar::new().file("f", "x")]);
-        for text in ["", "{}", "{\"version\":2}", "{\"version\":1,\"links\":[],\"whiteouts\":[\"\u{100}\"]}"] {
+        for text in ["", "{}", "{\"version\":2}", "{\"version\":1,\"bytes\":1,\"links\":[],\"whiteouts\":[\"\u{100}\"]}"] {
             fs::write(image.dir.join("0/layer.json"), text).unwrap();
             fs::create_dir(image.dir.join("other")).unwrap();
             let (ok, last) = run(&image.dir, &["compose", "--into", "other", "0"], b"");

@@ -275,13 +275,14 @@ root_tests! {
         let proc = std::path::PathBuf::from(format!("/proc/{}", child.id()));
         let status = || fs::read_to_string(proc.join("status")).unwrap();
         let begin = std::time::Instant::now();
-        while !status().contains("NoNewPrivs:\t1") && begin.elapsed().as_secs() < 60 {
+        while !status().contains("Seccomp:\t2") && begin.elapsed().as_secs() < 60 {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         let status = status();
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
         assert_eq!(field("Uid:"), "65534\t65534\t65534\t65534");
         assert_eq!(field("Groups:"), "");
+        assert_eq!((field("NoNewPrivs:"), field("Seccomp:")), ("1", "2"));
         // chown, dac_override, fowner, fsetid, setfcap.
         assert_eq!((field("CapEff:"), field("CapBnd:")), ("000000008000001b", "0000000000000000"));
         for namespace in ["mnt", "net", "ipc", "uts"] {

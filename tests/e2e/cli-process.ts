@@ -28,7 +28,8 @@ export function lacking(env: Environment): string[] {
   const built = (name: string, variable: string): string => env[variable] ?? join(REPOSITORY, "target/release", name);
   const found: string[] = [];
   if (process.getuid?.() !== 0) found.push("root");
-  for (const path of [built("bulkhead-agent", "BULKHEAD_AGENT"), built("bulkhead-keeper", "BULKHEAD_KEEPER")]) {
+  for (const program of ["agent", "keeper", "layers"]) {
+    const path = built(`bulkhead-${program}`, `BULKHEAD_${program.toUpperCase()}`);
     if (!existsSync(path)) found.push(path);
   }
   if (!existsSync(join(state, "images/refs/base"))) found.push(`the base image in ${state}`);

@@ -1,7 +1,20 @@
-import { lstatSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { pullImage, type PullEvent } from "@bulkhead/engine/images";
+import { pullImage, verifyImages, type PullEvent } from "@bulkhead/engine/images";
 import { Layout, tarOfFiles } from "./support/layout.ts";
 import { lackingRegistry, startRegistry, type Registry } from "./support/registry.ts";
 import { contents, pullingInto, scratch } from "./support/scene.ts";
@@ -22,11 +35,11 @@ describe.skipIf(missing.length > 0)(`pulling from a registry${lack}`, { timeout:
   beforeAll(async () => {
     plain = await startRegistry();
     closed = await startRegistry({ tls: true, auth: true });
-  });
+  }, TIMEOUT_MS);
   afterAll(async () => {
     await plain?.[Symbol.asyncDispose]();
     await closed?.[Symbol.asyncDispose]();
-  });
+  }, TIMEOUT_MS);
 
   test("over TLS with an authority of one's own and with credentials; without either it says what is missing", async () => {
     const dir = scratch();
@@ -103,6 +116,55 @@ describe.skipIf(missing.length > 0)(`pulling from a registry${lack}`, { timeout:
     expect(lstatSync(join(rootfs, "etc/gone"), { throwIfNoEntry: false })).toBeUndefined();
     expect(readFileSync(join(rootfs, "top"), "utf8")).toBe("t");
   });
+
+  test("an image in Docker's own form", async () => {
+    const dir = scratch();
+    const layout = new Layout(join(dir, "layout"));
+    const config = { Cmd: ["/app"], User: "7" };
+    layout.tag("one", layout.image({ layers: [tarOfFiles({ a: "docker" })], config }));
+    await plain.push(layout.dir, "one", "docker:form", "v2s2");
+    const pulling = pullingInto(join(dir, "state"));
+    const image = await pullImage(`${plain.host}/docker:form`, pulling);
+    expect(image.config).toMatchObject({ cmd: ["/app"], user: "7" });
+    expect(readFileSync(join(image.rootfs, "a"), "utf8")).toBe("docker");
+    const again = await pullImage(`${plain.host}/docker:form`, pulling, { missingOnly: false });
+    expect(again.digest).toBe(image.digest);
+    expect((await verifyImages([], pulling)).flatMap(({ problems }) => problems)).toEqual([]);
+  });
+
+  // Set-up brings it with what tests need.
+  test.skipIf(!existsSync("/usr/bin/umoci"))(
+    "an image that umoci has made, with what it removed and who owns what",
+    async () => {
+      const dir = scratch();
+      const umoci = (...words: readonly string[]): Buffer => execFileSync("umoci", words, { cwd: dir });
+      umoci("init", "--layout", "made");
+      umoci("new", "--image", "made:base");
+      umoci("unpack", "--image", "made:base", "bundle");
+      const root = join(dir, "bundle/rootfs");
+      for (const name of ["kept", "gone", "dir/in"]) {
+        mkdirSync(join(root, name, ".."), { recursive: true });
+        writeFileSync(join(root, name), name);
+      }
+      chownSync(join(root, "kept"), 12, 34);
+      chmodSync(join(root, "kept"), 0o4751);
+      linkSync(join(root, "kept"), join(root, "linked"));
+      symlinkSync("../kept", join(root, "dir/link"));
+      umoci("repack", "--image", "made:one", "bundle");
+      umoci("unpack", "--image", "made:one", "second");
+      rmSync(join(dir, "second/rootfs/gone"));
+      rmSync(join(dir, "second/rootfs/dir"), { recursive: true });
+      umoci("repack", "--image", "made:two", "second");
+      umoci("config", "--image", "made:two", "--config.user", "12:34", "--config.cmd", "/kept");
+      await plain.push(join(dir, "made"), "two", "umoci:two");
+      const { rootfs, config } = await pullImage(`${plain.host}/umoci:two`, pullingInto(join(dir, "state")));
+      expect(readdirSync(rootfs).toSorted()).toEqual(["kept", "linked"]);
+      const kept = lstatSync(join(rootfs, "kept"));
+      expect([kept.uid, kept.gid, kept.mode & 0o7777]).toEqual([12, 34, 0o4751]);
+      expect(lstatSync(join(rootfs, "linked")).ino).toBe(kept.ino);
+      expect(config).toMatchObject({ user: "12:34", cmd: ["/kept"] });
+    },
+  );
 
   test("many layers; those that images share are kept once, and fetched once", async () => {
     const dir = scratch();
@@ -225,7 +287,6 @@ describe.skipIf(missing.length > 0)(`images from this machine's disk${lack}`, { 
     expect(await pullImage(`oci:${layout.dir}:one`, pulling)).toMatchObject({ digest: made.digest, pulled: true });
     expect(await pullImage(`oci:${layout.dir}`, pulling)).toMatchObject({ digest: made.digest, pulled: true });
     expect(await pullImage(`oci:${layout.dir}`, pulling)).toMatchObject({ digest: made.digest, pulled: false });
-    const { execFileSync } = await import("node:child_process");
     execFileSync("tar", ["--create", "--file", join(dir, "a.tar"), "--directory", layout.dir, "."]);
     expect((await pullImage(`oci-archive:${dir}/a.tar`, pulling)).digest).toBe(made.digest);
     execFileSync("skopeo", ["copy", "--quiet", `oci:${layout.dir}:one`, `docker-archive:${dir}/d.tar:local/app:1`]);

@@ -44,7 +44,7 @@ impl Sparse {
     }
 
     pub fn pairs(numbers: &[u64]) -> Result<Vec<(u64, u64)>> {
-        if numbers.len() % 2 != 0 {
+        if !numbers.len().is_multiple_of(2) {
             return Err(bad("half a piece"));
         }
         Ok(numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())

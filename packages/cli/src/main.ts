@@ -10,6 +10,7 @@ const VERBS: Readonly<Record<string, () => Promise<Verb>>> = {
   explain: async () => (await import("./verbs/explain.ts")).explain,
   image: async () => (await import("./verbs/image.ts")).image,
   volume: async () => (await import("./verbs/volume.ts")).volume,
+  commit: async () => (await import("./verbs/commit.ts")).commit,
   kept: async () => (await import("./verbs/kept.ts")).kept,
   seccomp: async () => (await import("./verbs/seccomp.ts")).seccomp,
   setup: async () => (await import("./verbs/setup.ts")).setup,

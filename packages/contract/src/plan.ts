@@ -188,7 +188,7 @@ export type Step =
       readonly lower: readonly string[];
       readonly upper: string;
       readonly work: string;
-      /** Nobody reads it after the end: programs that wait for the disk do not. */
+      /** Nobody reads it after the end: programs that wait for the disk do not. Otherwise it is whole without the lower ones. */
       readonly volatile?: boolean;
     }
   /**

@@ -19,7 +19,7 @@ import { probe } from "./host/probe.ts";
 import { requirePassable } from "./host/run-dir.ts";
 import { obtainImage, type PullChoice } from "./image/obtain.ts";
 import { ImageStore } from "./image/store.ts";
-import { KeptLayers, requireBinding, requireRoom, requireSizes } from "./layer/kept.ts";
+import { KeptLayers } from "./layer/kept.ts";
 import { resolveSpec } from "./policy/defaults.ts";
 import { absentFrom, landings } from "./policy/landing.ts";
 import { chooseLayer } from "./policy/layer.ts";
@@ -215,7 +215,7 @@ export class Engine implements AsyncDisposable {
     const volumes = await landings(await this.volumes.attached(spec.volumes), image.rootfs);
     const mounts = await checkMounts(await landings(spec.mounts, image.rootfs), [state, run], volumes);
     const { driver, runtime, ...choice } = await this.#choose(spec, options);
-    const sized = spec.keep === undefined ? spec : await this.#kept(spec, spec.keep, image.digest, driver);
+    const sized = await this.kept.sized(spec, { image: image.digest, writer: driver.capabilities.layerWriter });
     const limited = resolveSpec(sized, choice, this.host, image.config, driver.defaultMemoryBytes);
     const { workdir, volumes: data } = image.config;
     const makes = await absentFrom(image.rootfs, [...(spec.workdir === undefined ? [workdir] : []), ...data], mounts);
@@ -230,18 +230,6 @@ export class Engine implements AsyncDisposable {
     if (spec.seccomp === undefined) return { ...origin, plan, filter: NO_FILTER };
     const { applyProfile } = await import("./seccomp/apply.ts");
     return { ...origin, ...applyProfile(plan, spec.seccomp, driver, this.host) };
-  }
-
-  /** With the sizes of the layer that is kept under that name already, if one is. */
-  async #kept(spec: Spec, name: string, image: string, { capabilities }: Driver): Promise<Spec> {
-    const kept = await this.kept.find(name);
-    if (kept === null) {
-      if (spec.diskBytes !== undefined) requireRoom(spec.diskBytes);
-      return spec;
-    }
-    requireBinding(kept, { writer: capabilities.layerWriter, image });
-    requireSizes(kept, spec);
-    return { ...spec, diskBytes: kept.bytes, diskInodes: kept.inodes };
   }
 
   /**

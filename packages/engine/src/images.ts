@@ -17,6 +17,7 @@ export {
   type ListedImage,
   type StoredImage,
 } from "./image/store.ts";
+export { commitLayer, type CommitOptions } from "./layer/commit.ts";
 export { KeptLayers, type KeptLayer, type ListedLayer } from "./layer/kept.ts";
 export { verifyImages, type Verdict } from "./image/verify.ts";
 

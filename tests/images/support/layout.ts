@@ -33,6 +33,8 @@ export interface ImageSpec {
   /** Tar streams, lowest first. */
   readonly layers: readonly Buffer[];
   readonly compression?: Compression;
+  /** The layers as they are in the layout already, where that is known. */
+  readonly made?: readonly Descriptor[];
   readonly architecture?: string;
   /** The `config` object of the image's configuration. */
   readonly config?: Readonly<Record<string, unknown>>;
@@ -86,8 +88,8 @@ export class Layout {
   }
 
   /** Puts an image in, without a name. */
-  image({ layers, compression = "gzip", architecture = GO_ARCH, config = {} }: ImageSpec): Made {
-    const made = layers.map((tar) => this.layer(tar, compression));
+  image({ layers, compression = "gzip", architecture = GO_ARCH, config = {}, ...given }: ImageSpec): Made {
+    const made = given.made ?? layers.map((tar) => this.layer(tar, compression));
     const about = this.json(CONFIG, {
       ...{ architecture, os: "linux", config },
       rootfs: { type: "layers", diff_ids: layers.map(sha256) },

@@ -29,8 +29,8 @@ export interface Registry extends AsyncDisposable {
   readonly caFile: string;
   /** Credentials for it, where it asks for them. */
   readonly authFile: string;
-  /** Puts a layout's image into it, with all that an index leads to. */
-  push(layout: string, tag: string, repository: string): Promise<void>;
+  /** Puts a layout's image into it, with all that an index leads to, as it is or in Docker's own form. */
+  push(layout: string, tag: string, repository: string, format?: "oci" | "v2s2"): Promise<void>;
 }
 
 /** Debian's own docker-registry on a port of loopback that the kernel chooses. */
@@ -69,8 +69,9 @@ export async function startRegistry(
   const host = `localhost:${await portOf(child.stderr, ended)}`;
   const auth = { auths: { [host]: { auth: Buffer.from("user:secret").toString("base64") } } };
   writeFileSync(authFile, JSON.stringify(auth));
-  const push = async (layout: string, tag: string, repository: string): Promise<void> => {
-    const to = ["--all", "--dest-tls-verify=false", "--authfile", authFile];
+  const push: Registry["push"] = async (layout, tag, repository, format) => {
+    const form = format === undefined ? ["--all"] : ["--format", format];
+    const to = [...form, "--dest-tls-verify=false", "--authfile", authFile];
     await run("skopeo", ["copy", "--quiet", ...to, `oci:${layout}:${tag}`, `docker://${host}/${repository}`]);
   };
   const owned = undo.move();

@@ -74,6 +74,7 @@ export const VOLUME_OPTIONS: readonly OptionDef[] = [
   HELP,
 ];
 export const KEPT_OPTIONS: readonly OptionDef[] = [JSON_OUTPUT, HELP];
+export const COMMIT_OPTIONS: readonly OptionDef[] = [JSON_OUTPUT, HELP];
 
 export const SETUP_OPTIONS: readonly OptionDef[] = [
   {
@@ -167,6 +168,16 @@ export const VERB_HELP: readonly VerbHelp[] = [
       "bulkhead volume copy ./model cache:/model",
       "bulkhead volume remove cache",
     ],
+  },
+  {
+    name: "commit",
+    usage: "bulkhead commit NAME IMAGE",
+    summary: "Make an image of a kept layer and the image under it",
+    about:
+      "NAME is that of a layer that run --keep left at container or gvisor; it stays as it is. Other sandboxes may then\n" +
+      "use the image, at every level.",
+    options: COMMIT_OPTIONS,
+    examples: ["bulkhead commit work work-image", "bulkhead run --image work-image -- ./program"],
   },
   {
     name: "kept",

@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { createServer as createHttp, type IncomingMessage } from "node:http";
 import { Agent, createServer as createHttps, request, type RequestOptions } from "node:https";
+import { type Duplex, duplexPair } from "node:stream";
 import { text } from "node:stream/consumers";
 import { connect as tlsConnect, type TLSSocket } from "node:tls";
 import { beforeAll, describe, expect, test, vi } from "vitest";
@@ -85,10 +86,11 @@ async function ask(
   return { status: message.statusCode!, body: await text(message), message };
 }
 
-/** Bytes as they are on a connection for the API, and all that comes back. */
+/** Bytes as they are on a connection for the API, and what comes back; ended once there is an answer, before it is a request's abort. */
 async function raw(s: Scene, bytes: string): Promise<string> {
   const secure = await dial(s, API);
-  secure.end(bytes, "latin1");
+  secure.write(bytes, "latin1");
+  secure.once("readable", () => void secure.end());
   return await text(secure).catch(() => "");
 }
 
@@ -332,32 +334,36 @@ describe("a hostile program", () => {
     for (const socket of stalled) socket.write(hello.subarray(0, 50));
     expect((await ask(await dial(s, API))).status).toBe(200);
     s.egress.close();
-    await Promise.all(stalled.map((socket) => socket.destroyed || once(socket, "close")));
+    await Promise.all(stalled.filter((socket) => !socket.destroyed).map((socket) => once(socket, "close")));
   });
 });
 
 test("bytes that are no TLS, in the middle of an upgrade, end their connection alone", async () => {
   await using s = await place();
-  const held: unknown[] = [];
+  const held: Duplex[] = [];
   const served = createHttps(issued, (_message, response) => void response.end()).on("upgrade", (_, socket) => {
     held.push(socket.on("error", () => undefined));
   });
   await s.net.serve(SHARED, 443, served);
   const socket = await s.guest.connect(SHARED, 443);
-  const secure = tlsConnect({ socket, servername: API, ca: s.egress.edge!.certificate });
+  const [near, far] = duplexPair();
+  far.on("error", () => undefined).pipe(socket);
+  socket.pipe(far);
+  const secure = tlsConnect({ socket: near, servername: API, ca: s.egress.edge!.certificate });
   secure.on("error", () => undefined);
   await once(secure, "secureConnect");
   secure.write(`GET / HTTP/1.1\r\nHost: ${API}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`);
   await expect.poll(() => held.length, { timeout: 20_000 }).toBe(1);
   const closed = once(socket, "close");
   socket.write("\x17\x03\x03\x00\x20no record that anybody could read", "latin1");
+  // It is read once the server has answered.
+  held[0]!.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
   await closed;
   expect((await ask(await dial(s, API))).status).toBe(200);
 });
 
 /** The bytes with which a client begins. */
 async function helloFor(servername: string): Promise<Buffer> {
-  const { duplexPair } = await import("node:stream");
   const [near, far] = duplexPair();
   const secure = tlsConnect({ socket: near, servername });
   secure.on("error", () => undefined);

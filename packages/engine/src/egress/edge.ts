@@ -108,8 +108,9 @@ export class Edge {
       refused = flow.deny(host, `the server of ${host} could not be verified or spoken to: ${codeOf(error)}`);
       upstream.destroy();
     }
+    const deny: EdgeFlow["deny"] = (name, why) => flow.deny(name, why);
     const judge = (name: string): Refused | null => refused ?? this.#judge(host, name, flow);
-    const taken = { upstream: server ?? upstream, judge, deny: flow.deny, dress: this.#dress(host) };
+    const taken = { upstream: server ?? upstream, judge, deny, dress: this.#dress(host) };
     const leaf = await this.#authority.leaf(host);
     if (inside.destroyed) return void taken.upstream.destroy();
     const listener = this.#tls.createServer({

@@ -23,7 +23,9 @@ async function place(allow: readonly string[], more: Parameters<typeof scene>[2]
     80,
     createHttp((message, response) => {
       const { method, url, headers } = message;
-      void text(message).then((body) => response.end(`${method} ${url} ${headers.host} ${headers.proxy ?? ""}${body}`));
+      void text(message).then((body) =>
+        response.end(`${method} ${url} ${headers.host} ${String(headers["proxy-connection"] ?? "")}${body}`),
+      );
     }),
   );
   await s.net.talk(SHARED, 7, (socket) => void socket.pipe(socket));

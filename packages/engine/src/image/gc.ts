@@ -29,8 +29,8 @@ export interface GcReport {
 
 /**
  * Removes layers and blobs that no image is made of, and images as far as a budget asks for it. Never what a sandbox uses
- * or a kept layer lies over, and never what was built here: nothing could bring that back but building it again. Waits for
- * pulls under way, because what those have fetched belongs to no image yet.
+ * or a kept layer lies over, and never what was built, committed or copied here: nothing could bring that back. Waits for pulls
+ * under way, because what those have fetched belongs to no image yet.
  *
  * @throws BulkheadError ABORTED, HOST_UNSUPPORTED
  */
@@ -59,7 +59,9 @@ async function candidates(store: ImageStore): Promise<readonly ListedImage[]> {
   const kept = new Set((await new KeptLayers(dirname(store.dir)).list()).map(({ image }) => image));
   const all = store
     .list()
-    .filter(({ digest, config, users }) => config?.origin !== null && users.length === 0 && !kept.has(digest));
+    .filter(({ digest, users }) => users.length === 0 && !kept.has(digest))
+    // What came as documents can come again; what was built, committed or copied from a directory may be nowhere else.
+    .filter(({ config }) => (config?.origin?.documents.length ?? 0) > 0);
   return all.toSorted((a, b) => a.usedMs - b.usedMs);
 }
 

@@ -66,6 +66,21 @@ export class KeptLayers {
     throw new BulkheadError("KEPT_NOT_FOUND", { what: `no layer is kept as ${JSON.stringify(name)}` });
   }
 
+  /**
+   * A spec with the sizes of the layer that is kept under its name already, if one is.
+   * @throws BulkheadError KEPT_MISMATCH, KEPT_INVALID, LIMIT_UNSUPPORTED
+   */
+  async sized(spec: Spec, wanted: KeptBinding): Promise<Spec> {
+    const kept = spec.keep === undefined ? null : await this.find(spec.keep);
+    if (kept === null) {
+      if (spec.keep !== undefined && spec.diskBytes !== undefined) requireRoom(spec.diskBytes);
+      return spec;
+    }
+    requireBinding(kept, wanted);
+    requireSizes(kept, spec);
+    return { ...spec, diskBytes: kept.bytes, diskInodes: kept.inodes };
+  }
+
   /** By name. What cannot be read is left out: it can still be removed. */
   async list(): Promise<readonly ListedLayer[]> {
     const names = await readdir(this.#dir).catch(() => []);
