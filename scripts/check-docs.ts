@@ -81,5 +81,7 @@ if (import.meta.main) {
   const stale = evidenceProblems(readFileSync(join(root, EVIDENCE), "utf8"), CHECKS);
   for (const problem of stale) console.log(`${EVIDENCE}: ${problem}`);
   if (stale.length > 0) console.log("./x evidence makes the page anew");
-  process.exitCode = problems.length + broken.length + stale.length === 0 ? 0 : 1;
+  // The page is the record of a run: a check that was renamed since is told, and asks nobody for another run at once.
+  const shapeless = stale.filter((problem) => problem.startsWith("there is no table"));
+  process.exitCode = problems.length + broken.length + shapeless.length === 0 ? 0 : 1;
 }
