@@ -300,7 +300,12 @@ describe.each(levels)("run at %s", { timeout: 60 * SECONDS }, (level) => {
   });
 
   const refused: ReadonlyArray<[string, readonly string[], number, RegExp]> = [
-    ["an unknown image", ["--image", "nope", "--", "true"], 121, /^bulkhead: image "nope" is not in the store\n/],
+    [
+      "an unknown image",
+      ["--image", "nope", "--pull", "never", "--", "true"],
+      121,
+      /^bulkhead: image "nope" is not in the store\n/,
+    ],
     ["an unknown user", ["--user", "nobody-here", "--", "true"], 121, /nobody-here/],
     ["an unknown working directory", ["--workdir", "/no/such", "--", "true"], 121, /\/no\/such/],
     ["a program that does not exist", ["--", "no-such-program"], 127, /no-such-program/],
@@ -338,7 +343,7 @@ describe.skipIf(missing.length > 0)(`around run${lack}`, { timeout: 60 * SECONDS
     ],
     ["a terminal that is none", ["run", "-it", "--", "true"], 121, /standard input is not a terminal/],
     ["an argument too many", ["doctor", "now"], 121, /takes no argument "now"/],
-    ["an unknown image action", ["image", "pull"], 121, /unknown action "pull"/],
+    ["an unknown image action", ["image", "push"], 121, /unknown action "push"/],
     ["an image that is not there", ["image", "remove", "nope"], 121, /"nope" is not in the store/],
   ];
   test.each(refused)("%s is refused in three lines", async (_, words, code, what) => {

@@ -111,7 +111,9 @@ describe.skipIf(missing.length > 0)(`the library${lack}`, { timeout: 60 * SECOND
     await expect(engine.create({ isolation: "container", trust: "untrusted" })).rejects.toMatchObject({
       code: "POLICY_REFUSED",
     });
-    await expect(engine.create({ image: "no/such" })).rejects.toMatchObject({ code: "IMAGE_NOT_FOUND" });
+    await expect(engine.create({ image: "no/such" }, { pull: "never" })).rejects.toMatchObject({
+      code: "IMAGE_NOT_FOUND",
+    });
     await expect(engine.create({ isolation: "docker" as never })).rejects.toMatchObject({ code: "SPEC_INVALID" });
     expect(seen()).toEqual(before);
   });
