@@ -61,7 +61,7 @@ describe.skipIf(missing.length > 0)(`a guest whose kernel is the attacker's${lac
     expect(JSON.parse(text)).not.toEqual([]);
     const image = erofsPath(engine.images.resolve("base"));
     const { state } = engine.host.paths;
-    const scratch = readdirSync(join(state, "guest/scratch")).map((name) => join(state, "guest/scratch", name));
+    const scratch = readdirSync(join(state, "scratch")).map((name) => join(state, "scratch", name));
     const shared = [image, ...scratch.filter((path) => statSync(path).isFile())];
     expect(shared.length).toBeGreaterThan(1);
     expect(shared.filter((path) => marked(path, mark))).toEqual([]);
