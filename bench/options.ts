@@ -1,6 +1,6 @@
 import { parseArgs } from "node:util";
 
-export const PARTS = ["cold", "exec", "cli", "throughput", "memory", "images"] as const;
+export const PARTS = ["cold", "exec", "cli", "throughput", "memory", "images", "egress"] as const;
 export type Part = (typeof PARTS)[number];
 
 export const USAGE = `usage: node bench/run.ts [--quick] [--only PART[,PART]...] [--peers NAME[,NAME]...] [--json FILE]

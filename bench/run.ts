@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { measureImages } from "./images.ts";
+import { measureEgress } from "./egress.ts";
 import { Lab } from "./lab.ts";
 import { type Options, parseOptions, USAGE } from "./options.ts";
 import { type Bench, measureCold, measureExec, measureMemory, measureThroughput, type Result } from "./parts.ts";
@@ -53,6 +54,7 @@ async function measure(options: Options, signal: AbortSignal): Promise<readonly 
     if (part === "throughput") show(await measureThroughput(bench, [...direct, ...commands]));
     if (part === "memory") show(await measureMemory(bench, [...direct, ...commands]));
     if (part === "images") show(await measureImages(bench, lab, commands));
+    if (part === "egress") show(await measureEgress(bench, lab));
   }
   print(printGoals(results));
   return results;

@@ -300,12 +300,7 @@ describe.each(levels)("run at %s", { timeout: 60 * SECONDS }, (level) => {
   });
 
   const refused: ReadonlyArray<[string, readonly string[], number, RegExp]> = [
-    [
-      "an unknown image",
-      ["--image", "nope", "--pull", "never", "--", "true"],
-      121,
-      /^bulkhead: image "nope" is not in the store\n/,
-    ],
+    ["an unknown image", ["--image", "nope", "--pull=never", "true"], 121, /^bulkhead: image "nope" is not/],
     ["an unknown user", ["--user", "nobody-here", "--", "true"], 121, /nobody-here/],
     ["an unknown working directory", ["--workdir", "/no/such", "--", "true"], 121, /\/no\/such/],
     ["a program that does not exist", ["--", "no-such-program"], 127, /no-such-program/],
