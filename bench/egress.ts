@@ -10,8 +10,8 @@ import { output } from "./timing.ts";
 
 const MIB = 1024 * 1024;
 const NAME = "speed.example.com";
-/** A public address, which is led to this host's loopback. */
-const ADDRESS = "198.18.0.1";
+/** Any public address; it is led to this host's loopback. */
+const ADDRESS = "93.184.216.34";
 const BYTES = { full: 64 * MIB, quick: 16 * MIB };
 /** Requests after the first on one connection. */
 const AGAIN = 20;
