@@ -140,7 +140,7 @@ fn families_are_recorded_and_a_program_under_load_of_signals_goes_on() {
     let mut agent = configured(Vec::new(), false);
     let script = "import signal,socket,threading\n\
         signal.signal(signal.SIGALRM, lambda *_: None)\n\
-        signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)\n\
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)\n\
         t = [threading.Thread(target=socket.socket, args=(f,)) for f in (socket.AF_UNIX, socket.AF_INET)]\n\
         [x.start() for x in t]; [x.join() for x in t]; print('whole')";
     let (ended, calls) = recorded(&mut agent, &["python3", "-c", script]);

@@ -133,7 +133,7 @@ function parseRegistry(text: string, written: string): RegistrySource {
   const { path, tag, digest } = split(text, written);
   const slash = path.indexOf("/");
   const first = slash === -1 ? "" : path.slice(0, slash);
-  const hasHost = /[.:\][]/.test(first) || first === "localhost" || first !== first.toLowerCase();
+  const hasHost = /[.:\][]/.test(first) || first.toLowerCase() === "localhost";
   const registry = hasHost ? checkedHost(text, first) : DEFAULT_REGISTRY;
   const rest = hasHost ? path.slice(slash + 1) : path;
   const isOfficial = registry === DEFAULT_REGISTRY && !rest.includes("/");
