@@ -8,6 +8,7 @@ mod capture;
 mod cgroup;
 mod digest;
 mod disk;
+mod fields;
 mod ids;
 mod keeper;
 mod limits;

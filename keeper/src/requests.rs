@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use crate::fields::{pairs, text, texts, u32, Fields, Wrong};
 use crate::ids::Exchange;
 
 /// What a one-off program may say and be heard; one answer must stay well under what the engine reads as a line.
@@ -172,54 +173,6 @@ pub enum Step {
         fds: Vec<Inherited>,
         pid_file: Option<String>,
     },
-}
-
-/// A field that is missing or of another kind than the contract says.
-type Wrong = String;
-
-/// One JSON object, read field by field. The contract's types are plain, and reading them by hand keeps procedural macros
-/// out of a static build.
-struct Fields(Map<String, Value>);
-
-impl Fields {
-    fn of(value: Value) -> Result<Fields, Wrong> {
-        match value {
-            Value::Object(map) => Ok(Fields(map)),
-            other => Err(format!("{other} is not an object")),
-        }
-    }
-
-    fn maybe<T>(&mut self, name: &str, read: impl FnOnce(&Value) -> Option<T>) -> Result<Option<T>, Wrong> {
-        match self.0.remove(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => read(&value).map(Some).ok_or_else(|| format!("field {name:?} cannot be {value}")),
-        }
-    }
-
-    fn must<T>(&mut self, name: &str, read: impl FnOnce(&Value) -> Option<T>) -> Result<T, Wrong> {
-        self.maybe(name, read)?.ok_or_else(|| format!("field {name:?} is missing"))
-    }
-
-    /// A misspelt field would be a step that does less than was asked.
-    fn end(self) -> Result<(), Wrong> {
-        self.0.keys().next().map_or(Ok(()), |name| Err(format!("field {name:?} is unknown")))
-    }
-}
-
-fn text(value: &Value) -> Option<String> {
-    value.as_str().map(str::to_string)
-}
-
-fn texts(value: &Value) -> Option<Vec<String>> {
-    value.as_array()?.iter().map(text).collect()
-}
-
-fn pairs(value: &Value) -> Option<BTreeMap<String, String>> {
-    value.as_object()?.iter().map(|(name, value)| Some((name.clone(), text(value)?))).collect()
-}
-
-fn u32(value: &Value) -> Option<u32> {
-    value.as_u64()?.try_into().ok()
 }
 
 fn idmap(value: &Value) -> Option<Idmap> {

@@ -59,12 +59,6 @@ pub struct Acquired {
     userns: Vec<(Exchange, OwnedFd)>,
 }
 
-fn attributes(read_only: bool, inert: bool) -> u64 {
-    let read_only = if read_only { sys::MOUNT_ATTR_RDONLY } else { 0 };
-    let inert = if inert { sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NOEXEC } else { 0 };
-    sys::MOUNT_ATTR_NODEV | read_only | inert
-}
-
 impl Scope<'_> {
     pub fn carry_out(&mut self, step: &Step) -> Result<(), Failure> {
         match step {
@@ -87,12 +81,12 @@ impl Scope<'_> {
                 self.mount(c"tmpfs", &target, &data)?;
             }
             Step::Bind { source, target, read_only, inert, idmap } => {
-                let set = attributes(*read_only, *inert);
+                let set = sys::mount_attributes(*read_only, *inert);
                 self.bind(Path::new(source), target, set, idmap.as_ref())?;
             }
             Step::Volume { source, target, read_only, shared, inert, idmap } => {
                 let wanted = Use { read_only: *read_only, shared: *shared };
-                let set = attributes(*read_only, *inert) | sys::MOUNT_ATTR_NOSUID;
+                let set = sys::mount_attributes(*read_only, *inert) | sys::MOUNT_ATTR_NOSUID;
                 self.volume(Path::new(source), target, wanted, set, idmap.as_ref())?;
             }
             Step::Userns { target } => self.show_userns(target)?,

@@ -30,6 +30,13 @@ const OPEN_TREE_CLONE: libc::c_uint = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
 
+/// Of a bind: never devices; where it is inert no programs either.
+pub fn mount_attributes(read_only: bool, inert: bool) -> u64 {
+    let read_only = if read_only { MOUNT_ATTR_RDONLY } else { 0 };
+    let inert = if inert { MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC } else { 0 };
+    MOUNT_ATTR_NODEV | read_only | inert
+}
+
 #[repr(C)]
 struct MountAttr {
     attr_set: u64,

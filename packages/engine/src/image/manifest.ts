@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { BulkheadError } from "@bulkhead/contract";
 import type { ImageLimits } from "./limits.ts";
+import type { ImageConfig } from "./store.ts";
 
 const DIGEST = /^sha256:[0-9a-f]{64}$/;
 const INDEX_TYPES = [
@@ -44,18 +45,12 @@ export type Document =
   | { readonly kind: "image"; readonly config: Descriptor; readonly layers: readonly Descriptor[] };
 
 /** What an image's own configuration says, checked and in this project's words. */
-export interface OciConfig {
+export interface OciConfig extends Omit<
+  ImageConfig,
+  "version" | "architecture" | "description" | "sizeBytes" | "fileCount" | "origin"
+> {
   /** Digests of the unpacked layers' tar streams, lowest first. */
   readonly diffIds: readonly string[];
-  readonly env: Readonly<Record<string, string>>;
-  readonly user: string;
-  readonly workdir: string;
-  readonly entrypoint: readonly string[];
-  readonly cmd: readonly string[];
-  readonly stopSignal: string | null;
-  readonly exposedPorts: readonly string[];
-  readonly volumes: readonly string[];
-  readonly labels: Readonly<Record<string, string>>;
 }
 
 export function sha256(bytes: Uint8Array): string {

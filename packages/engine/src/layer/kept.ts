@@ -113,6 +113,8 @@ export class KeptLayers {
     const meanwhile = await this.find(name);
     if (meanwhile !== null) return requireSame(meanwhile, wanted);
     const part = join(this.#dir, `.new-${randomBytes(8).toString("hex")}`);
+    await using unfinished = new AsyncDisposableStack();
+    unfinished.defer(() => removeTree(part, this.#dir));
     await mkdir(part, { mode: 0o700 });
     const stop = signal === undefined ? {} : { signal };
     await makeExt4(join(part, "layer.ext4"), { bytes, inodes }, { journalMib: journalMib(bytes), ...stop });
