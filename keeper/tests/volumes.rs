@@ -72,6 +72,12 @@ fn keepers_that_come_at_once_share_one_device_and_see_each_others_files() {
     last.acquire(&reader, json!([step(&reader, &volume, true, false), count])).unwrap();
     assert!(last.end());
     eventually("the device's end", || devices(&volume) == 0);
+    // Whoever comes next takes away what killed keepers could not.
+    let run = base.join("run");
+    let next = Keeper::start(&run);
+    eventually("the sweep", || instances.iter().all(|one| !Path::new(one["dir"].as_str().unwrap()).exists()));
+    assert!(next.end());
+    assert!(empty(&run), "{:?}", fs::read_dir(&run).unwrap().collect::<Vec<_>>());
     let checked =
         Command::new("/usr/sbin/e2fsck").args(["-f", "-n"]).arg(Path::new(&volume).join(DATA)).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));

@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, readFileSync, readdirSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const REPOSITORY = fileURLToPath(new URL("../../", import.meta.url));
@@ -35,6 +35,16 @@ export function lacking(env: Environment): string[] {
   if (!existsSync(join(state, "images/refs/base"))) found.push(`the base image in ${state}`);
   return found;
 }
+
+function closedToOthers(): string {
+  for (let path = MAIN; path !== dirname(path); path = dirname(path)) {
+    if ((statSync(path).mode & 0o005) === 0) return `: NOT TESTED, ${path} is closed to other users`;
+  }
+  return "";
+}
+
+/** Why another user than root cannot start the CLI from where it lies, for the name of a test; empty where he can. */
+export const CLOSED = closedToOthers();
 
 /** Starts the real CLI, as the launcher does: without the -- Node.js takes our --env-file for its own. */
 export function start(
