@@ -348,6 +348,7 @@ describe.skipIf(missing.length > 0)(`around run${lack}`, { timeout: 60 * SECONDS
     expect(outcome.stderr).toMatch(/^bulkhead: [^\n]+\n {2}why: +[^\n]+\n {2}next: [^\n]+\n$/);
   });
 
+  // Nobody can start what lies in a directory of root's alone.
   test.skipIf(CLOSED !== "")(`without root it says what to do${CLOSED}`, async () => {
     const words = ["run", "--isolation", "container", "--", "true"];
     const { code, stderr } = await start(words, { PATH: process.env["PATH"] }, undefined, [
