@@ -2,8 +2,9 @@
 //! holds no more than its bounds, and what a connection carries is what was sent or nothing.
 //! `BULKHEAD_FUZZ_SECONDS` says for how long (2), `BULKHEAD_FUZZ_SEED` repeats a run.
 
+use super::device::Link;
 use super::packet::{self, Flow, Refusal};
-use super::stack::{Asked, Link, Read, Stack, Standing};
+use super::stack::{Asked, Read, Stack, Standing};
 use super::{ADDRESS_4, ADDRESS_6, MTU};
 use crate::wire::generated::MAX_CONNECTIONS;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};

@@ -2,6 +2,7 @@
 //! host decides and connects (`serve`). Nothing of it takes memory before the host opens it.
 
 mod connection;
+mod device;
 #[cfg(test)]
 mod fuzz;
 mod interface;

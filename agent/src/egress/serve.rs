@@ -1,8 +1,9 @@
 //! Egress as a stream of the host's: records of what programs ask go out, its answers come in.
 
+use super::device::Link;
 use super::outbox::{Inbox, Outbox};
 use super::packet::{self, Flow, Refusal};
-use super::stack::{Asked, Link, Stack};
+use super::stack::{Asked, Stack};
 use super::{interface, INTERFACE, MTU, ROUTER_4};
 use crate::agent::{Agent, Token};
 use crate::failure::Failure;

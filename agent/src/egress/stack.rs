@@ -2,11 +2,11 @@
 //! `take`: until then its first segment is kept and nothing else, so that what a program's kernel hears is what happened
 //! outside.
 
+use super::device::{Link, Wire};
 use super::packet::{self, Flow, Kind, Packet, Refusal};
-use super::{MTU, ROUTER_4};
+use super::ROUTER_4;
 use crate::wire::generated::MAX_CONNECTIONS;
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
-use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{RecvError, Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::HardwareAddress;
@@ -23,67 +23,6 @@ const SILENCE_AFTER_GAP_MS: u64 = 2000;
 const HANDSHAKE_MS: u64 = 10_000;
 /// Each sends one segment of every connection that has some.
 const PASSES_PER_POLL: usize = 64;
-
-/// Where packets to the programs' kernel go.
-pub trait Link {
-    /// One that finds no room is lost, as on any network.
-    fn send(&mut self, packet: &[u8]);
-}
-
-struct Wire<L> {
-    link: L,
-    /// The one packet that is being looked at.
-    received: Vec<u8>,
-    scratch: Vec<u8>,
-}
-
-struct Received<'a>(&'a [u8]);
-
-impl RxToken for Received<'_> {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, take: F) -> R {
-        take(self.0)
-    }
-}
-
-struct Sending<'a, L>(&'a mut L, &'a mut Vec<u8>);
-
-impl<L: Link> TxToken for Sending<'_, L> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, fill: F) -> R {
-        self.1.resize(length, 0);
-        let result = fill(self.1);
-        self.0.send(self.1);
-        result
-    }
-}
-
-impl<L: Link> Device for Wire<L> {
-    type RxToken<'a>
-        = Received<'a>
-    where
-        L: 'a;
-    type TxToken<'a>
-        = Sending<'a, L>
-    where
-        L: 'a;
-
-    fn receive(&mut self, _now: Instant) -> Option<(Received<'_>, Sending<'_, L>)> {
-        Some((Received(&self.received), Sending(&mut self.link, &mut self.scratch)))
-    }
-
-    fn transmit(&mut self, _now: Instant) -> Option<Sending<'_, L>> {
-        Some(Sending(&mut self.link, &mut self.scratch))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = MTU;
-        // What comes in was made by the kernel we run on.
-        capabilities.checksum.ipv4 = Checksum::Tx;
-        capabilities.checksum.tcp = Checksum::Tx;
-        capabilities
-    }
-}
 
 enum Phase {
     /// The host has not said yet what becomes of it.
