@@ -19,6 +19,8 @@ const KILL_TIME: Duration = Duration::from_secs(10);
 const FREEZE_TIME: Duration = Duration::from_secs(10);
 /// Nested groups deeper than this are not ours and not made by any runtime.
 const MAX_DEPTH: u32 = 16;
+/// In an engine's group.
+const KERNEL_THREADS: &str = "kernel-threads";
 
 /// What the limits of every sandbox rest on.
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
@@ -106,6 +108,9 @@ impl Hierarchies {
         let freezer = dirs.iter().find_map(|dir| Freezer::of(dir)).ok_or_else(|| {
             io::Error::new(io::ErrorKind::Unsupported, format!("nothing on this host freezes control group {group}"))
         })?;
+        if let (Freezer::V2(dir), true) = (&freezer, frozen) {
+            set_kernel_threads_apart(dir)?;
+        }
         loop {
             // Version 1 makes progress only when it is asked again.
             freezer.set(frozen)?;
@@ -237,6 +242,42 @@ impl Freezer {
             }
         }
     }
+}
+
+/// A v2 group is frozen when all its tasks are, and the kernel's own never are: before Linux 6.14 KVM has one in the group of
+/// each virtual machine. They go to a group beside it, which ends with the engine's. When they leave is not looked at again,
+/// so this comes before the freezing.
+fn set_kernel_threads_apart(dir: &Path) -> io::Result<()> {
+    let threads: Vec<libc::pid_t> = members_below(dir, 0).into_iter().filter(|pid| is_kernel_thread(*pid)).collect();
+    let Some(parent) = dir.parent().filter(|_| !threads.is_empty()) else {
+        return Ok(());
+    };
+    let apart = parent.join(KERNEL_THREADS);
+    fs::create_dir_all(&apart)?;
+    for pid in threads {
+        match fs::write(apart.join("cgroup.procs"), pid.to_string()) {
+            // It has ended with its machine.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+fn members_below(dir: &Path, depth: u32) -> Vec<libc::pid_t> {
+    let mut found = members(dir);
+    if depth < MAX_DEPTH {
+        found.extend(subgroups(dir).iter().flat_map(|name| members_below(&dir.join(name), depth + 1)));
+    }
+    found
+}
+
+/// By the flags in `/proc/PID/stat`, the seventh field behind the name, which may hold anything.
+fn is_kernel_thread(pid: libc::pid_t) -> bool {
+    const PF_KTHREAD: u32 = 0x0020_0000;
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = text.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    fields.split(' ').nth(6).and_then(|flags| flags.parse::<u32>().ok()).is_some_and(|flags| flags & PF_KTHREAD != 0)
 }
 
 fn has_members(dir: &Path, depth: u32) -> bool {
