@@ -276,7 +276,6 @@ function surveyed(options: MicrovmOptions, found: Survey, arch: Architecture): D
     locate: (host) => noted(locate(host), host, found),
     plan: (spec, runtime, image, host) => plan(known, spec, runtime, image, host),
     steps: (made, instance, image, host) => steps(known, made, instance, image, host),
-    afterAttach: prepare,
     explainEnd,
   };
   const driver: Driver = {

@@ -3,7 +3,8 @@ import { HostGone, type Configure } from "../../channel/wire.gen.ts";
 import type { Inside } from "../../sandbox/calls.ts";
 import type { Driver, Help, ImageFiles } from "../driver.ts";
 import { erofsRecord } from "../../guest/erofs.ts";
-import { refreshGuest } from "../../guest/refresh.ts";
+import { prepareRoot } from "../../guest/prepare.ts";
+import { identifyGuest } from "../../guest/refresh.ts";
 import { DEFAULT_HOSTNAME } from "../../policy/defaults.ts";
 import { scratchPath } from "../scratch.ts";
 import { saveMachine } from "./checkpoint.ts";
@@ -30,7 +31,7 @@ const CONFIGURE: Configure = {
  * A template with this plan's root, or null where there is none: what is mounted besides or kept is one sandbox's own. A
  * start does without one that cannot be made.
  *
- * @param driver starts and prepares a guest that knows no image
+ * @param driver starts a guest that knows no image
  * @throws BulkheadError ABORTED
  */
 export async function rootedTemplate(
@@ -58,7 +59,7 @@ export async function rootedTemplate(
       { ...keyOf(made, host, survey), root },
       async (dir) => {
         onProgress?.("making the template that further microVMs of this image are cloned from");
-        await saveRooted(driver, named(made, DEFAULT_HOSTNAME), image, help, dir);
+        await saveRooted(driver, made, image, help, dir);
       },
       signal,
     );
@@ -69,14 +70,10 @@ export async function rootedTemplate(
   }
 }
 
-function named(plan: Plan, hostname: string): Plan {
-  return { ...plan, process: { ...plan.process, hostname } };
-}
-
 /** Makes a guest that woke with its root another than all others that did. */
 export async function refreshRooted({ process }: Plan, inside: Inside, signal?: AbortSignal): Promise<void> {
   const { hostname } = process;
-  await refreshGuest(inside, hostname === DEFAULT_HOSTNAME ? "" : hostname, { signal });
+  await identifyGuest(inside, hostname === DEFAULT_HOSTNAME ? "" : hostname, { signal });
 }
 
 /**
@@ -103,6 +100,6 @@ async function saveRooted(
   const attach = { readable, writable, fresh: true, timeoutMs: ANSWER_TIMEOUT_MS, configure: CONFIGURE, ...stop };
   const channel = await Channel.attach(attach);
   const inside: Inside = { channel, explain: async (error) => error };
-  await driver.afterAttach?.(plan, inside, signal);
+  await prepareRoot(inside, { ...identityOf(plan), hostname: DEFAULT_HOSTNAME }, { signal });
   await saveMachine({ instance: started.instance, keeper, inside }, dir, signal);
 }
