@@ -61,7 +61,7 @@ impl Agent {
             Message::Connect(connect) => self.connect(id, connect.pid),
             Message::PrepareGuest(request) => match crate::guest::prepare(&request) {
                 Ok(()) => {
-                    self.boot_id = crate::agent::boot_id();
+                    self.learn_boot_id();
                     self.limits.watch_group(&self.epoll);
                     self.done(id);
                 }
@@ -73,7 +73,7 @@ impl Agent {
             },
             Message::RefreshGuest(request) => match crate::guest::refresh(&request) {
                 Ok(()) => {
-                    self.boot_id = crate::agent::boot_id();
+                    self.learn_boot_id();
                     self.done(id);
                 }
                 Err(failure) => self.fail(id, &failure),
@@ -85,6 +85,10 @@ impl Agent {
             Message::OpenEgress(request) => self.open_egress(id, &request),
             Message::TakeConnection(request) => self.take_connection(id, &request),
             Message::DialTcp(dial) => self.dial_tcp(id, &dial.address, dial.port),
+            Message::Exec(_) if crate::guest::is_template() => {
+                let text = "this guest does not differ from its clones yet: nothing may run in it";
+                self.fail(id, &Failure::new(kind::UNSUPPORTED, text));
+            }
             Message::Exec(request) => {
                 if let Err(failure) = self.room_for_process() {
                     return self.fail(id, &failure);
@@ -104,6 +108,12 @@ impl Agent {
                 // A message that only the agent sends.
                 None => self.lose_session(),
             },
+        }
+    }
+
+    fn learn_boot_id(&mut self) {
+        if !crate::guest::is_template() {
+            self.boot_id = crate::agent::boot_id();
         }
     }
 

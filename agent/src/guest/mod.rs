@@ -2,6 +2,7 @@
 //!
 //! `start` knows no image, so that one booted guest can be the template of every sandbox. `prepare` runs in the woken
 //! clone, once, before any other process: from then on the guest differs from all others and has its root file system.
+//! Without a seed it has only the latter: it is a template still, of clones that `refresh` makes differ.
 //! `refresh` does what can be done for a guest that was saved later, with processes in it.
 
 mod modules;
@@ -18,12 +19,17 @@ pub use shared::mount_shared;
 
 use crate::failure::Failure;
 use crate::sys::{guest as sys, Errno};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// On the kernel's command line, which hands what it does not know to init; after ` -- ` QEMU's own additions would be lost.
 const GUEST_ARGUMENT: &str = "--guest";
 
-static PREPARED: AtomicBool = AtomicBool::new(false);
+/// How far this guest has come, one of the following.
+static STAGE: AtomicU8 = AtomicU8::new(BOOTED);
+const BOOTED: u8 = 0;
+/// It has a root file system, but is no other than its clones.
+const ROOTED: u8 = 1;
+const WHOLE: u8 = 2;
 
 /// What failed and the system's reason, 0 where there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,9 +60,10 @@ pub fn is_guest() -> bool {
     std::process::id() == 1 && std::env::args().any(|argument| argument == GUEST_ARGUMENT)
 }
 
-/// True between the start of a guest and its `prepare`: what must differ between clones (boot id, random numbers) is not read then.
+/// True as long as clones may be made of a guest: what must differ between them (boot id, random numbers) is not read, and
+/// nothing is started.
 pub fn is_template() -> bool {
-    is_guest() && !PREPARED.load(Ordering::Acquire)
+    is_guest() && STAGE.load(Ordering::Acquire) != WHOLE
 }
 
 /// Loads the modules it was given, mounts what the kernel offers, and puts the channel on file descriptors 0 and 1, the kernel's log on 2.

@@ -1,7 +1,7 @@
 //! What makes a woken clone a sandbox of its own.
 
 use super::mounts::{switch_root, Upper, GROUP};
-use super::{is_guest, GuestError, PREPARED};
+use super::{is_guest, GuestError, BOOTED, ROOTED, STAGE, WHOLE};
 use crate::failure::Failure;
 use crate::sys::guest::{make_directory, replace_file, reseed, set_clock, write_file};
 use crate::sys::start::set_hostname;
@@ -22,11 +22,14 @@ pub fn prepare(with: &PrepareGuest) -> Result<(), Failure> {
 
 fn carry_out(with: &PrepareGuest) -> Result<(), GuestError> {
     check(with)?;
-    if PREPARED.swap(true, Ordering::AcqRel) {
+    let stage = if with.seed.is_empty() { ROOTED } else { WHOLE };
+    if STAGE.compare_exchange(BOOTED, stage, Ordering::AcqRel, Ordering::Acquire).is_err() {
         return Err(GuestError::new("this guest is prepared already", libc::EALREADY));
     }
     // Random numbers and time first: everything after may use them.
-    reseed(&with.seed)?;
+    if stage == WHOLE {
+        reseed(&with.seed)?;
+    }
     set_clock(with.realtime_ns)?;
     set_hostname(&with.hostname)
         .map_err(|errno| GuestError::new(format!("setting the host name {:?}", with.hostname), errno.0))?;
@@ -42,6 +45,9 @@ fn carry_out(with: &PrepareGuest) -> Result<(), GuestError> {
 
 fn check(with: &PrepareGuest) -> Result<(), GuestError> {
     check_machine_id(&with.machine_id)?;
+    if with.seed.is_empty() {
+        return Ok(());
+    }
     check_seed(&with.seed)
 }
 
@@ -116,6 +122,7 @@ mod tests {
     #[test]
     fn refuses_a_short_seed() {
         assert!(check(&preparation("0123456789abcdef0123456789abcdef", 63)).is_err());
+        assert!(check(&preparation("0123456789abcdef0123456789abcdef", 0)).is_ok());
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //! have drawn and read before.
 
 use super::prepare::{check_machine_id, check_seed, is_hex};
-use super::{is_guest, is_template, GuestError};
+use super::{is_guest, GuestError, BOOTED, STAGE, WHOLE};
 use crate::failure::Failure;
-use crate::sys::guest::{bind_read_only, replace_file, reseed, set_clock, unmount, write_file};
+use crate::sys::guest::{bind_read_only, overwrite_file, replace_file, reseed, set_clock, unmount, write_file};
 use crate::sys::start::set_hostname;
 use crate::wire::generated::{error_kind, RefreshGuest};
+use std::sync::atomic::Ordering;
 
 /// Made by the kernel once and never again: another one can only be put over it.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -16,9 +17,10 @@ const BOOT_ID_SOURCE: &str = "/dev/.bulkhead-boot-id";
 const DASHES: [usize; 4] = [8, 13, 18, 23];
 const BOOT_ID_CHARACTERS: usize = 36;
 
-/// What is empty stays as it is. May be asked for at any time after `prepare`, and again.
+/// What is empty stays as it is. One that was prepared without a seed differs from its clones once it has a seed and a machine
+/// id; its kernel makes a boot id when it is first asked for one. May be asked for at any time after `prepare`, and again.
 pub fn refresh(with: &RefreshGuest) -> Result<(), Failure> {
-    if !is_guest() || is_template() {
+    if !is_guest() || STAGE.load(Ordering::Acquire) == BOOTED {
         return Err(Failure::new(
             error_kind::UNSUPPORTED,
             "this sandbox is no virtual machine with a root file system",
@@ -38,10 +40,13 @@ fn carry_out(with: &RefreshGuest) -> Result<(), GuestError> {
         replace_boot_id(&with.boot_id)?;
     }
     if !with.machine_id.is_empty() {
-        replace_file("/etc/machine-id", &format!("{}\n", with.machine_id))?;
+        overwrite_file("/etc/machine-id", &format!("{}\n", with.machine_id))?;
     }
     if !with.hostname.is_empty() {
         rename(&with.hostname)?;
+    }
+    if !with.seed.is_empty() && !with.machine_id.is_empty() {
+        STAGE.store(WHOLE, Ordering::Release);
     }
     Ok(())
 }

@@ -282,7 +282,7 @@ export class Engine implements AsyncDisposable {
     return {
       host,
       store,
-      start: (origin, driver, options) => this.#start(origin, driver, { ...options, resumed: true }),
+      start: (origin, driver, options) => this.#start(origin, driver, options),
     };
   }
 
@@ -295,13 +295,9 @@ export class Engine implements AsyncDisposable {
     };
   }
 
-  async #start(
-    origin: Origin,
-    driver: Driver,
-    options: CallOptions & { readonly resumed?: boolean },
-  ): Promise<Sandbox> {
+  async #start(origin: Origin, driver: Driver, options: CallOptions): Promise<Sandbox> {
     const { plan, image } = origin;
-    const { signal, onProgress, resumed = false } = options;
+    const { signal, onProgress } = options;
     const keeper = await this.#keep();
     // The keeper outlives this process for as long as it still has mounts of the image.
     const held = this.images.use(image.digest, keeper.hello.pid);
@@ -317,7 +313,6 @@ export class Engine implements AsyncDisposable {
       held,
       filter: origin.filter,
       saver: this.#saver(origin),
-      resumed,
       ...(wayOut !== null && { wayOut }),
       ...(onProgress && { onProgress }),
       ...(signal !== undefined && { signal }),

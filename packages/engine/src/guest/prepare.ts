@@ -27,6 +27,20 @@ export interface GuestIdentity {
  * @throws BulkheadError as every call does; the guest is of no use then
  */
 export async function prepareGuest(inside: Inside, guest: GuestIdentity, options: CallOptions = {}): Promise<void> {
+  await prepare(inside, guest, randomBytes(SEED_BYTES), options);
+}
+
+/**
+ * Gives a guest its root file system and limits alone: it is a template still, and runs nothing. `identifyGuest` makes each
+ * of its clones a sandbox.
+ *
+ * @throws BulkheadError as every call does; the guest is of no use then
+ */
+export async function prepareRoot(inside: Inside, guest: GuestIdentity, options: CallOptions = {}): Promise<void> {
+  await prepare(inside, guest, Buffer.alloc(0), options);
+}
+
+async function prepare(inside: Inside, guest: GuestIdentity, seed: Buffer, options: CallOptions): Promise<void> {
   const { upper } = guest;
   const inMemory = "bytes" in upper ? upper : { bytes: 0, inodes: 0 };
   const body = {
@@ -36,7 +50,7 @@ export async function prepareGuest(inside: Inside, guest: GuestIdentity, options
     upperInodes: BigInt(inMemory.inodes),
     hostname: guest.hostname,
     machineId: randomBytes(MACHINE_ID_BYTES).toString("hex"),
-    seed: randomBytes(SEED_BYTES),
+    seed,
     realtimeNs: BigInt(Date.now()) * NS_PER_MS,
     pids: BigInt(guest.pids),
     memoryBytes: BigInt(guest.memoryBytes),

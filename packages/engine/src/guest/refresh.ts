@@ -9,12 +9,27 @@ import { MACHINE_ID_BYTES, NS_PER_MS, SEED_BYTES } from "./prepare.ts";
  * @throws BulkheadError as every call does; the guest is no other one then
  */
 export async function refreshGuest(inside: Inside, hostname: string, options: CallOptions = {}): Promise<void> {
+  await refresh(inside, hostname, randomUUID(), options);
+}
+
+/**
+ * Makes a clone of a guest that only has its root a sandbox of its own. Its kernel draws the boot id itself, later, from the
+ * random numbers that it is given here.
+ *
+ * @param hostname empty: the one it has
+ * @throws BulkheadError as every call does; the guest is of no use then
+ */
+export async function identifyGuest(inside: Inside, hostname: string, options: CallOptions = {}): Promise<void> {
+  await refresh(inside, hostname, "", options);
+}
+
+async function refresh(inside: Inside, hostname: string, bootId: string, options: CallOptions): Promise<void> {
   const body = {
     realtimeNs: now(),
     seed: randomBytes(SEED_BYTES),
     hostname,
     machineId: randomBytes(MACHINE_ID_BYTES).toString("hex"),
-    bootId: randomUUID(),
+    bootId,
   };
   await call(inside, { name: "RefreshGuest", body }, "the guest", options);
 }

@@ -11,7 +11,7 @@ const DEFAULT_PIDS = 512;
 const DEFAULT_DISK_BYTES = GIB;
 /** Most scripts need less; one sandbox must not be able to take a small host whole. */
 const DEFAULT_MEMORY_BYTES = 2 * GIB;
-const DEFAULT_HOSTNAME = "bulkhead";
+export const DEFAULT_HOSTNAME = "bulkhead";
 
 /** What an image says about the processes run from it. */
 export interface ImageDefaults extends ImageProgram {

@@ -28,8 +28,6 @@ export interface AttachOptions extends Pick<StartOptions, "plan" | "driver" | "k
   readonly held: AsyncDisposable;
   /** Absent where nobody can make another one of it. */
   readonly saver?: Saver;
-  /** Another host has been attached to its agent before. */
-  readonly resumed?: boolean;
   /** Put on every program that is started, in the kernel's form. Default: none. */
   readonly filter?: Uint8Array;
 }
@@ -125,7 +123,7 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
     channel = await Channel.attach({
       readable: started.channel.readable,
       writable: started.channel.writable,
-      fresh: options.resumed !== true,
+      fresh: driver.attachedBefore?.(plan) !== true,
       timeoutMs: ANSWER_TIMEOUT_MS,
       configure: configureFor(plan, driver, options.filter ?? new Uint8Array()),
       onLimit: (hit) => events.emit(hitOfAgent(hit, plan.limits)),

@@ -10,7 +10,6 @@ import { located } from "../located.ts";
 import type { Inside } from "../../sandbox/calls.ts";
 import type { Filter } from "../container/seccomp/compile.ts";
 import type { Architecture } from "../../seccomp/syscalls.ts";
-import { GUEST_ADDRESSES } from "../../egress/guest.ts";
 import type { Availability, Checkpoint, Driver, Help, ImageFiles, Instance, Runtime } from "../driver.ts";
 import { commonLimits, limitsDisk } from "../limits.ts";
 import { imageAndProcess, writableMounts } from "../program.ts";
@@ -18,51 +17,22 @@ import { GUEST_CAPABILITIES } from "./capabilities.ts";
 import { fingerprint, savedSizes, saveMachine } from "./checkpoint.ts";
 import { explainEnd } from "./end.ts";
 import { reachableCalls, vmmProfile, type Sharing } from "./filter.ts";
+import { DEFAULT_CPUS, DEFAULT_MEMORY_BYTES, identityOf, keyOf, memoryMib, MIB, type Size, sizeOf } from "./guest.ts";
 import { JAIL_NAMESPACES, memoryLimit, taskLimit, vmmFilter, VMM_OVERHEAD_BYTES } from "./jail.ts";
 import { mountReasons, refuseMounts, sharingOf } from "./sharing.ts";
 import { ensureLayer } from "../layer.ts";
-import type { ScratchSize } from "../scratch.ts";
 import { SHARED_TAG } from "./qemu.ts";
 import { microvmSteps, type Origin } from "./steps.ts";
-import { argvGeneration, KVM, survey, type Survey } from "./survey.ts";
-import { ensureTemplate, templateFiles, type TemplateKey } from "./templates.ts";
+import { KVM, survey, type Survey } from "./survey.ts";
+import { ensureTemplate, templateFiles } from "./templates.ts";
 
 const NAME = "microvm/qemu";
-const MIB = 1024 * 1024;
-/** What a guest's kernel takes for itself, measured 30 MiB, and of each page a 64th for its bookkeeping. */
-const KERNEL_OWN_BYTES = 40 * MIB;
-const BOOKKEEPING = 1 / 64;
-const MEMORY_STEP_MIB = 2;
-/** Every byte of it may become the host's, and a template of it is booted once: enough for a compiler, not for a data set. */
-const DEFAULT_MEMORY_BYTES = 512 * MIB;
-/** A second processor costs emulation a third of its start, and every guest's idle time. */
-const DEFAULT_CPUS = 1;
 const CPUS_MAX = 32;
 const INSTALL = "run bulkhead setup microvm";
 
 export interface MicrovmOptions {
   /** False boots every guest. */
   readonly templates: boolean;
-}
-
-/** Guest memory, so that what was asked for is there for what runs inside. */
-function memoryMib(askedBytes: number): number {
-  const bytes = askedBytes * (1 + BOOKKEEPING) + KERNEL_OWN_BYTES;
-  return Math.ceil(bytes / (MEMORY_STEP_MIB * MIB)) * MEMORY_STEP_MIB;
-}
-
-interface Size {
-  readonly memoryMib: number;
-  readonly cpus: number;
-  readonly scratch: ScratchSize;
-}
-
-function sizeOf({ limits }: Plan): Size {
-  return {
-    memoryMib: memoryMib(limits.memoryBytes ?? DEFAULT_MEMORY_BYTES),
-    cpus: Math.ceil(limits.cpus ?? DEFAULT_CPUS),
-    scratch: { bytes: limits.diskBytes, inodes: limits.diskInodes },
-  };
 }
 
 function locate(host: HostFacts): Availability {
@@ -157,6 +127,8 @@ interface Known {
   readonly kvm: boolean;
   /** Of QEMU's jail, by what is shared. */
   readonly filter: (sharing: Sharing) => Filter;
+  /** Plans whose sandboxes wake with their root, and the directories that these are saved in. */
+  readonly rooted: WeakMap<Plan, string>;
 }
 
 function plan(known: Known, spec: ResolvedSpec, runtime: Runtime, image: ImageFiles, host: HostFacts): Plan {
@@ -196,7 +168,7 @@ function steps(
   instance: Instance,
   image: ImageFiles,
   host: HostFacts,
-  saved?: string,
+  saved?: Origin,
 ): readonly Step[] {
   const crun = host.runtimes["crun"];
   if (crun?.kind !== "found") throw new BulkheadError("INTERNAL", { what: "there is no crun" });
@@ -205,7 +177,7 @@ function steps(
     options.templates
       ? { kind: "template", files: templateFiles(host.paths.state, keyOf(made, host, survey)) }
       : { kind: "boot" };
-  const origin: Origin = saved === undefined ? template() : { kind: "saved", dir: saved };
+  const origin: Origin = saved ?? template();
   const parts = {
     plan: made,
     instance,
@@ -219,47 +191,23 @@ function steps(
   return microvmSteps({ ...parts, ...sizeOf(made) });
 }
 
-async function provide({ survey, options }: Known, made: Plan, image: ImageFiles, help: Help): Promise<void> {
+async function provide(known: Known, bare: Driver, made: Plan, image: ImageFiles, help: Help): Promise<void> {
+  const { survey, options } = known;
   const { state } = help.host.paths;
   const { ensureErofs } = await import("./provide.ts");
   await ensureErofs(image, help);
   await ensureLayer(made, image, "guest", help);
   if (!options.templates) return;
   await ensureTemplate(state, keyOf(made, help.host, survey), made.runtime.path, survey.boot, help);
+  const { rootedTemplate } = await import("./rooted.ts");
+  const dir = await rootedTemplate(bare, survey, made, image, help);
+  if (dir !== null) known.rooted.set(made, dir);
 }
 
-async function prepare(
-  { limits, mounts, network, process }: Plan,
-  inside: Inside,
-  signal?: AbortSignal,
-): Promise<void> {
+async function prepare(made: Plan, inside: Inside, signal?: AbortSignal): Promise<void> {
   const { mountShared, prepareGuest } = await import("../../guest/prepare.ts");
-  const identity = {
-    hostname: process.hostname,
-    rootDevice: "/dev/vda",
-    upper: { device: "/dev/vdb" },
-    pids: limits.pids + HOST_TASK_OVERHEAD,
-    memoryBytes: limits.memoryBytes ?? DEFAULT_MEMORY_BYTES,
-    resolver: network === "none" ? "" : GUEST_ADDRESSES.resolver,
-  };
-  await prepareGuest(inside, identity, { signal });
-  if (mounts.length > 0) await mountShared(inside, SHARED_TAG, mounts, { signal });
-}
-
-function keyOf(made: Plan, host: HostFacts, { cpuModel, accelerator, boot }: Survey): TemplateKey {
-  const { memoryMib: memory, cpus } = sizeOf(made);
-  return {
-    bootId: host.bootId,
-    qemu: made.runtime.digest,
-    kernel: host.guestKernel?.hash ?? "",
-    agent: host.digests.agent,
-    cpuModel,
-    accelerator,
-    argv: argvGeneration(boot.kind),
-    memoryMib: memory,
-    cpus,
-    sharing: made.mounts.length > 0,
-  };
+  await prepareGuest(inside, identityOf(made), { signal });
+  if (made.mounts.length > 0) await mountShared(inside, SHARED_TAG, made.mounts, { signal });
 }
 
 /** A saved guest's kernel has the image's blocks and its disk's in memory: both are what they were or of no use. */
@@ -298,11 +246,13 @@ function checkpoint(known: Known, driver: Driver): Checkpoint {
     save: saveMachine,
     from: (dir, { hostname }) => ({
       ...driver,
-      steps: (made, instance, image, host) => steps(known, made, instance, image, host, dir),
+      steps: (made, instance, image, host) =>
+        steps(known, made, instance, image, host, { kind: "saved", dir, lasting: false }),
       provide: async (_made, image, help) => {
         const { ensureErofs } = await import("./provide.ts");
         await ensureErofs(image, help);
       },
+      attachedBefore: () => true,
       afterAttach: async (_made, inside, signal) => {
         const { refreshGuest } = await import("../../guest/refresh.ts");
         await refreshGuest(inside, hostname, { signal });
@@ -320,15 +270,26 @@ function surveyed(options: MicrovmOptions, found: Survey, arch: Architecture): D
     filters.set(sharing, made);
     return made;
   };
-  const known: Known = { options, survey: found, kvm, filter };
-  const driver: Driver = {
+  const known: Known = { options, survey: found, kvm, filter, rooted: new WeakMap() };
+  const bare: Driver = {
     ...unsurveyed(options, kvm),
     locate: (host) => noted(locate(host), host, found),
     plan: (spec, runtime, image, host) => plan(known, spec, runtime, image, host),
     steps: (made, instance, image, host) => steps(known, made, instance, image, host),
-    provide: (made, image, help) => provide(known, made, image, help),
-    afterAttach: prepare,
     explainEnd,
+  };
+  const driver: Driver = {
+    ...bare,
+    steps: (made, instance, image, host) => {
+      const dir = known.rooted.get(made);
+      return steps(known, made, instance, image, host, dir === undefined ? dir : { kind: "saved", dir, lasting: true });
+    },
+    provide: (made, image, help) => provide(known, bare, made, image, help),
+    attachedBefore: (made) => known.rooted.has(made),
+    afterAttach: async (made, inside, signal) => {
+      if (!known.rooted.has(made)) return await prepare(made, inside, signal);
+      await (await import("./rooted.ts")).refreshRooted(made, inside, signal);
+    },
   };
   return options.templates ? { ...driver, checkpoint: checkpoint(known, driver) } : driver;
 }

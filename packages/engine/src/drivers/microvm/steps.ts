@@ -40,7 +40,8 @@ export interface StepsRequest {
 export type Origin =
   | { readonly kind: "boot" }
   | { readonly kind: "template"; readonly files: TemplateFiles }
-  | { readonly kind: "saved"; readonly dir: string };
+  /** `lasting`: it is many sandboxes' and stays. */
+  | { readonly kind: "saved"; readonly dir: string; readonly lasting: boolean };
 
 interface Way {
   readonly start: Start;
@@ -104,7 +105,7 @@ function clone(request: StepsRequest, origin: Exclude<Origin, { kind: "boot" }>)
     fds: [
       { fd: FDS.state, from: "file", path: from.state },
       // A template is every sandbox's and lasts; what one sandbox left is its heirs' alone.
-      { fd: FDS.memory, from: "sealed", path: from.memory, keep: !saved },
+      { fd: FDS.memory, from: "sealed", path: from.memory, keep: !saved || origin.lasting },
       // Held open so that what is in it is there when QEMU opens it.
       {
         fd: FDS.controlIn,

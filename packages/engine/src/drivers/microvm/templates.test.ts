@@ -1,9 +1,10 @@
-import { mkdir, mkdtemp, readdir, rm, utimes, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import type { Help } from "../driver.ts";
-import { ensureTemplate, templateFiles, type TemplateKey } from "./templates.ts";
+import { lockFile } from "../../system/file-lock.ts";
+import { ensureTemplate, type Root, templateFiles, type TemplateKey, wishForRooted } from "./templates.ts";
 
 const key: TemplateKey = {
   bootId: "boot",
@@ -16,6 +17,7 @@ const key: TemplateKey = {
   memoryMib: 256,
   cpus: 1,
   sharing: false,
+  root: null,
 };
 const LONG_AGO = new Date(Date.now() - 3_600_000);
 
@@ -60,4 +62,54 @@ test("a boot that fails leaves nothing, and takes away what is half made or boun
   expect(left.toSorted()).toEqual(
     [sameMachine, stillUsed].map((path) => path.slice(path.lastIndexOf("/") + 1)).toSorted(),
   );
+});
+
+const root: Root = {
+  image: "i",
+  imageFile: "f",
+  scratch: "s",
+  pids: 1,
+  memoryBytes: 1,
+  resolver: "",
+};
+const names = async (dir: string): Promise<string[]> =>
+  (await readdir(join(dir, "templates"))).filter((name) => name !== "lock");
+
+test("what a guest has mounted and been limited to is part of its template's name", async () => {
+  const changes: Partial<Root>[] = Object.keys(root).map((name) => ({ [name]: "other" }));
+  const paths = [{}, ...changes].map((change) => templateFiles("/s", { ...key, root: { ...root, ...change } }).memory);
+  expect(new Set([...paths, templateFiles("/s", key).memory]).size).toBe(Object.keys(root).length + 2);
+});
+
+test("one with a root is made by the second start that wishes for it, and used by the third", async () => {
+  const dir = await state();
+  const rooted = { ...key, root };
+  const target = dirname(templateFiles(dir, rooted).memory);
+  const saved: string[] = [];
+  const save = async (into: string): Promise<void> => {
+    expect((await stat(into)).mode & 0o777).toBe(0o700);
+    await writeFile(join(into, "memory"), "m");
+    saved.push(into);
+  };
+  expect(await wishForRooted(dir, rooted, save)).toBeNull();
+  expect(saved).toEqual([]);
+  expect(await wishForRooted(dir, rooted, save)).toBe(target);
+  expect(await wishForRooted(dir, rooted, save)).toBe(target);
+  expect(saved.length).toBe(1);
+  expect(await names(dir)).toEqual([basename(target)]);
+  expect((await readdir(target)).toSorted()).toEqual(["key.json", "memory"]);
+});
+
+test("one that cannot be saved leaves nothing, and who comes while another is made goes without", async () => {
+  const dir = await state();
+  const rooted = { ...key, root };
+  const fails = async (): Promise<void> => {
+    throw new Error("no room");
+  };
+  expect(await wishForRooted(dir, rooted, fails)).toBeNull();
+  await expect(wishForRooted(dir, rooted, fails)).rejects.toThrow("no room");
+  expect(await names(dir)).toEqual([]);
+  expect(await wishForRooted(dir, rooted, fails)).toBeNull();
+  await using _lock = await lockFile(join(dir, "templates", "lock"));
+  expect(await wishForRooted(dir, rooted, fails)).toBeNull();
 });
