@@ -28,6 +28,7 @@ export interface AttachOptions extends Pick<StartOptions, "plan" | "driver" | "k
   readonly held: AsyncDisposable;
   /** Absent where nobody can make another one of it. */
   readonly saver?: Saver;
+  readonly name?: string | undefined;
   /** Another host has been attached to its agent before. */
   readonly resumed?: boolean;
   /** Put on every program that is started, in the kernel's form. Default: none. */
@@ -150,6 +151,7 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
   stack.move();
   return new Sandbox({
     id: instance.id,
+    name: options.name,
     plan,
     channel,
     workdir: plan.process.workdir,
