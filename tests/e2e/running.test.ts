@@ -13,7 +13,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import type { DoctorReport, ListedSandbox } from "@bulkhead/engine";
-import { CLOSED, lacking, leftovers, type Outcome, start, type Started, written } from "./cli-process.ts";
+import { atTerminal, CLOSED, lacking, leftovers, type Outcome, start, type Started, written } from "./cli-process.ts";
 
 const TIMEOUT_MS = 180_000;
 const missing = lacking(process.env);
@@ -113,7 +113,7 @@ describe.each(levels)("what runs at %s, from another process", { timeout: TIMEOU
     failed(await cli("exec", "web", "--", "no-such-program"), 127, /no-such-program/);
 
     expect(await cli("stop", "web")).toMatchObject({ code: 0, stdout: "web: ended\n" });
-    expect((await outcome).stdout).toBe("ready\n");
+    expect(await outcome).toMatchObject({ code: 9, stdout: "ready\n", stderr: "" });
     expect(await listed()).toEqual([]);
     failed(await cli("cp", at("one"), "web:/tmp/x"), 121, /no sandbox runs/);
   });
@@ -147,6 +147,25 @@ describe.skipIf(levels.length === 0)(`names and ids of what runs${lack}`, { time
     failed(await cli("cp", "-", "one:/x"), 121, /tar c \. \| bulkhead exec -i NAME/);
     failed(await cli("cp", "one:/x"), 121, /a source and a target/);
     failed(await cli("stop"), 121, /no sandbox is named/);
+  });
+
+  test("a terminal is one, its size and keys too", async () => {
+    await running("container", "--name", "one");
+    const script = "stty size; while read -r line; do echo got $line; done; exit 3";
+    const steps = [
+      ["expect", "30 100"],
+      ["send", "hello\r"],
+      ["expect", "got hello"],
+      ["send", "\u0004"],
+    ] as const;
+    const outcome = await atTerminal(["exec", "-it", "one", "bash", "-c", script], steps, env);
+    expect(outcome).toMatchObject({ code: 3, restored: true, left: [] });
+    const keys = [
+      ["expect", "ready"],
+      ["send", "\u0003"],
+    ] as const;
+    const interrupted = await atTerminal(["exec", "-it", "one", "sh", "-c", "echo ready; sleep 600"], keys, env);
+    expect(interrupted).toMatchObject({ code: 130, restored: true, left: [] });
   });
 
   test("a disk that is full is told as that, and the sandbox goes on", async () => {

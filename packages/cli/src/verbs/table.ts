@@ -3,6 +3,8 @@ import { SPEC_OPTIONS } from "../spec-options.ts";
 
 export interface VerbHelp {
   readonly name: string;
+  /** Other names that it answers to. */
+  readonly aliases?: readonly string[];
   readonly usage: string;
   readonly summary: string;
   readonly about: string;
@@ -144,6 +146,7 @@ export const VERB_HELP: readonly VerbHelp[] = [
   },
   {
     name: "list",
+    aliases: ["ls", "ps"],
     usage: "bulkhead list [--json]",
     summary: "List the sandboxes that run on this host",
     about: "Whoever started them, under the same run directory (BULKHEAD_RUN). ls and ps are the same.",

@@ -10,10 +10,10 @@ const PRIVATE = 0o600;
 
 /** Whether a name is that of a sandbox of an engine that lives; one that is stopped lives too. */
 async function isTaken(name: string, run: string): Promise<boolean> {
-  for (const directory of await ControlDirectory.all(run)) {
-    await using held = directory;
-    if (!existsSync(held.nameFile(name))) continue;
-    const socket = await held.connect();
+  await using stack = new AsyncDisposableStack();
+  const all = (await ControlDirectory.all(run)).map((one) => stack.use(one));
+  for (const directory of all.filter((one) => existsSync(one.nameFile(name)))) {
+    const socket = await directory.connect();
     socket?.destroy();
     if (socket !== null) return true;
   }

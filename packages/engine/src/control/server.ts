@@ -9,6 +9,8 @@ import { ControlDirectory } from "./place.ts";
 
 /** A copy has some twenty at a time. Beyond that many a client is told to come back. */
 const MAX_CONNECTIONS = 256;
+/** Told so at a time; more are closed without a word. */
+const MAX_REFUSED = 32;
 /** A client says at once what it wants. */
 const REQUEST_WITHIN_MS = 5_000;
 /** For a client to read its answer and go. */
@@ -99,9 +101,7 @@ class Conversation {
     this.#over = true;
     this.#gone.abort();
     this.#input.destroy();
-    this.#socket.end();
-    const timer = setTimeout(() => this.#socket.destroy(), FAREWELL_MS).unref();
-    this.#socket.once("close", () => clearTimeout(timer));
+    part(this.#socket);
   }
 
   /** Never resolves: rejects when the client breaks the rules, which ends what it began; so does its going. */
@@ -120,6 +120,7 @@ class Conversation {
       this.#input.destroy(gone);
       broken.reject(gone);
       this.#gone.abort(gone);
+      discard(this.#socket);
     });
     return broken.promise;
   }
@@ -164,7 +165,8 @@ export class ControlServer implements AsyncDisposable {
       const full = sockets.size >= limits.maxConnections;
       sockets.add(socket);
       socket.on("error", () => undefined).once("close", () => void sockets.delete(socket));
-      if (full) refuse(socket);
+      if (sockets.size > limits.maxConnections + MAX_REFUSED) socket.destroy();
+      else if (full) refuse(socket);
       else void new Conversation(socket).hold(boxes, limits.requestWithinMs);
     }).unref();
     await using stack = new AsyncDisposableStack();
@@ -191,12 +193,24 @@ export class ControlServer implements AsyncDisposable {
   }
 }
 
+/** Reads on: bytes that nobody has read would have the kernel take our last words back. */
+function discard(socket: Socket): void {
+  socket.removeAllListeners("readable").resume();
+}
+
+/** The connection ends when the client does, or after a while. */
+function part(socket: Socket): void {
+  socket.end();
+  const timer = setTimeout(() => socket.destroy(), FAREWELL_MS).unref();
+  socket.once("close", () => clearTimeout(timer));
+}
+
 function refuse(socket: Socket): void {
   const error = new BulkheadError("STREAM_LIMIT", {
     what: "the engine has too many connections on its control socket",
     next: "try again when some of them have ended",
   });
   void new Peer(socket).json(Kind.failure, error).catch(() => undefined);
-  socket.end();
-  socket.destroySoon();
+  discard(socket);
+  part(socket);
 }
