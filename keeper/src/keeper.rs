@@ -31,6 +31,8 @@ pub const STACK_BYTES: usize = 256 * 1024;
 /// Runtimes put their own files beside ours; only the owner may look into a sandbox's directory, but a runtime that has
 /// already become the sandbox's root must be able to pass through to the root file system.
 const DIR_MODE: u32 = 0o711;
+/// Where an engine listens for other processes of the host, in its own directory.
+const CONTROL: &str = "control";
 
 struct Live {
     got: Acquired,
@@ -348,6 +350,10 @@ impl Keeper {
         }
         self.hierarchies.remove_empty(PREFIX);
         self.reaper.reap_all();
+        // An engine that was killed has not closed its control socket.
+        if let Err(error) = paths::remove_tree(&self.engine_dir, CONTROL) {
+            eprintln!("bulkhead-keeper: {CONTROL}: {error}");
+        }
         // Anything a failed release has left keeps the directory, for the next start's sweep.
         let _ = fs::remove_file(self.engine_dir.join(crate::sweep::LOCK));
         if fs::remove_dir(&self.engine_dir).is_err() {

@@ -8,6 +8,10 @@ const VERBS: Readonly<Record<string, () => Promise<Verb>>> = {
   run: async () => (await import("./verbs/run.ts")).run,
   doctor: async () => (await import("./verbs/doctor.ts")).doctor,
   explain: async () => (await import("./verbs/explain.ts")).explain,
+  list: async () => (await import("./verbs/list.ts")).list,
+  cp: async () => (await import("./verbs/cp.ts")).cp,
+  exec: async () => (await import("./verbs/exec.ts")).exec,
+  stop: async () => (await import("./verbs/stop.ts")).stop,
   image: async () => (await import("./verbs/image.ts")).image,
   volume: async () => (await import("./verbs/volume.ts")).volume,
   commit: async () => (await import("./verbs/commit.ts")).commit,
@@ -23,6 +27,8 @@ const ALIASES: Readonly<Record<string, string>> = {
   "-h": "help",
   "--version": "version",
   "-V": "version",
+  ls: "list",
+  ps: "list",
 };
 
 function unknownVerb(word: string): BulkheadError {

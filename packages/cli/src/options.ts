@@ -120,6 +120,20 @@ export function parseOptions(verb: string, defs: readonly OptionDef[], words: re
   return { values: reader.values, rest };
 }
 
+/** As `parseOptions`, for verbs that take no command: options may stand before, between and after the words. */
+export function parseAnywhere(verb: string, defs: readonly OptionDef[], words: readonly string[]): Parsed {
+  const values = new Map<string, readonly string[]>();
+  const rest: string[] = [];
+  for (let left = words; ;) {
+    const parsed = parseOptions(verb, defs, left);
+    for (const [name, given] of parsed.values) values.set(name, given);
+    const [word, ...more] = parsed.rest;
+    if (word === undefined) return { values, rest };
+    rest.push(word);
+    left = more;
+  }
+}
+
 /** For verbs that take no command: what is left over was meant as something. */
 export function refuseRest(verb: string, rest: readonly string[]): void {
   if (rest.length === 0) return;

@@ -203,7 +203,7 @@ export function readProfile(path: string, option: string): { readonly name: stri
   }
 }
 
-function environment(parsed: Parsed, host: HostEnv): Record<string, string> {
+export function environmentOf(parsed: Parsed, host: HostEnv): Record<string, string> {
   const env: Record<string, string> = {};
   for (const file of parsed.values.get("env-file") ?? []) {
     for (const line of readEnvFile(file)) assign(env, line, host);
@@ -327,7 +327,7 @@ export function specFromOptions(parsed: Parsed, host: HostEnv): Spec {
     openFiles: read("open-files", parseWhole),
     idleTimeoutMs: read("idle-timeout", parseDuration),
     outputMaxBytes: read("output-max", parseBytes),
-    env: environment(parsed, host),
+    env: environmentOf(parsed, host),
     workdir: one("workdir"),
     user: one("user"),
     mounts: (parsed.values.get("mount") ?? []).map(mount),

@@ -222,6 +222,27 @@ export const ERRORS = {
     why: "the sandbox has already ended",
     next: "start a new one",
   },
+  SANDBOX_NOT_FOUND: {
+    exit: 121,
+    http: 404,
+    retryable: false,
+    why: "no sandbox that runs has that name or id",
+    next: "see bulkhead list",
+  },
+  SANDBOX_AMBIGUOUS: {
+    exit: 121,
+    http: 409,
+    retryable: false,
+    why: "the ids of several sandboxes begin like that",
+    next: "write more of the id",
+  },
+  SANDBOX_NAME_TAKEN: {
+    exit: 121,
+    http: 409,
+    retryable: true,
+    why: "a name belongs to one running sandbox at a time",
+    next: "choose another name, or end that sandbox first: see bulkhead list",
+  },
   SANDBOX_PAUSED: {
     exit: 125,
     http: 409,

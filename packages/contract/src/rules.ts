@@ -49,6 +49,10 @@ export const SPEC_RULES = {
   diskBackings: ["file", "memory"],
   /** A directory's name that hides nothing, in the characters that file systems and shells agree on. */
   keepName: /^[a-z0-9][a-z0-9._-]{0,62}$/,
+  /** A word of `NAME:PATH`, and the end of a file's name. */
+  sandboxName: /^[a-z0-9][a-z0-9._-]{0,62}$/,
+  /** What sandboxes are called by themselves; no name may look like one. */
+  sandboxId: /^s[0-9a-f]{16}$/,
   mountsMax: 64,
   volumesMax: 16,
   /** A directory of the host's, and a word of `NAME:PATH`. */

@@ -152,6 +152,15 @@ export function parseVolumeName(value: unknown): string {
   return volumeName(value, "volume name");
 }
 
+const sandboxName = pattern(R.sandboxName, "1 to 63 of a-z, 0-9, . _ and -, beginning with a letter or digit");
+
+/** @throws BulkheadError SPEC_INVALID, also for what looks like the id of a sandbox */
+export function parseSandboxName(value: unknown, field = "name"): string {
+  const name = sandboxName(value, field);
+  if (!R.sandboxId.test(name)) return name;
+  throw fieldError(field, name, "it looks like the id of a sandbox", `change ${field}`);
+}
+
 function mounts(value: unknown, field: string): Mount[] {
   if (Array.isArray(value) && value.length <= R.mountsMax) return value.map((item, i) => mount(item, `${field}[${i}]`));
   throw fieldError(

@@ -1,5 +1,6 @@
 import {
   BulkheadError,
+  parseSandboxName,
   parseSpec,
   planDigest,
   type Plan,
@@ -7,6 +8,7 @@ import {
   type SpecInput,
   type Step,
 } from "@bulkhead/contract";
+import { ControlPoint } from "./control/point.ts";
 import { loadDrivers } from "./drivers/registry.ts";
 import type { Driver } from "./drivers/driver.ts";
 import type { DoctorReport } from "./doctor.ts";
@@ -63,6 +65,8 @@ export interface CreateOptions extends CallOptions, PullChoice {
   readonly recording?: boolean;
   /** Only of an image that says what runs, or with an entrypoint: `run` of the sandbox needs no arguments then. */
   readonly runnable?: boolean;
+  /** What other processes of this host find it by, beside its id: 1 to 63 of a-z, 0-9, `.`, `_` and `-`, its own while it runs. */
+  readonly name?: string;
 }
 
 export interface Explanation {
@@ -103,12 +107,14 @@ export class Engine implements AsyncDisposable {
   readonly #surveys = new Map<Driver, Promise<Driver>>();
   readonly #boxes = new Set<Sandbox>();
   readonly #options: EngineOptions;
+  readonly #control: ControlPoint;
   #keeper: Promise<Keeper> | undefined;
 
   private constructor(host: HostFacts, drivers: readonly Driver[], options: EngineOptions) {
     this.host = host;
     this.#options = options;
     this.#drivers = drivers;
+    this.#control = new ControlPoint(host.paths.run, this.#boxes);
     this.images = new ImageStore(host.paths.state);
     this.snapshots = new SnapshotStore(host.paths.state);
     this.volumes = new VolumeStore(host.paths.state);
@@ -255,6 +261,7 @@ export class Engine implements AsyncDisposable {
   async create(input: SpecInput, options: CreateOptions = {}): Promise<Sandbox> {
     const { signal } = options;
     const spec = parseSpec(input);
+    if (options.name !== undefined) parseSandboxName(options.name);
     if (isAborted(signal)) throw aborted("the sandbox's start", signal);
     this.#requireBinaries();
     const origin = await this.#prepare(spec, { pull: "missing", ...options });
@@ -295,14 +302,16 @@ export class Engine implements AsyncDisposable {
     };
   }
 
-  async #start(origin: Origin, driver: Driver, options: CallOptions): Promise<Sandbox> {
+  async #start(origin: Origin, driver: Driver, options: CallOptions & { readonly name?: string }): Promise<Sandbox> {
     const { plan, image } = origin;
-    const { signal, onProgress } = options;
+    const { signal, onProgress, name } = options;
     const keeper = await this.#keep();
+    await using failed = new AsyncDisposableStack();
+    const claimed =
+      name === undefined ? null : failed.use(await this.#control.claim(name, keeper.hello.engine, signal));
     // The keeper outlives this process for as long as it still has mounts of the image.
     const held = this.images.use(image.digest, keeper.hello.pid);
     const wayOut = await this.#wayOut(origin);
-    await using failed = new AsyncDisposableStack();
     failed.defer(() => wayOut?.[Symbol.dispose]());
     const box = await openSandbox({
       keeper,
@@ -313,13 +322,17 @@ export class Engine implements AsyncDisposable {
       held,
       filter: origin.filter,
       saver: this.#saver(origin),
+      name,
       ...(wayOut !== null && { wayOut }),
       ...(onProgress && { onProgress }),
       ...(signal !== undefined && { signal }),
     });
     failed.move();
     void box.ended.then(() => wayOut?.[Symbol.dispose]());
+    void box.ended.then(() => claimed?.[Symbol.asyncDispose]());
     this.#watch(box);
+    // One without a name is found by who looks for it a moment later; nobody waits for that here.
+    if (claimed === null) void this.#control.listen(keeper.hello.engine).catch(() => undefined);
     return box;
   }
 
@@ -356,6 +369,7 @@ export class Engine implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.allSettled([...this.#boxes].map((box) => box.kill()));
+    await this.#control[Symbol.asyncDispose]();
     const keeper = await this.#keeper?.catch(() => undefined);
     await keeper?.[Symbol.asyncDispose]();
   }

@@ -1,5 +1,9 @@
 export type { DoctorReport, DriverReport, LevelReport } from "./doctor.ts";
 export { Engine, type CallOptions, type CreateOptions, type EngineOptions, type Explanation } from "./engine.ts";
+export { findSandbox, listSandboxes, type Listing } from "./control/find.ts";
+export type { ListedSandbox } from "./control/operations.ts";
+export type { RemoteSandbox } from "./control/remote.ts";
+export type { RemoteExecution, RemoteExecOptions } from "./control/remote-exec.ts";
 export type { Denial, DenialListener } from "./egress/denials.ts";
 export type { Network } from "./egress/network.ts";
 export type { Outside, Resolved } from "./egress/outside.ts";

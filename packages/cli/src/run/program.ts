@@ -26,7 +26,7 @@ export interface Program {
  * What a terminal sends goes to every process of the job at home, so it does here; a signal sent by kill(1) goes to the
  * one program, which may have its own way to end its children.
  */
-const TO_THE_GROUP: ReadonlySet<string> = new Set(["SIGINT", "SIGQUIT", "SIGHUP", "SIGKILL"]);
+export const TO_THE_GROUP: ReadonlySet<string> = new Set(["SIGINT", "SIGQUIT", "SIGHUP", "SIGKILL"]);
 
 export function programOf(execution: Execution, terminal: boolean): Program {
   return {

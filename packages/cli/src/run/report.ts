@@ -10,6 +10,8 @@ export type Lane = "stdout" | "stderr";
 /** What a sandbox is, for whoever reads the report. */
 export interface Started {
   readonly id: string;
+  /** Absent where it was given none. */
+  readonly name?: string;
   readonly level: string;
   readonly driver: string;
   readonly runtime: string;

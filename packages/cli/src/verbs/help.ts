@@ -11,7 +11,7 @@ export async function help(words: readonly string[], _config: CliConfig): Promis
     await print(overview(VERB_HELP));
     return 0;
   }
-  const verb = VERB_HELP.find((one) => one.name === name);
+  const verb = VERB_HELP.find((one) => one.name === name || one.aliases?.includes(name) === true);
   if (verb === undefined) {
     const names = VERB_HELP.map((one) => one.name);
     const guess = nearest(name, names);

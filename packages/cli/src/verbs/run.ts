@@ -1,7 +1,7 @@
 import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import { Engine, type CreateOptions, type PublishedPort, type Sandbox } from "@bulkhead/engine";
-import type { Spec } from "@bulkhead/contract";
+import { parseSandboxName, type Spec } from "@bulkhead/contract";
 import type { CliConfig } from "../config.ts";
 import { engineOptions } from "../engine-options.ts";
 import { firstUseNotes, pullNotes } from "../progress-notes.ts";
@@ -32,6 +32,8 @@ interface Job {
   /** Also what the image says it listens on. */
   readonly publishAll: boolean;
   readonly pull: Pick<CreateOptions, "pull" | "insecureRegistries">;
+  /** None: its id alone finds it. */
+  readonly name: string | undefined;
 }
 
 function jobOf(parsed: Parsed): Job {
@@ -44,7 +46,19 @@ function jobOf(parsed: Parsed): Job {
   const report = json ? new JsonReport() : new PlainReport();
   const publish = (parsed.values.get("publish") ?? []).map(parsePublish);
   const publishAll = parsed.values.has("publish-all");
-  return { args: parsed.rest, interactive, terminal, json, report, publish, publishAll, pull: pullChoice(parsed) };
+  const [given] = parsed.values.get("name") ?? [];
+  const name = given === undefined ? undefined : parseSandboxName(given, "--name");
+  return {
+    args: parsed.rest,
+    interactive,
+    terminal,
+    json,
+    report,
+    publish,
+    publishAll,
+    pull: pullChoice(parsed),
+    name,
+  };
 }
 
 async function inside(box: Sandbox, job: Job, signals: SignalForwarder): Promise<number> {
@@ -53,6 +67,7 @@ async function inside(box: Sandbox, job: Job, signals: SignalForwarder): Promise
   const ports = await Promise.all(publish.map(({ port, options }) => box.publish(port, options)));
   await job.report.started({
     id: box.id,
+    ...(box.name !== null && { name: box.name }),
     level: plan.level,
     driver: plan.driver,
     runtime: `${plan.runtime.name} ${plan.runtime.version}`,
@@ -104,6 +119,7 @@ async function sandboxed(spec: Spec, job: Job, config: CliConfig, signals: Signa
     signal: signals.starting,
     runnable: job.args.length === 0,
     ...job.pull,
+    ...(job.name !== undefined && { name: job.name }),
     ...firstUseNotes(),
     ...pullNotes(spec.image),
   });

@@ -3,6 +3,8 @@ import { SPEC_OPTIONS } from "../spec-options.ts";
 
 export interface VerbHelp {
   readonly name: string;
+  /** Other names that it answers to. */
+  readonly aliases?: readonly string[];
   readonly usage: string;
   readonly summary: string;
   readonly about: string;
@@ -24,11 +26,15 @@ const PULL_OPTIONS: readonly OptionDef[] = [
   INSECURE_REGISTRY,
 ];
 
+const INTERACTIVE: OptionDef = { name: "interactive", short: "i", help: "Send standard input to the program" };
+const TTY: OptionDef = { name: "tty", short: "t", help: "Give the program a terminal" };
+
 export const RUN_OPTIONS: readonly OptionDef[] = [
   ...SPEC_OPTIONS.filter((def) => def !== HELP),
   ...PULL_OPTIONS,
-  { name: "interactive", short: "i", help: "Send standard input to the program" },
-  { name: "tty", short: "t", help: "Give the program a terminal" },
+  { name: "name", value: "NAME", help: "What list, cp, exec and stop find it by while it runs" },
+  INTERACTIVE,
+  TTY,
   {
     name: "publish",
     short: "p",
@@ -47,7 +53,7 @@ export const RUN_OPTIONS: readonly OptionDef[] = [
 export const LEARN_OPTIONS: readonly OptionDef[] = [
   { name: "output", short: "o", value: "FILE", help: "Where the profile goes (default: standard output)" },
   { name: "merge", value: "FILE", help: "Also allow what this learned profile allows" },
-  ...RUN_OPTIONS.filter(({ name }) => name !== "seccomp" && name !== "json"),
+  ...RUN_OPTIONS.filter(({ name }) => !["seccomp", "json", "name"].includes(name)),
 ];
 
 export const EXPLAIN_OPTIONS: readonly OptionDef[] = [...SPEC_OPTIONS.filter((def) => def !== HELP), JSON_OUTPUT, HELP];
@@ -75,6 +81,28 @@ export const VOLUME_OPTIONS: readonly OptionDef[] = [
 ];
 export const KEPT_OPTIONS: readonly OptionDef[] = [JSON_OUTPUT, HELP];
 export const COMMIT_OPTIONS: readonly OptionDef[] = [JSON_OUTPUT, HELP];
+
+export const LIST_OPTIONS: readonly OptionDef[] = [JSON_OUTPUT, HELP];
+export const CP_OPTIONS: readonly OptionDef[] = [
+  {
+    name: "user",
+    short: "u",
+    value: "USER",
+    help: "Who reads and writes inside, and owns what is made there (default: the sandbox's user)",
+  },
+  JSON_OUTPUT,
+  HELP,
+];
+export const EXEC_OPTIONS: readonly OptionDef[] = [
+  INTERACTIVE,
+  TTY,
+  ...SPEC_OPTIONS.filter(({ name }) => ["env", "env-file", "workdir", "user"].includes(name)),
+  HELP,
+];
+export const STOP_OPTIONS: readonly OptionDef[] = [
+  { name: "timeout", value: "TIME", help: "Kill a program that is still there that long after its stop signal" },
+  HELP,
+];
 
 export const SETUP_OPTIONS: readonly OptionDef[] = [
   {
@@ -115,6 +143,52 @@ export const VERB_HELP: readonly VerbHelp[] = [
       "bulkhead run --publish 8080 -- python3 -m http.server 8080",
     ],
     exitCodes: RUN_EXIT_CODES,
+  },
+  {
+    name: "list",
+    aliases: ["ls", "ps"],
+    usage: "bulkhead list [--json]",
+    summary: "List the sandboxes that run on this host",
+    about: "Whoever started them, under the same run directory (BULKHEAD_RUN). ls and ps are the same.",
+    options: LIST_OPTIONS,
+    examples: ["bulkhead list", "bulkhead list --json"],
+  },
+  {
+    name: "cp",
+    usage: "bulkhead cp [--user USER] SOURCE SANDBOX:TARGET | SANDBOX:SOURCE TARGET",
+    summary: "Copy files into and out of a running sandbox",
+    about:
+      "SANDBOX is a name, an id or the beginning of an id; a relative path inside starts at the user's home. Into a\n" +
+      "directory that is there goes what is copied, under its own name (with SOURCE/. what is in it); elsewhere it becomes\n" +
+      "TARGET. A file replaces a file. Links are copied as links. Out of a sandbox a directory replaces nothing, and what\n" +
+      "is made is whole or not there. A path of the host's with a colon is written ./a:b.",
+    options: CP_OPTIONS,
+    examples: [
+      "bulkhead cp ./data web:/home/user",
+      "bulkhead cp --user root ./nginx.conf web:/etc/nginx/nginx.conf",
+      "bulkhead cp web:/var/log/app.log .",
+      "tar c . | bulkhead exec -i web -- tar x -C /tmp",
+    ],
+  },
+  {
+    name: "exec",
+    usage: "bulkhead exec [OPTIONS] SANDBOX [--] COMMAND [ARGUMENTS]",
+    summary: "Run a command in a sandbox that runs",
+    about:
+      "Options stand before SANDBOX, which is a name, an id or the beginning of an id. Output, exit code and signals come\n" +
+      "through as for run. The command ends when this one ends; the sandbox goes on.",
+    options: EXEC_OPTIONS,
+    examples: ["bulkhead exec web -- ps", "bulkhead exec -it web bash"],
+    exitCodes: RUN_EXIT_CODES,
+  },
+  {
+    name: "stop",
+    usage: "bulkhead stop [--timeout TIME] SANDBOX…",
+    summary: "End sandboxes that run",
+    about:
+      "Each one's program gets its stop signal, and is killed when it has not ended in time; then nothing is left.",
+    options: STOP_OPTIONS,
+    examples: ["bulkhead stop web", "bulkhead stop --timeout 1s web"],
   },
   {
     name: "explain",

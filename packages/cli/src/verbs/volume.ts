@@ -3,7 +3,7 @@ import { stateDirectory } from "@bulkhead/engine/host";
 import { type ListedVolume, VolumeStore } from "@bulkhead/engine/volumes";
 import type { CliConfig } from "../config.ts";
 import { engineOptions } from "../engine-options.ts";
-import { parseOptions, refuseRest, usageError, type Parsed } from "../options.ts";
+import { parseAnywhere, refuseRest, usageError, type Parsed } from "../options.ts";
 import { print, printJson } from "../print.ts";
 import { columns } from "../render/style.ts";
 import { exitCodeOfSignal, SignalForwarder } from "../run/signals.ts";
@@ -130,16 +130,7 @@ function onlyForCreate(action: string, parsed: Parsed): void {
 
 /** Options may stand before, between and after what to do and its names. */
 export async function volume(words: readonly string[], config: CliConfig): Promise<number> {
-  const values = new Map<string, readonly string[]>();
-  const rest: string[] = [];
-  for (let left = words; ;) {
-    const parsed = parseOptions("volume", VOLUME_OPTIONS, left);
-    for (const [name, given] of parsed.values) values.set(name, given);
-    const [word, ...more] = parsed.rest;
-    if (word === undefined) break;
-    rest.push(word);
-    left = more;
-  }
+  const { values, rest } = parseAnywhere("volume", VOLUME_OPTIONS, words);
   if (values.has("help")) return (await import("./help.ts")).printHelp("volume");
   const [action = "", ...names] = rest;
   const known = ACTIONS.find((one) => one === action);

@@ -28,6 +28,7 @@ export interface AttachOptions extends Pick<StartOptions, "plan" | "driver" | "k
   readonly held: AsyncDisposable;
   /** Absent where nobody can make another one of it. */
   readonly saver?: Saver;
+  readonly name?: string | undefined;
   /** Put on every program that is started, in the kernel's form. Default: none. */
   readonly filter?: Uint8Array;
 }
@@ -148,6 +149,7 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
   stack.move();
   return new Sandbox({
     id: instance.id,
+    name: options.name,
     plan,
     channel,
     workdir: plan.process.workdir,

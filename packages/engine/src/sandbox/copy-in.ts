@@ -20,8 +20,11 @@ const OWNER_MAY_ALL = 0o700;
 /** Opening waits for nobody, whatever has taken a file's place meanwhile. */
 const READ = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
+/** What a copy goes into. */
+export type CopyTarget = Pick<Files, "mkdir" | "write" | "symlink" | "chmod">;
+
 interface Job {
-  readonly files: Files;
+  readonly files: CopyTarget;
   readonly tally: Tally;
   readonly options: CopyOptions;
 }
@@ -33,7 +36,12 @@ interface Job {
  *
  * @throws BulkheadError COPY_REFUSED, OUTPUT_LIMIT, HOST_RESOURCE, and as `Files`; what was copied until then stays
  */
-export async function copyIn(files: Files, from: string, to: GuestPath, options: CopyOptions = {}): Promise<Copied> {
+export async function copyIn(
+  files: CopyTarget,
+  from: string,
+  to: GuestPath,
+  options: CopyOptions = {},
+): Promise<Copied> {
   const job = { files, tally: new Tally(JSON.stringify(from), options), options };
   const target = Buffer.from(pathBytes(to));
   const work = async (): Promise<Copied> => {

@@ -1,9 +1,9 @@
+import type { BulkheadError } from "@bulkhead/contract";
 import { constants } from "node:fs";
 import { type FileHandle, lstat, mkdir, mkdtemp, open, rename, symlink } from "node:fs/promises";
 import { basename, dirname, isAbsolute, normalize } from "node:path";
 import { Malformed } from "../channel/codec.ts";
 import { removeTree } from "../system/remove-tree.ts";
-import type { Inside } from "./calls.ts";
 import {
   COPIED_MODE,
   type Copied,
@@ -17,7 +17,7 @@ import {
   within,
 } from "./copy.ts";
 import type { FileEntry } from "./entries.ts";
-import { Files } from "./files.ts";
+import type { Files } from "./files.ts";
 import { type GuestPath, quote } from "./names.ts";
 
 const DRAFT_PREFIX = ".bulkhead-copy-";
@@ -29,8 +29,20 @@ const PRIVATE_FILE = 0o600;
 const PRIVATE_DIRECTORY = 0o700;
 const MS_PER_SECOND = 1000;
 
+/** What a copy comes out of. */
+export interface CopySource {
+  readonly files: Pick<Files, "stat" | "entries" | "readStream">;
+  /** The agent has said what it cannot mean: its sandbox is ended. @returns what to fail with */
+  distrust(why: string): Promise<BulkheadError>;
+}
+
+export interface CopyOutOptions extends CopyOptions {
+  /** A file may take the place of a file that is there. Default: false. */
+  readonly replaceFile?: boolean;
+}
+
 interface Job {
-  readonly files: Files;
+  readonly files: CopySource["files"];
   readonly tally: Tally;
   readonly options: CopyOptions;
 }
@@ -45,21 +57,27 @@ interface Job {
  *
  * @throws BulkheadError COPY_REFUSED, OUTPUT_LIMIT, HOST_RESOURCE, CHANNEL_PROTOCOL, and as `Files`; nothing is left then
  */
-export async function copyOut(inside: Inside, from: GuestPath, to: string, options: CopyOptions = {}): Promise<Copied> {
+export async function copyOut(
+  source: CopySource,
+  from: GuestPath,
+  to: string,
+  options: CopyOutOptions = {},
+): Promise<Copied> {
   const shown = `copy ${JSON.stringify(to)}`;
   if (!isAbsolute(to) || normalize(to) !== to || to.endsWith("/"))
     throw refused(`${shown} cannot be made`, "its path is not absolute and plain", "write it without . and ..");
-  const job = { files: new Files(inside), tally: new Tally(`what is at ${quote(from)}`, options), options };
+  const job = { files: source.files, tally: new Tally(`what is at ${quote(from)}`, options), options };
   const work = async (): Promise<Copied> => {
     const top = await job.files.stat(from, options);
     await using above = await open(dirname(to), constants.O_RDONLY | constants.O_DIRECTORY);
-    await requireAbsent(above, to);
+    const mayReplace = options.replaceFile === true && top.kind === "file";
+    await requireAbsent(above, to, mayReplace);
     await using draft = await draftIn(above);
     if (top.kind === "directory")
       await directory(job, Buffer.from(top.pathBytes), top, draft.dir, Buffer.from(CONTENT), 1);
     else if (top.kind === "file") await file(job, top, draft.dir, Buffer.from(CONTENT));
     else throw refused(`${quote(from)} cannot be copied`, `it is a ${top.kind}`, "name a file or a directory");
-    await requireAbsent(above, to);
+    await requireAbsent(above, to, mayReplace);
     await rename(within(draft.dir, CONTENT), within(above, basename(to)));
     return job.tally.copied;
   };
@@ -67,13 +85,14 @@ export async function copyOut(inside: Inside, from: GuestPath, to: string, optio
     return await onHost(`${shown} cannot be made`, work());
   } catch (error) {
     if (!(error instanceof Malformed)) throw error;
-    inside.channel.violation(error);
-    throw await inside.channel.closed;
+    throw await source.distrust(error.message);
   }
 }
 
-async function requireAbsent(above: FileHandle, to: string): Promise<void> {
-  if ((await lstat(within(above, basename(to))).catch(() => null)) === null) return;
+/** @param mayReplace a plain file there is no hindrance; what a link leads to is never touched */
+async function requireAbsent(above: FileHandle, to: string, mayReplace: boolean): Promise<void> {
+  const found = await lstat(within(above, basename(to))).catch(() => null);
+  if (found === null || (mayReplace && found.isFile())) return;
   throw refused(
     `${JSON.stringify(to)} is there already`,
     "a copy replaces nothing",

@@ -20,6 +20,8 @@ export interface CopyOptions extends CallOptions {
   /** More than so many bytes or entries reject with OUTPUT_LIMIT. Default 64 GiB and 100,000. */
   readonly maxBytes?: number;
   readonly maxEntries?: number;
+  /** Told often what has been copied so far. */
+  readonly onCopied?: (copied: Copied) => void;
 }
 
 export interface Copied {
@@ -37,11 +39,14 @@ export class Tally {
   readonly #maxBytes: number;
   readonly #maxEntries: number;
   readonly #counts = { files: 0, directories: 0, links: 0, leftOut: 0 };
+  readonly #onCopied: CopyOptions["onCopied"];
   #bytes = 0;
   #entries = 0;
 
-  constructor(subject: string, { maxBytes = DEFAULT_MAX_BYTES, maxEntries = DEFAULT_MAX_ENTRIES }: CopyOptions) {
+  constructor(subject: string, options: CopyOptions) {
+    const { maxBytes = DEFAULT_MAX_BYTES, maxEntries = DEFAULT_MAX_ENTRIES } = options;
     this.#subject = subject;
+    this.#onCopied = options.onCopied;
     this.#maxBytes = maxBytes;
     this.#maxEntries = maxEntries;
   }
@@ -59,11 +64,13 @@ export class Tally {
     this.#entries += 1;
     this.#counts[kind] += 1;
     if (this.#entries > this.#maxEntries) throw this.#over(`${this.#maxEntries} entries`, "maxEntries");
+    this.#onCopied?.(this.copied);
   }
 
   take(bytes: number): void {
     this.#bytes += bytes;
     if (this.#bytes > this.#maxBytes) throw this.#over(`${this.#maxBytes} bytes`, "maxBytes");
+    this.#onCopied?.(this.copied);
   }
 
   #over(most: string, option: string): BulkheadError {

@@ -6,6 +6,8 @@ export interface OpenOptions extends StartOptions {
   /** Disposed of when the sandbox is no more, or could not be had. */
   readonly held: AsyncDisposable;
   readonly saver?: Saver;
+  /** What others on this host find it by, claimed already. */
+  readonly name?: string | undefined;
   /** Put on every program that is started, in the kernel's form. Default: none. */
   readonly filter?: Uint8Array;
 }

@@ -1,12 +1,14 @@
 import { BulkheadError, formatBytes, type Plan } from "@bulkhead/contract";
 import type { Duplex } from "node:stream";
 import type { Channel, PingOptions } from "../channel/channel.ts";
+import { Malformed } from "../channel/codec.ts";
 import type { EndReason } from "../drivers/driver.ts";
 import type { Hello } from "../channel/wire.gen.ts";
 import { Network } from "../egress/network.ts";
 import { commandOf } from "../policy/program.ts";
 import type { CallOptions, Inside, Running } from "./calls.ts";
 import type { Copied, CopyOptions } from "./copy.ts";
+import type { CopyOutOptions } from "./copy-out.ts";
 import { dial, type DialTarget } from "./dial.ts";
 import { untrustedText } from "./errors.ts";
 import { type LimitHit, type SandboxEvent, SandboxEvents } from "./events.ts";
@@ -35,6 +37,8 @@ export interface SandboxEnd {
 
 export interface SandboxParts {
   readonly id: string;
+  /** What others on this host find it by. Default: its id alone. */
+  readonly name?: string | undefined;
   readonly plan: Plan;
   readonly channel: Channel;
   /** Where processes start unless told otherwise. Default: the user's home. */
@@ -64,6 +68,10 @@ const SHUTDOWN_WITHIN_MS = 30_000;
 /** One running sandbox. `await using` ends it. */
 export class Sandbox implements AsyncDisposable {
   readonly id: string;
+  /** Its own among all that run; null where it was given none. */
+  readonly name: string | null;
+  /** Milliseconds since 1970. */
+  readonly createdMs = Date.now();
   readonly plan: Plan;
   readonly files: Files;
   readonly network: Network;
@@ -85,6 +93,7 @@ export class Sandbox implements AsyncDisposable {
 
   constructor(parts: SandboxParts) {
     this.id = parts.id;
+    this.name = parts.name ?? null;
     this.plan = parts.plan;
     this.ended = parts.ended;
     this.#channel = parts.channel;
@@ -172,8 +181,14 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /** Copies a file or a tree from inside to an absolute path of the host's where nothing is yet. See copy-out.ts. */
-  async copyOut(from: GuestPath, to: string, options: CopyOptions = {}): Promise<Copied> {
-    return await (await import("./copy-out.ts")).copyOut(this.#inside, from, to, options);
+  async copyOut(from: GuestPath, to: string, options: CopyOutOptions = {}): Promise<Copied> {
+    return await (await import("./copy-out.ts")).copyOut(this, from, to, options);
+  }
+
+  /** The agent has said what it cannot mean, which ends the sandbox. @returns what to fail with */
+  distrust(why: string): Promise<BulkheadError> {
+    this.#channel.violation(new Malformed(why));
+    return this.#channel.closed;
   }
 
   async processes(options: CallOptions = {}): Promise<ProcessInfo[]> {
