@@ -147,8 +147,9 @@ setup_survey() {
       { packages+=(rustfmt rust-clippy) missing+=("cargo fmt" "cargo clippy"); }
     ((EUID != 0)) || want setcap libcap2-bin
   fi
-  # Tests make images with it.
+  # Tests make images with the one and sign them with the other.
   ((EUID != 0)) || [[ $mode != test ]] || want umoci umoci
+  ((EUID != 0)) || [[ $mode != test ]] || want gpg-agent gnupg
   if with_microvm "$mode"; then microvm_survey; fi
   local node_is_missing=0
   find_node || node_is_missing=1

@@ -1,9 +1,10 @@
-import { execFileSync } from "node:child_process";
-import { existsSync, lstatSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import { existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { BulkheadError } from "@bulkhead/contract";
 import { describe, expect, test } from "vitest";
+import type { ImageLimits } from "../../packages/engine/src/image/limits.ts";
 import { composeLayers, unpackLayer } from "../../packages/engine/src/image/unpack.ts";
 import { sha256 } from "../images/support/layout.ts";
 import { pullingInto } from "../images/support/scene.ts";
@@ -15,7 +16,12 @@ const ATTACKER = join(import.meta.dirname, "support/layers.py");
 /** What the bomb is measured by: a tenth of what it becomes. */
 const BOMB_RATIO = 100;
 const BOMB_BYTES = 80 * 1024 * 1024;
+/** What stat counts in. */
+const BLOCK_BYTES = 512;
+const MAX_ENTRIES = 5000;
 const NOBODY = "65534";
+/** Exit code 1 when the file has no such attribute. */
+const HAS_ATTRIBUTE = "import os, sys; os.getxattr(sys.argv[1], sys.argv[2], follow_symlinks=False)";
 
 /** Verdicts on layers: the kind of the refusal, or null for an image that is allowed and harms nobody. */
 const ATTACKS: Readonly<Record<string, string | null>> = {
@@ -36,7 +42,19 @@ const ATTACKS: Readonly<Record<string, string | null>> = {
   "opaque-through-link": null,
   "device-node": null,
   "set-user-id": null,
+  "file-capability": null,
+  "overlay-attribute": "xattr",
+  "names-that-fold": null,
   bomb: "bomb",
+  "sparse-bomb": "bomb",
+  "larger-than-fits": "too-large",
+  "too-many-entries": "too-many-entries",
+};
+
+/** Bounds that the attacks exceed by little, so that the careless program falls to them within a moment. */
+const LIMITS: Readonly<Record<string, Partial<ImageLimits>>> = {
+  "larger-than-fits": { unpackedBytes: 16 * 1024 * 1024 },
+  "too-many-entries": { entries: MAX_ENTRIES },
 };
 
 interface Scene extends Disposable {
@@ -61,23 +79,28 @@ function harm(root: string, trap: Trap, before: readonly string[]): string {
   const stats = (name: string) => lstatSync(at(name), { throwIfNoEntry: false });
   if (stats("a")?.isFile() === true && readFileSync(at("a"), "utf8").includes(trap.secret)) return "it has the secret";
   if (stats("disk")?.isBlockDevice() === true) return "it has a device of the host";
-  if (existsSync(at("su")) && isReachable(at("su"))) return "users of the host reach a set-user-id file";
-  return stats("zeros")?.size === BOMB_BYTES ? "it took all the room it wanted" : "";
+  if (existsSync(at("su")) && isPossible(["test", "-u", at("su")])) return "users of the host reach a set-user-id file";
+  if (hasAttribute(at("able"), "security.capability") && isPossible(["test", "-x", at("able")]))
+    return "users of the host reach a file with capabilities";
+  if (hasAttribute(at("etc"), "trusted.overlay.redirect")) return "an overlay over it is led elsewhere";
+  if (existsSync(at("many")) && readdirSync(at("many")).length > MAX_ENTRIES) return "it made more files than it may";
+  // A hole takes none.
+  return (stats("zeros")?.blocks ?? 0) * BLOCK_BYTES >= BOMB_BYTES ? "it took all the room it wanted" : "";
 }
 
-function isReachable(path: string): boolean {
-  try {
-    execFileSync("setpriv", ["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "test", "-u", path]);
-    return true;
-  } catch {
-    return false;
-  }
+/** For a user of the host who is nobody. */
+function isPossible(program: readonly string[]): boolean {
+  return spawnSync("setpriv", ["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", ...program]).status === 0;
+}
+
+function hasAttribute(path: string, name: string): boolean {
+  return existsSync(path) && spawnSync("python3", ["-c", HAS_ATTRIBUTE, path, name]).status === 0;
 }
 
 /** @returns the refusal's kind, or null */
-async function unpackAll({ path, layers }: Scene): Promise<string | null> {
+async function unpackAll({ path, layers }: Scene, attack: string): Promise<string | null> {
   const pulling = pullingInto(join(path, "state"));
-  const limits = { ...pulling.limits, ratio: BOMB_RATIO };
+  const limits = { ...pulling.limits, ratio: BOMB_RATIO, ...LIMITS[attack] };
   const program = { path: pulling.layersProgram, image: "hostile", limits };
   const unpacked: string[] = [];
   try {
@@ -104,14 +127,14 @@ describe.skipIf(missing.length > 0)(`layers that attack whoever unpacks them${la
     test("control: who unpacks by joined names falls to it", () => {
       using scene = sceneOf(attack);
       const before = scene.trap.state();
-      execFileSync("python3", [ATTACKER, "control", join(scene.path, "root"), ...scene.layers]);
+      execFileSync("python3", [ATTACKER, "control", attack, join(scene.path, "root"), ...scene.layers]);
       expect(harm(join(scene.path, "root"), scene.trap, before)).not.toBe("");
     });
 
     test(verdict === null ? "it is unpacked and harms nobody" : `it is refused: ${verdict}`, async () => {
       using scene = sceneOf(attack);
       const before = scene.trap.state();
-      expect(await unpackAll(scene)).toBe(verdict);
+      expect(await unpackAll(scene, attack)).toBe(verdict);
       expect(harm(join(scene.path, "image/rootfs"), scene.trap, before)).toBe("");
       for (const layer of scene.layers) {
         expect(harm(`${layer}.unpacked/tree`, scene.trap, before)).toBe("");

@@ -11,6 +11,8 @@ const TIMEOUT_MS = 300_000;
 /** Only where it is to be reached. */
 const STALL_MS = 6000;
 const LAYER_BYTES = 300_000;
+const MANIFEST = "application/vnd.oci.image.manifest.v1+json";
+const INDEX = "application/vnd.oci.image.index.v1+json";
 const missing = lackingRegistry().filter((name) => !name.includes("docker-registry"));
 const lack = missing.length > 0 ? `: NOT TESTED, this machine lacks ${missing.join(", ")}` : "";
 
@@ -74,7 +76,7 @@ const LIES: Readonly<Record<string, Lie>> = {
     ...{ code: "IMAGE_REFUSED", kind: "too-large" },
     answer: () => (request, response) => {
       if (!isManifest(request.url)) return false;
-      response.writeHead(200, { "content-type": "application/vnd.oci.image.manifest.v1+json" });
+      response.writeHead(200, { "content-type": MANIFEST });
       response.end(Buffer.alloc(16 * 1024 * 1024, "["));
       return true;
     },
@@ -152,6 +154,48 @@ describe.skipIf(missing.length > 0)(`a registry that${lack}`, { timeout: TIMEOUT
     expect(elsewhere.requests.some(isBlob)).toBe(true);
   });
 
+  test.each([-1, 1])("announces a layer with another size than it has: by %d", async (by) => {
+    const dir = scratch();
+    const layout = new Layout(join(dir, "layout"));
+    const honest = layout.image({ layers: [tarOfFiles({ data: randomBytes(LAYER_BYTES) })] });
+    const manifest = JSON.parse(honest.manifest.toString()) as { layers: { size: number }[] };
+    manifest.layers[0]!.size += by;
+    const made = layout.json(MANIFEST, manifest);
+    const lying = { digest: made.digest, manifest: made.bytes, layers: honest.layers };
+    await using registry = await ownRegistry(layout.dir, lying);
+    const pulling = pullingInto(join(dir, "state"), { HOME: dir });
+    await expect(pullImage(`${registry.host}/x`, pulling)).rejects.toMatchObject({
+      code: "IMAGE_REFUSED",
+      details: { kind: "wrong-size" },
+    });
+    expect(contents(join(dir, "state"))).toMatchObject({ images: [], layers: [], unfinished: [] });
+  });
+
+  test.each([
+    ["says so", INDEX],
+    ["calls it an image", MANIFEST],
+  ])("has an index within an index, and %s", async (_, mediaType) => {
+    const dir = scratch();
+    const layout = new Layout(join(dir, "layout"));
+    const image = layout.image({ layers: [tarOfFiles({ data: "x" })] });
+    const platform = { os: "linux", architecture: process.arch === "x64" ? "amd64" : process.arch };
+    const entry = (type: string, { digest, size }: { readonly digest: string; readonly size: number }) => ({
+      ...{ schemaVersion: 2, mediaType: INDEX },
+      manifests: [{ mediaType: type, digest, size, platform }],
+    });
+    const inner = layout.json(INDEX, entry(MANIFEST, { digest: image.digest, size: image.manifest.length }));
+    const outer = layout.json(INDEX, entry(mediaType, inner));
+    const lying = { digest: outer.digest, manifest: outer.bytes, layers: image.layers };
+    await using registry = await ownRegistry(layout.dir, lying);
+    const pulling = pullingInto(join(dir, "state"), { HOME: dir });
+    await expect(pullImage(`${registry.host}/x`, pulling)).rejects.toMatchObject({
+      code: "IMAGE_REFUSED",
+      details: { kind: "nested-index" },
+    });
+    expect(registry.requests.some(isBlob)).toBe(false);
+    expect(contents(join(dir, "state"))).toEqual({ images: [], layers: [], blobs: [], unfinished: [] });
+  });
+
   test("names a layer's content wrongly", async () => {
     const dir = scratch();
     const layout = new Layout(join(dir, "layout"));
@@ -162,8 +206,8 @@ describe.skipIf(missing.length > 0)(`a registry that${lack}`, { timeout: TIMEOUT
       rootfs: { type: "layers", diff_ids: [`sha256:${"0".repeat(64)}`] },
     });
     const { bytes: _, ...described } = about;
-    const made = layout.json("application/vnd.oci.image.manifest.v1+json", {
-      ...{ schemaVersion: 2, mediaType: "application/vnd.oci.image.manifest.v1+json" },
+    const made = layout.json(MANIFEST, {
+      ...{ schemaVersion: 2, mediaType: MANIFEST },
       ...{ config: described, layers },
     });
     const lying = { digest: made.digest, manifest: made.bytes, layers };

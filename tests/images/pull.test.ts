@@ -315,15 +315,37 @@ describe.skipIf(missing.length > 0)(`images from this machine's disk${lack}`, { 
   test("what is not there, or is no image, is refused", async () => {
     const dir = scratch();
     writeFileSync(join(dir, "text"), "no archive");
+    mkdirSync(join(dir, "directory"));
     const pulling = pullingInto(join(dir, "state"));
     for (const kind of ["oci", "oci-archive", "docker-archive", "rootfs"]) {
       await expect(pullImage(`${kind}:${dir}/absent`, pulling), kind).rejects.toMatchObject({
         code: "IMAGE_NOT_FOUND",
       });
     }
+    execFileSync("tar", ["--create", "--file", join(dir, "plain.tar"), "--directory", dir, "text"]);
     for (const kind of ["oci-archive", "docker-archive"]) {
-      await expect(pullImage(`${kind}:${dir}/text`, pulling), kind).rejects.toMatchObject({
-        code: expect.stringMatching(/^IMAGE_/),
+      for (const name of ["text", "plain.tar", "directory"]) {
+        await expect(pullImage(`${kind}:${dir}/${name}`, pulling), `${kind} ${name}`).rejects.toMatchObject({
+          code: "IMAGE_REFUSED",
+          details: { kind: "unreadable" },
+          next: expect.stringContaining(kind),
+        });
+      }
+    }
+    for (const [name, next] of [
+      ["oci:directory", "rootfs:"],
+      ["oci:text", "oci-archive:"],
+      ["rootfs:text", "oci-archive:"],
+    ] as const) {
+      await expect(pullImage(name.replace(":", `:${dir}/`), pulling), name).rejects.toMatchObject({
+        code: "IMAGE_NOT_FOUND",
+        next: expect.stringContaining(next),
+      });
+    }
+    for (const name of ["base", "base-node"]) {
+      await expect(pullImage(name, pulling)).rejects.toMatchObject({
+        code: "SPEC_INVALID",
+        next: expect.stringContaining("build-base"),
       });
     }
     await expect(pullImage(`dockerfile:${dir}`, pulling)).rejects.toMatchObject({

@@ -44,7 +44,7 @@ export const ERRORS = {
     exit: 121,
     http: 404,
     retryable: false,
-    why: "an image is built before it is used, and this one was not, or was removed",
+    why: "an image is pulled or built before it is used, and this one was not, or was removed",
     next: "see bulkhead image list, or build one with bulkhead image build-base",
   },
   IMAGE_INVALID: {

@@ -1,7 +1,8 @@
 """Layers that attack whoever unpacks them, and somebody who falls to every one.
 
 layers.py make ATTACK TRAP DIR      writes the attack's layers to DIR/0.tar, DIR/1.tar, ...
-layers.py control ROOT LAYER...     unpacks them as a careless program does: by joined names, in the order they come
+layers.py control ATTACK ROOT LAYER...
+                                    unpacks them as a careless program does: by joined names, in the order they come
 """
 import io
 import os
@@ -10,10 +11,21 @@ import sys
 import tarfile
 
 WRITTEN = b"overwritten\n"
+BOMB_BYTES = 80 * 1024 * 1024
+# One more than the limit that the test sets.
+MANY_ENTRIES = 5001
+ATTRIBUTE = "SCHILY.xattr."
+# struct vfs_cap_data, revision 2, effective: CAP_DAC_OVERRIDE
+CAPABILITY = "\x01\0\0\x02" + "\x02\0\0\0" + "\0" * 12
+# One piece with something in it, and a hole up to the size.
+SPARSE = {"GNU.sparse.size": str(BOMB_BYTES), "GNU.sparse.numblocks": "1", "GNU.sparse.map": "0,512"}
+# Unpacked to a file system that does not tell upper case from lower case.
+FOLDED = ["names-that-fold"]
 
 
-def member(name, kind=tarfile.REGTYPE, link="", data=b"", mode=0o644, device=(0, 0)):
+def member(name, kind=tarfile.REGTYPE, link="", data=b"", mode=0o644, device=(0, 0), pax=None):
     info = tarfile.TarInfo(name)
+    info.pax_headers = pax or {}
     info.type, info.linkname, info.size, info.mode = kind, link, len(data), mode
     info.devmajor, info.devminor = device
     return info, data
@@ -31,8 +43,8 @@ def hardlink(name, to):
     return member(name, tarfile.LNKTYPE, to)
 
 
-def directory(name):
-    return member(name, tarfile.DIRTYPE, mode=0o755)
+def directory(name, **more):
+    return member(name, tarfile.DIRTYPE, mode=0o755, **more)
 
 
 def climb(trap):
@@ -60,7 +72,15 @@ ATTACKS = {
     "opaque-through-link": lambda trap: [[symlink("a", trap)], [file("a/.wh..wh..opq", b"")]],
     "device-node": lambda trap: [[member("disk", tarfile.BLKTYPE, mode=0o666, device=(7, 0))]],
     "set-user-id": lambda trap: [[file("su", b"#!/bin/sh\n", mode=0o4755)]],
-    "bomb": lambda trap: [[file("zeros", bytes(80 * 1024 * 1024))]],
+    "file-capability": lambda trap: [
+        [file("able", b"#!/bin/sh\n", mode=0o755, pax={ATTRIBUTE + "security.capability": CAPABILITY})]
+    ],
+    "overlay-attribute": lambda trap: [[directory("etc", pax={ATTRIBUTE + "trusted.overlay.redirect": "/root"})]],
+    "names-that-fold": lambda trap: [[symlink("A", trap + "/etc"), file("a/passwd")]],
+    "bomb": lambda trap: [[file("zeros", bytes(BOMB_BYTES))]],
+    "sparse-bomb": lambda trap: [[file("zeros", bytes(512), pax=SPARSE)]],
+    "larger-than-fits": lambda trap: [[file("zeros", bytes(BOMB_BYTES))]],
+    "too-many-entries": lambda trap: [[directory("many")] + [file(f"many/{n}", b"") for n in range(MANY_ENTRIES)]],
 }
 
 
@@ -78,9 +98,9 @@ def remove(path):
         shutil.rmtree(path)
 
 
-def unpack(tar, root):
+def unpack(tar, root, is_folded):
     for info in tar:
-        path = os.path.join(root, info.name)
+        path = os.path.join(root, info.name.lower() if is_folded else info.name)
         above, name = os.path.split(path)
         if name == ".wh..wh..opq":
             for below in os.listdir(above):
@@ -101,11 +121,14 @@ def unpack(tar, root):
             with open(path, "wb") as out:
                 shutil.copyfileobj(tar.extractfile(info), out)
             os.chmod(path, info.mode)
+        for key, value in info.pax_headers.items():
+            if key.startswith(ATTRIBUTE):
+                os.setxattr(path, key[len(ATTRIBUTE) :], value.encode())
 
 
 if sys.argv[1] == "make":
     make(*sys.argv[2:])
 else:
-    for path in sys.argv[3:]:
+    for path in sys.argv[4:]:
         with tarfile.open(path) as layer:
-            unpack(layer, sys.argv[2])
+            unpack(layer, sys.argv[3], sys.argv[2] in FOLDED)

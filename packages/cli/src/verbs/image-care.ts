@@ -47,9 +47,10 @@ export async function verify(parsed: Parsed, config: CliConfig): Promise<number>
 
 export async function gc(parsed: Parsed, config: CliConfig): Promise<number> {
   const keep = parsed.values.get("keep")?.[0];
+  const keepBytes = keep === undefined ? undefined : parseBytes(keep, "--keep");
   const progress = new Progress("image gc", onStandardError());
   const report = await collectGarbage(new ImageStore(stateDirectory(engineOptions(config))), {
-    ...(keep !== undefined && { keepBytes: parseBytes(keep, "--keep") }),
+    ...(keepBytes !== undefined && { keepBytes }),
     onWait: () => progress.update({ label: "waiting for pulls to end", done: 0, total: 0 }),
   });
   progress.stop();
@@ -60,6 +61,9 @@ export async function gc(parsed: Parsed, config: CliConfig): Promise<number> {
   const { images, layers, blobs, beforeBytes, afterBytes } = report;
   const removed = images.map((name) => `removed ${name}`);
   const rest = `removed ${layers} unpacked layers and ${blobs} files as they came that no image is made of`;
-  await print([...removed, rest, `${formatBytes(beforeBytes)} before, ${formatBytes(afterBytes)} now`].join("\n"));
+  const sizes = `${formatBytes(beforeBytes)} before, ${formatBytes(afterBytes)} now`;
+  const isAbove = keepBytes !== undefined && afterBytes > keepBytes;
+  const left = "what is left is in use, lies under a kept layer, or was built, committed or copied here";
+  await print([...removed, rest, isAbove ? `${sizes}, above --keep: ${left}` : sizes].join("\n"));
   return 0;
 }

@@ -2,6 +2,9 @@ const KIB = 1024;
 const MIB = KIB * KIB;
 const GIB = KIB * MIB;
 
+/** What to do when the disk is full. */
+export const MAKE_ROOM = "make room with: bulkhead image gc --keep 10g";
+
 /** What an image may cost at most. Bytes where nothing else is said. */
 export interface ImageLimits {
   /** Manifests, indexes and configurations, each. */

@@ -6,7 +6,7 @@ import { BulkheadError } from "@bulkhead/contract";
 import { Arrival } from "./arrival.ts";
 import { digestTree } from "./digest.ts";
 import { blobPath, blobsDir, ensureLayers, layerDir, lockFor, stripeOf, type Layer } from "./layers.ts";
-import type { ImageLimits } from "./limits.ts";
+import { MAKE_ROOM, type ImageLimits } from "./limits.ts";
 import {
   choosePlatform,
   goArchitecture,
@@ -19,7 +19,7 @@ import {
 import { PullReport, type OnPull } from "./pull-events.ts";
 import { parseReference, type ImageSource, type LocalSource } from "./reference.ts";
 import { copyImage, readManifest, stalled, type SkopeoOptions } from "./skopeo.ts";
-import { NOTHING_SAID, type ImageConfig, type ImageStore, type StoredImage } from "./store.ts";
+import { BUILT_HERE, NOTHING_SAID, type ImageConfig, type ImageStore, type StoredImage } from "./store.ts";
 import { composeLayers, importTree, type LayersProgram } from "./unpack.ts";
 
 /** What programs find others by where an image does not say it, as with other engines. */
@@ -77,6 +77,7 @@ export async function pullImage(
 ): Promise<StoredImage & { readonly name: string; readonly pulled: boolean }> {
   const { store } = pulling;
   const { signal, onPull = () => {}, missingOnly = true } = options;
+  refuseBuiltHere(reference);
   const source = parseReference(reference);
   const mark = markOf(source);
   const present = (): StoredImage | null => {
@@ -100,13 +101,39 @@ export async function pullImage(
   return { ...image, reference, name: source.name, pulled: true };
 }
 
+function refuseBuiltHere(reference: string): void {
+  if (!BUILT_HERE.includes(reference)) return;
+  throw new BulkheadError("SPEC_INVALID", {
+    what: `${reference} is built on this machine and is at no registry`,
+    why: "a name that is built here must not become what somebody else has put at a registry",
+    next: `run "bulkhead image build-base${reference === "base" ? "" : " --with-node"}"`,
+    details: { field: "image" },
+  });
+}
+
 /** What tells that a local source is no longer what it was; nothing where only reading all of it would tell. */
 function markOf(source: ImageSource): string {
   if (source.kind === "registry" || source.kind === "rootfs") return "";
   const file = source.kind === "oci" ? join(source.path, "index.json") : source.path;
   const stats = statSync(file, { throwIfNoEntry: false, bigint: true });
   if (stats !== undefined) return `${stats.ino}-${stats.size}-${stats.mtimeNs}`;
-  throw new BulkheadError("IMAGE_NOT_FOUND", { what: `${file} is not there`, next: "check the path" });
+  throw localAbsent(source);
+}
+
+function localAbsent({ kind, path }: LocalSource): BulkheadError {
+  const there = statSync(path, { throwIfNoEntry: false });
+  const directory = {
+    what: `${path} is no OCI layout`,
+    why: "it is a directory without an index.json",
+    next: `check the path; a root file system is taken by rootfs:${path}`,
+  };
+  const file = {
+    what: `${path} is no directory`,
+    why: `${kind}: takes a directory`,
+    next: "check the path; archives are taken by oci-archive: and docker-archive:",
+  };
+  const nothing = { what: `${path} is not there`, why: "nothing has this path", next: "check the path" };
+  return new BulkheadError("IMAGE_NOT_FOUND", there === undefined ? nothing : there.isDirectory() ? directory : file);
 }
 
 async function fromLayers(context: Context, mark: string): Promise<StoredImage> {
@@ -164,7 +191,7 @@ function programOf({ layersProgram, limits, source, signal }: Context): LayersPr
 async function fetchImage(context: Context): Promise<Fetched> {
   const { source, store, workDir, limits, onPull } = context;
   const skopeo: SkopeoOptions = { ...context, cwd: workDir, stallMs: limits.stallMs };
-  onPull({ kind: "phase", label: "asking for the manifest" });
+  onPull({ kind: "phase", label: source.kind === "registry" ? "asking for the manifest" : `reading ${source.path}` });
   const expected = source.kind === "registry" ? await announced(context, skopeo) : [];
   await checkRoom(context, expected);
   mkdirSync(blobsDir(store), { recursive: true, mode: 0o700 });
@@ -177,6 +204,7 @@ async function fetchImage(context: Context): Promise<Fetched> {
   const manifest = parseDocument(source.name, await readBlob(context, digest), limits);
   if (manifest.kind !== "image")
     throw new BulkheadError("INTERNAL", { what: `the copy of ${source.name} is an index` });
+  for (const part of [manifest.config, ...manifest.layers]) checkSize(context, part);
   const bytes = await readBlob(context, manifest.config.digest);
   const config = parseOciConfig(source.name, bytes, manifest.layers.length, limits);
   const layers = manifest.layers.map((layer, i) => ({ blob: layer.digest, diffId: config.diffIds[i] ?? "" }));
@@ -212,6 +240,17 @@ function checkDigest(name: string, bytes: Buffer, digest: string): void {
   });
 }
 
+/** What room there must be and how much may come is judged by the sizes that a manifest says. */
+function checkSize({ store, source }: Context, { digest, size }: Descriptor): void {
+  const bytes = sizeOf(blobPath(store, digest));
+  if (bytes === size) return;
+  throw new BulkheadError("IMAGE_REFUSED", {
+    what: `${source.name}: ${digest} has ${bytes} bytes, and its manifest says ${size}`,
+    next: "pull it again; if it stays so whoever made it has made it wrong, or the registry is damaged or hostile",
+    details: { kind: "wrong-size", digest, size, bytes },
+  });
+}
+
 async function checkRoom({ store, source }: Context, expected: readonly Descriptor[]): Promise<void> {
   const needed = expected.reduce((sum, { digest, size }) => sum + (sizeOf(blobPath(store, digest)) > 0 ? 0 : size), 0);
   const { bavail, bsize } = await statfs(store.dir);
@@ -219,7 +258,7 @@ async function checkRoom({ store, source }: Context, expected: readonly Descript
   throw new BulkheadError("HOST_RESOURCE", {
     what: `there is no room for ${source.name}`,
     why: `${needed} bytes are to come and ${bavail * bsize} are free in ${store.dir}`,
-    next: "make room with: bulkhead image gc --keep 10g",
+    next: MAKE_ROOM,
   });
 }
 
@@ -283,7 +322,7 @@ function sizeOf(path: string): number {
 async function fromTree(context: Context, source: LocalSource, mark: string): Promise<StoredImage> {
   const { store, workDir, onPull, signal } = context;
   if (statSync(source.path, { throwIfNoEntry: false })?.isDirectory() !== true) {
-    throw new BulkheadError("IMAGE_NOT_FOUND", { what: `${source.path} is no directory`, next: "check the path" });
+    throw localAbsent(source);
   }
   onPull({ kind: "phase", label: "reading the directory" });
   const program = programOf(context);

@@ -26,6 +26,42 @@ test.each([
   expect(failed(message)).toMatchObject({ code, details: { source: source.name } });
 });
 
+test.each([
+  ["A signature was required, but no signature exists", "unsigned"],
+  ['Invalid GPG signature: gpgme.Signature{Summary:128, Fingerprint:"AB"}', "other-signer"],
+  ['Signature for identity "x/y:1" is not accepted', "other-name"],
+  ['Signature for docker digest "sha256:1" is not accepted', "other-content"],
+  [
+    "None of the signatures were accepted, reasons: Invalid GPG signature: x; Signature for identity y is not accepted",
+    "other-name",
+  ],
+  ["Debian-local change: sigstore disabled", "no-sigstore"],
+  ["No public keys imported", "unreadable-key"],
+  ["open /keys/team.gpg: no such file or directory", "unreadable-key"],
+  ["Running image docker://registry.example/signature:1 is rejected by policy.", "rejected"],
+])("of a policy: %s", (message, reason) => {
+  const error = failed(`Source image rejected: ${message}`);
+  expect(error).toMatchObject({ code: "IMAGE_DENIED", details: { kind: "policy", reason } });
+});
+
+test("a policy that cannot be read is one that admits nothing", () => {
+  const message = "Error loading trust policy: open /etc/containers/policy.json: no such file or directory";
+  expect(failed(message)).toMatchObject({ code: "IMAGE_DENIED", details: { reason: "unreadable-policy" } });
+});
+
+test("what is on this machine is never unreachable", () => {
+  const local = parseReference("docker-archive:/images/not-found.tar");
+  const of = (message: string) =>
+    pullError(local, { ...{ exitCode: 1, signal: null, stdout: "", truncated: false }, stderr: `msg="${message}"` });
+  const unreadable = { code: "IMAGE_REFUSED", details: { kind: "unreadable" } };
+  expect(of("loading tar component manifest.json: unexpected EOF")).toMatchObject(unreadable);
+  expect(of("open x/index.json: no such file or directory")).toMatchObject(unreadable);
+  expect(of("choosing image: unexpected tar manifest.json: expected 1 item, got 2")).toMatchObject({
+    code: "IMAGE_NOT_FOUND",
+    details: { kind: "several" },
+  });
+});
+
 test("killed for a file that grew beyond its limit is told as that", () => {
   expect(failed("", "SIGXFSZ")).toMatchObject({ code: "IMAGE_REFUSED", details: { kind: "too-large" } });
 });

@@ -1,6 +1,8 @@
 import { BulkheadError, type ErrorCode } from "@bulkhead/contract";
 import type { ProgramResult } from "../system/process.ts";
-import type { ImageSource } from "./reference.ts";
+import { MAKE_ROOM } from "./limits.ts";
+import { policyRefusal } from "./policy-errors.ts";
+import type { ImageSource, LocalSource } from "./reference.ts";
 
 const MAX_SHOWN_CHARACTERS = 400;
 
@@ -15,17 +17,36 @@ interface Meaning {
 
 const host = (source: ImageSource): string => (source.kind === "registry" ? source.registry : source.path);
 
+/** Nothing of the policy's is looked for in other words: what the policy says is no. */
+const POLICY = /Source image rejected|Running image .* is rejected by policy|loading trust policy/;
 const PLAIN_HTTP = /server gave HTTP response to HTTPS client/;
 
-/** skopeo's and the registries' own words, the more certain first. */
-const MEANINGS: readonly Meaning[] = [
+/** Wherever an image comes from. */
+const OF_ALL: readonly Meaning[] = [
   {
-    pattern: /Source image rejected|Running image .* is rejected by policy/,
-    code: "IMAGE_DENIED",
-    what: (source) => `the signature policy of this host does not admit ${source.name}`,
-    next: "sign the image as /etc/containers/policy.json asks, or have whoever runs this host change the policy",
-    kind: "policy",
+    pattern: /digest mismatch|does not match|did not match|doesn't match|mismatch|unexpected size|size mismatch/i,
+    code: "IMAGE_REFUSED",
+    what: (source) => `${source.name}: what came is not what its digests say`,
+    next: "pull it again; if it stays so the registry is damaged or hostile",
+    kind: "wrong-digest",
   },
+  {
+    pattern: /file too large|File size limit|exceeded maximum allowed size/i,
+    code: "IMAGE_REFUSED",
+    what: (source) => `${source.name}: a part of it is larger than it says, or than is allowed`,
+    kind: "too-large",
+  },
+  {
+    pattern: /no space left on device/i,
+    code: "HOST_RESOURCE",
+    what: (source) => `there is no room for ${source.name}`,
+    next: MAKE_ROOM,
+    kind: "no-space",
+  },
+];
+
+/** skopeo's and the registries' own words, the more certain first. */
+const OF_REGISTRIES: readonly Meaning[] = [
   {
     pattern: PLAIN_HTTP,
     code: "IMAGE_PULL_FAILED",
@@ -51,32 +72,11 @@ const MEANINGS: readonly Meaning[] = [
     kind: "denied",
   },
   {
-    pattern:
-      /manifest unknown|name unknown|not found|no such file or directory|\b404\b|no image found|no descriptor found/i,
+    pattern: /manifest unknown|name unknown|not found|no such file or directory|\b404\b/i,
     code: "IMAGE_NOT_FOUND",
     what: (source) => `${source.name} is not there`,
     next: "check the name and the tag",
     kind: "not-found",
-  },
-  {
-    pattern: /digest mismatch|does not match|did not match|doesn't match|mismatch|unexpected size|size mismatch/i,
-    code: "IMAGE_REFUSED",
-    what: (source) => `${source.name}: what came is not what its digests say`,
-    next: "pull it again; if it stays so the registry is damaged or hostile",
-    kind: "wrong-digest",
-  },
-  {
-    pattern: /file too large|File size limit|exceeded maximum allowed size/i,
-    code: "IMAGE_REFUSED",
-    what: (source) => `${source.name}: a part of it is larger than it says, or than is allowed`,
-    kind: "too-large",
-  },
-  {
-    pattern: /no space left on device/i,
-    code: "HOST_RESOURCE",
-    what: (source) => `there is no room for ${source.name}`,
-    next: "make room with: bulkhead image gc --keep 10g",
-    kind: "no-space",
   },
   {
     pattern: /too ?many ?requests|\b429\b/i,
@@ -95,6 +95,40 @@ const MEANINGS: readonly Meaning[] = [
   },
 ];
 
+const READS: Readonly<Record<LocalSource["kind"], string>> = {
+  oci: "an OCI layout: a directory with oci-layout, index.json and blobs, as skopeo copy and buildah write it",
+  "oci-archive": "an OCI layout in a tar, as podman save --format oci-archive writes it",
+  "docker-archive": "an archive of images, as docker save writes it",
+  rootfs: "a directory",
+};
+
+/** What is on this machine is near, and needs no credentials: what is wrong is what is there. */
+function ofLocal({ kind, path }: LocalSource): readonly Meaning[] {
+  return [
+    {
+      pattern: /more than one image|choose an image|expected 1 item/i,
+      code: "IMAGE_NOT_FOUND",
+      what: () => `${path} holds several images`,
+      next: `say which: ${kind}:${path}:NAME`,
+      kind: "several",
+    },
+    {
+      pattern: /no image found|no descriptor found|\bTag\b.*not found/i,
+      code: "IMAGE_NOT_FOUND",
+      what: (source) => `${source.name} is not there: ${path} holds no image of that name`,
+      next: "check the name",
+      kind: "not-found",
+    },
+    {
+      pattern: /./,
+      code: "IMAGE_REFUSED",
+      what: () => `${path} cannot be read as ${kind}:`,
+      next: `${kind}: takes ${READS[kind]}`,
+      kind: "unreadable",
+    },
+  ];
+}
+
 /** Whether a registry that was asked over TLS answered without. */
 export function speaksPlainHttp(stderr: string): boolean {
   return PLAIN_HTTP.test(stderr);
@@ -110,6 +144,8 @@ export function lastMessage(stderr: string): string {
   } catch {
     // Go quotes some bytes in ways that JSON has not; the line as it is says enough.
   }
+  // The name is said before it.
+  text = text.replace(/^(?:Error )?(?:parsing image name|initializing source) \S+: /, "");
   return text.replace(/[^\x20-\x7e]+/g, " ").slice(0, MAX_SHOWN_CHARACTERS);
 }
 
@@ -119,8 +155,18 @@ export function pullError(source: ImageSource, result: ProgramResult): BulkheadE
   // Names and paths may hold any of the words that are looked for.
   const said = message.replaceAll(source.kind === "registry" ? source.name : source.path, "");
   const details = { source: source.name, message };
-  const meaning = result.signal === "SIGXFSZ" ? MEANINGS.find(({ kind }) => kind === "too-large") : undefined;
-  const known = meaning ?? MEANINGS.find(({ pattern }) => pattern.test(said));
+  if (POLICY.test(said)) {
+    const { reason, why, next } = policyRefusal(said);
+    return new BulkheadError("IMAGE_DENIED", {
+      what: `the signature policy of this host does not admit ${source.name}`,
+      why: `${why} (${message})`,
+      next,
+      details: { ...details, kind: "policy", reason },
+    });
+  }
+  const meanings = source.kind === "registry" ? [...OF_REGISTRIES, ...OF_ALL] : [...OF_ALL, ...ofLocal(source)];
+  const meaning = result.signal === "SIGXFSZ" ? OF_ALL.find(({ kind }) => kind === "too-large") : undefined;
+  const known = meaning ?? meanings.find(({ pattern }) => pattern.test(said));
   if (known === undefined) {
     return new BulkheadError("IMAGE_PULL_FAILED", {
       what: `${source.name} could not be pulled`,

@@ -1,7 +1,7 @@
 import { closeSync, openSync } from "node:fs";
 import { BulkheadError, type ErrorCode } from "@bulkhead/contract";
 import { runProgram } from "../system/process.ts";
-import { unpackLimits, type ImageLimits } from "./limits.ts";
+import { MAKE_ROOM, unpackLimits, type ImageLimits } from "./limits.ts";
 
 /** 64 GiB at 10 MB/s take two hours; what takes longer is stuck. */
 const TIMEOUT_MS = 4 * 3600_000;
@@ -145,8 +145,10 @@ function layerError(name: string, failure: LayerFailure): BulkheadError {
   const place = path === undefined || path === "" ? "" : ` at ${JSON.stringify(path).replace(/[^\x20-\x7e]/g, "?")}`;
   const details = { kind, ...(path !== undefined && { path }), ...(limit !== undefined && { limit }) };
   const host = HOST_KINDS[kind];
-  if (host !== undefined)
-    return new BulkheadError(host, { what: `${name} could not be unpacked${place}: ${what}`, details });
+  if (host !== undefined) {
+    const next = /no space left/i.test(what) ? { next: MAKE_ROOM } : {};
+    return new BulkheadError(host, { what: `${name} could not be unpacked${place}: ${what}`, ...next, details });
+  }
   return new BulkheadError("IMAGE_REFUSED", {
     what: `${name}: ${what}${place}`,
     ...(limit !== undefined && { why: `the limit is ${limit}` }),
