@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{json, Value};
 use support::*;
 
+/// Files of one directory, as the largest images have them.
+const MANY: usize = 100_000;
+
 macro_rules! root_tests {
     ($($name:ident $body:block)*) => {
         $(#[test] fn $name() { if is_root() $body })*
@@ -44,7 +47,9 @@ fn names(path: &Path) -> Vec<String> {
 /// Unpacks the archives to layers 0, 1, … and puts them together.
 fn try_image(archives: &[Tar]) -> (FreshDir, bool, Value) {
     let dir = fresh_dir();
-    let limits = limits().to_string();
+    let mut limits = limits();
+    limits["maxEntries"] = (2 * MANY).into();
+    let limits = limits.to_string();
     let mut words = vec!["compose".to_string(), "--into".into(), "image".into()];
     for (number, archive) in archives.iter().enumerate() {
         let name = number.to_string();
@@ -209,6 +214,14 @@ root_tests! {
             Tar::new().file(".wh.d", ""),
         ]);
         assert!(ok, "{last}");
+    }
+
+    a_hundred_thousand_files_in_one_directory {
+        let low = (0..MANY).fold(Tar::new(), |tar, number| tar.file(format!("many/f{number}"), ""));
+        let high = Tar::new().file("many/.wh.f7", "").file("many/f8", "new");
+        let image = image(&[low, high]);
+        assert_eq!(image.names("many").len(), MANY - 1);
+        assert_eq!((image.read("many/f8"), image.read("many/f9")), ("new".into(), String::new()));
     }
 
     a_record_that_is_none {

@@ -49,7 +49,8 @@ export async function gc(parsed: Parsed, config: CliConfig): Promise<number> {
   const keep = parsed.values.get("keep")?.[0];
   const keepBytes = keep === undefined ? undefined : parseBytes(keep, "--keep");
   const progress = new Progress("image gc", onStandardError());
-  const report = await collectGarbage(new ImageStore(stateDirectory(engineOptions(config))), {
+  const store = new ImageStore(stateDirectory(engineOptions(config)));
+  const report = await collectGarbage(store, {
     ...(keepBytes !== undefined && { keepBytes }),
     onWait: () => progress.update({ label: "waiting for pulls to end", done: 0, total: 0 }),
   });
@@ -62,7 +63,7 @@ export async function gc(parsed: Parsed, config: CliConfig): Promise<number> {
   const removed = images.map((name) => `removed ${name}`);
   const rest = `removed ${layers} unpacked layers and ${blobs} files as they came that no image is made of`;
   const sizes = `${formatBytes(beforeBytes)} before, ${formatBytes(afterBytes)} now`;
-  const isAbove = keepBytes !== undefined && afterBytes > keepBytes;
+  const isAbove = keepBytes !== undefined && afterBytes > keepBytes && store.list().length > 0;
   const left = "what is left is in use, lies under a kept layer, or was built, committed or copied here";
   await print([...removed, rest, isAbove ? `${sizes}, above --keep: ${left}` : sizes].join("\n"));
   return 0;
