@@ -11,7 +11,7 @@ import type { Inside } from "../../sandbox/calls.ts";
 import type { Filter } from "../container/seccomp/compile.ts";
 import type { Architecture } from "../../seccomp/syscalls.ts";
 import { GUEST_ADDRESSES } from "../../egress/guest.ts";
-import type { Availability, Checkpoint, Driver, Help, ImageFiles, Instance, Runtime } from "../driver.ts";
+import type { Availability, Checkpoint, Driver, Help, ImageFiles, Instance, LayerAside, Runtime } from "../driver.ts";
 import { commonLimits, limitsDisk } from "../limits.ts";
 import { imageAndProcess, writableMounts } from "../program.ts";
 import { GUEST_CAPABILITIES } from "./capabilities.ts";
@@ -20,6 +20,7 @@ import { explainEnd } from "./end.ts";
 import { reachableCalls, vmmProfile, type Sharing } from "./filter.ts";
 import { JAIL_NAMESPACES, memoryLimit, taskLimit, vmmFilter, VMM_OVERHEAD_BYTES } from "./jail.ts";
 import { mountReasons, refuseMounts, sharingOf } from "./sharing.ts";
+import type { GuestIdentity } from "../../guest/prepare.ts";
 import { ensureLayer } from "../layer.ts";
 import type { ScratchSize } from "../scratch.ts";
 import { SHARED_TAG } from "./qemu.ts";
@@ -38,6 +39,9 @@ const DEFAULT_MEMORY_BYTES = 512 * MIB;
 /** A second processor costs emulation a third of its start, and every guest's idle time. */
 const DEFAULT_CPUS = 1;
 const CPUS_MAX = 32;
+const LAYER_DEVICE = "/dev/vdb";
+/** Of a guest that has its layer aside: room for its name and ids. */
+const ASIDE_UPPER = { bytes: MIB, inodes: 256 };
 const INSTALL = "run bulkhead setup microvm";
 
 export interface MicrovmOptions {
@@ -219,11 +223,15 @@ function steps(
   return microvmSteps({ ...parts, ...sizeOf(made) });
 }
 
-async function provide({ survey, options }: Known, made: Plan, image: ImageFiles, help: Help): Promise<void> {
+async function provide(known: Known, made: Plan, image: ImageFiles, help: Help): Promise<void> {
+  await ensureLayer(made, image, "guest", help);
+  await provideGuest(known, made, image, help);
+}
+
+async function provideGuest({ survey, options }: Known, made: Plan, image: ImageFiles, help: Help): Promise<void> {
   const { state } = help.host.paths;
   const { ensureErofs } = await import("./provide.ts");
   await ensureErofs(image, help);
-  await ensureLayer(made, image, "guest", help);
   if (!options.templates) return;
   await ensureTemplate(state, keyOf(made, help.host, survey), made.runtime.path, survey.boot, help);
 }
@@ -231,13 +239,14 @@ async function provide({ survey, options }: Known, made: Plan, image: ImageFiles
 async function prepare(
   { limits, mounts, network, process }: Plan,
   inside: Inside,
-  signal?: AbortSignal,
+  signal: AbortSignal | undefined,
+  upper: GuestIdentity["upper"],
 ): Promise<void> {
   const { mountShared, prepareGuest } = await import("../../guest/prepare.ts");
   const identity = {
     hostname: process.hostname,
     rootDevice: "/dev/vda",
-    upper: { device: "/dev/vdb" },
+    upper,
     pids: limits.pids + HOST_TASK_OVERHEAD,
     memoryBytes: limits.memoryBytes ?? DEFAULT_MEMORY_BYTES,
     resolver: network === "none" ? "" : GUEST_ADDRESSES.resolver,
@@ -311,6 +320,17 @@ function checkpoint(known: Known, driver: Driver): Checkpoint {
   };
 }
 
+function aside(known: Known, driver: Driver): LayerAside {
+  return {
+    device: LAYER_DEVICE,
+    driver: {
+      ...driver,
+      provide: (made, image, help) => provideGuest(known, made, image, help),
+      afterAttach: (made, inside, signal) => prepare(made, inside, signal, ASIDE_UPPER),
+    },
+  };
+}
+
 function surveyed(options: MicrovmOptions, found: Survey, arch: Architecture): Driver {
   const kvm = found.accelerator.kind === "kvm";
   const filters = new Map<Sharing, Filter>();
@@ -327,10 +347,13 @@ function surveyed(options: MicrovmOptions, found: Survey, arch: Architecture): D
     plan: (spec, runtime, image, host) => plan(known, spec, runtime, image, host),
     steps: (made, instance, image, host) => steps(known, made, instance, image, host),
     provide: (made, image, help) => provide(known, made, image, help),
-    afterAttach: prepare,
+    afterAttach: (made, inside, signal) => prepare(made, inside, signal, { device: LAYER_DEVICE }),
     explainEnd,
   };
-  return options.templates ? { ...driver, checkpoint: checkpoint(known, driver) } : driver;
+  const layerAside = aside(known, driver);
+  return options.templates
+    ? { ...driver, layerAside, checkpoint: checkpoint(known, driver) }
+    : { ...driver, layerAside };
 }
 
 function unsurveyed(options: MicrovmOptions, hardware: boolean): Driver {
