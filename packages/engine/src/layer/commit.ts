@@ -41,7 +41,7 @@ export async function commitLayer(
   await using work = await store.workspace();
   const program: LayersProgram = { path, limits, image: `the layer kept as ${name}`, ...stop };
   const archive = join(work.dir, "layer.tar");
-  await pack({ kept, archive, directories, program: path, onProgress, ...stop });
+  await pack({ kept, archive, directories, mostBytes: limits.unpackedBytes, program: path, onProgress, ...stop });
   const diffId = await digestOfFile(archive, signal);
   const upper = join(work.dir, "upper");
   await unpackLayer(program, archive, upper, { digest: diffId, diffId }, () => undefined);

@@ -22,7 +22,7 @@ const PIDS = 16;
 /** A line of the packer's. */
 const MAX_WORDS_BYTES = 64 * 1024;
 /**
- * Of the layer's disk: headers of many small files take as much as the files do. A disk whose directories hold each other is
+ * Of the layer's disk, or of what it may become unpacked: headers of many small files take as much as the files do. A disk whose directories hold each other is
  * packed without an end.
  */
 const ARCHIVE_PER_DISK = 2;
@@ -98,8 +98,8 @@ function bounded(name: string, most: number): Transform {
 }
 
 function hostFailure(cause: unknown, name: string): unknown {
-  const errno = cause instanceof Error && "code" in cause ? String(cause.code) : null;
-  if (errno === null) return cause;
+  if (!(cause instanceof Error) || !("syscall" in cause)) return cause;
+  const { code: errno = "" } = cause as NodeJS.ErrnoException;
   return new BulkheadError("HOST_RESOURCE", {
     what: `the archive of the layer kept as ${name} cannot be written: ${errno}`,
     next: "check that the disk of the state directory has room",
@@ -124,8 +124,8 @@ function explain(error: unknown, { kept: { name }, signal }: Packing): unknown {
 const GONE: ReadonlySet<string> = new Set(["SANDBOX_GONE", "CHANNEL_CLOSED", "CHANNEL_PROTOCOL"]);
 
 async function stream(box: Sandbox, device: string, packing: Packing): Promise<ExecResult> {
-  const { kept, archive, signal } = packing;
-  const most = ARCHIVE_PER_DISK * kept.bytes + ARCHIVE_FLOOR_BYTES;
+  const { kept, archive, mostBytes, signal } = packing;
+  const most = ARCHIVE_PER_DISK * Math.min(kept.bytes, mostBytes) + ARCHIVE_FLOOR_BYTES;
   const stop = signal === undefined ? {} : { signal };
   const packer = box.exec([PACKER, "pack-device", "--device", device], {
     timeoutMs: PACK_TIMEOUT_MS,

@@ -13,6 +13,8 @@ export interface Packing {
   /** The new file. */
   readonly archive: string;
   readonly directories: Directories;
+  /** What it may be unpacked. */
+  readonly mostBytes: number;
   /** The program that packs. */
   readonly program: string;
   readonly signal?: AbortSignal;
