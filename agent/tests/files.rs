@@ -4,7 +4,7 @@ use bulkhead_agent::wire::generated::*;
 use common::*;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{symlink, PermissionsExt};
+use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 struct Scratch(PathBuf);
@@ -171,6 +171,10 @@ fn changes_to_files() {
     assert_eq!(std::fs::read(scratch.0.join("x/g")).unwrap(), b"1");
     wire.ask(Message::ChangeMode(ChangeMode { path: scratch.path("x/g"), mode: 0o4755, user: user() })).ok();
     assert_eq!(std::fs::metadata(scratch.0.join("x/g")).unwrap().permissions().mode() & 0o7777, 0o4755);
+    let past = -1_500_000_000;
+    wire.ask(Message::ChangeTime(ChangeTime { path: scratch.path("x/g"), mtime_ns: past, user: user() })).ok();
+    let changed = std::fs::metadata(scratch.0.join("x/g")).unwrap();
+    assert_eq!((changed.mtime(), changed.mtime_nsec()), (-2, 500_000_000));
     wire.ask(Message::MakeSymlink(MakeSymlink { path: scratch.path("l"), target: scratch.path("x"), user: user() }))
         .ok();
     let stat = |wire: &mut Wire, follow| match wire
@@ -183,6 +187,10 @@ fn changes_to_files() {
         other => panic!("{other:?}"),
     };
     assert_eq!((stat(wire, false), stat(wire, true)), (entry_kind::SYMLINK, entry_kind::DIRECTORY));
+    let before = std::fs::metadata(scratch.0.join("x")).unwrap().mtime();
+    wire.ask(Message::ChangeTime(ChangeTime { path: scratch.path("l"), mtime_ns: 7, user: user() })).ok();
+    assert_eq!(std::fs::symlink_metadata(scratch.0.join("l")).unwrap().mtime_nsec(), 7);
+    assert_eq!(std::fs::metadata(scratch.0.join("x")).unwrap().mtime(), before, "a link is not followed");
     let remove = |name: &str, recursive| Message::Remove(Remove { path: scratch.path(name), recursive, user: user() });
     assert_eq!(wire.ask(remove("x", false)).kind(), error_kind::NOT_EMPTY);
     let owner =

@@ -1,5 +1,17 @@
 import assert from "node:assert/strict";
-import { chmod, lstat, mkdir, readdir, readFile, readlink, rm, symlink, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  lstat,
+  lutimes,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  symlink,
+  utimes,
+  writeFile,
+} from "node:fs/promises";
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import type { Context } from "../check.ts";
@@ -8,6 +20,7 @@ import { freshDirectory, hostCommand } from "../host.ts";
 
 const BIG_BYTES = 8 * 1024 * 1024;
 const SMALL_FILES = 60;
+const PAST_S = 981_173_106;
 
 async function directory({ defer }: Context): Promise<string> {
   const path = await freshDirectory("conformance-copy-");
@@ -15,13 +28,16 @@ async function directory({ defer }: Context): Promise<string> {
   return path;
 }
 
-/** Kind, mode and contents of all that is in a tree, by path; names are bytes as latin1. */
+/** Kind, mode, time in seconds and contents of all that is in a tree, by path; names are bytes as latin1. */
 async function told(root: string, below = Buffer.from(root)): Promise<Record<string, string>> {
   const found: Record<string, string> = {};
   for (const name of await readdir(below, { encoding: "buffer" })) {
     const path = Buffer.concat([below, Buffer.from("/"), name]);
     const about = await lstat(path);
-    const [mode, shown] = [about.mode.toString(8), path.subarray(root.length).toString("latin1")];
+    const [mode, shown] = [
+      `${about.mode.toString(8)} ${Math.floor(about.mtimeMs / 1000)}`,
+      path.subarray(root.length).toString("latin1"),
+    ];
     if (about.isSymbolicLink()) found[shown] = `link ${await readlink(path)}`;
     else found[shown] = about.isFile() ? `${mode} ${(await readFile(path)).toString("base64")}` : mode;
     if (about.isDirectory()) Object.assign(found, await told(root, path));
@@ -41,11 +57,13 @@ async function tree(root: string): Promise<void> {
   await writeFile(join(root, "deep/run"), "#!/bin/sh\necho ran\n");
   await chmod(join(root, "deep/run"), 0o750);
   await chmod(join(root, "deep/er"), 0o500);
+  await lutimes(join(root, "deep/link"), PAST_S, PAST_S);
+  for (const name of ["none", "many", "deep/er", "deep"]) await utimes(join(root, name), PAST_S, PAST_S);
 }
 
 export const copyChecks = theme("copy", "function", (check) => {
   check(
-    "a tree goes in and comes out as it was: contents, names, modes and links",
+    "a tree goes in and comes out as it was: contents, names, modes, times and links",
     async (context) => {
       const { box, scratch } = context;
       const [from, back] = [await directory(context), join(await directory(context), "back")];
@@ -54,6 +72,9 @@ export const copyChecks = theme("copy", "function", (check) => {
       assert.deepEqual([counts.files, counts.directories, counts.links], [SMALL_FILES + 4, 5, 2]);
       assert.equal((await box.run([`${scratch}/tree/deep/run`])).stdout.toString(), "ran\n");
       assert.equal((await box.files.stat(`${scratch}/tree/big`)).uid, 1000);
+      const dated = ["none", "many", "deep/er", "deep", "deep/link"].map((name) => `${scratch}/tree/${name}`);
+      const times = await box.run(["stat", "-c", "%Y", ...dated]);
+      assert.equal(times.stdout.toString(), `${PAST_S}\n`.repeat(dated.length));
       assert.deepEqual(await box.copyOut(`${scratch}/tree`, back), counts);
       assert.deepEqual(await told(back), await told(from));
     },

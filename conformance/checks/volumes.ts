@@ -96,6 +96,18 @@ export const volumeChecks = theme("volumes", "host", (register) => {
     assert.equal((await box.run(["echo", "alive"])).stdout.toString(), "alive\n");
   });
 
+  check("a full volume is told by its name and size, and is not the layer", async (context) => {
+    const { name } = await volume(context);
+    const box = await context.fresh({ volumes: [{ name, target: PLACE }] });
+    const filled = await box.run(["sh", "-c", "cat /dev/zero > fill"], { cwd: PLACE });
+    assert.notEqual(filled.code, 0);
+    const told = (await box.limitsReached()).map((hit) => [hit.limit, hit.volume, hit.value, hit.killed, hit.toldBy]);
+    assert.deepEqual(told, [["disk", name, SIZE_BYTES, null, "host"]], filled.stderr.toString());
+    await inside(box, "rm fill; sync; echo fits > fill");
+    assert.notEqual((await box.run(["false"])).code, 0);
+    assert.equal((await box.limitsReached()).length, 1);
+  });
+
   check(
     "who writes to a volume is alone; readers and sharers are together and see each other's changes",
     async (context) => {

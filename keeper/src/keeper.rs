@@ -23,6 +23,7 @@ use crate::requests::{Program, Step};
 use crate::run::{self, Streams};
 use crate::sealed::Sealed;
 use crate::steps::{Acquired, Scope};
+use crate::volumes::Attached;
 use crate::{paths, sys};
 
 /// Waiting for a sandbox's end needs next to no stack; the default would reserve 8 MiB for each.
@@ -69,6 +70,17 @@ pub struct Keeper {
 }
 
 impl Instance {
+    /// Volumes that have no room left, each once until it has.
+    fn newly_full(&self) -> Vec<Value> {
+        // A release holds all of it until nothing is left.
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let mut live = self.live.lock().unwrap();
+        let full = live.got.volumes.iter_mut().filter_map(Attached::newly_full);
+        full.map(|(name, bytes)| json!({ "volume": name, "bytes": bytes })).collect()
+    }
+
     /// Until the sandbox has ended keeps its diagnostics flowing, at a rate that costs the host nothing worth having, and
     /// calls `look` when it may have reached a limit.
     fn attend_until(&self, ended: &OwnedFd, watches: &[Watch], look: impl Fn()) {
@@ -244,7 +256,13 @@ impl Keeper {
         // Held while it is sent: what was told first is heard first.
         let mut told = instance.told.lock().unwrap();
         let first = instance.first.load(Ordering::Relaxed);
-        let Some(mut news) = told.news(&self.hierarchies, &instance.cgroup, first, asked) else { return };
+        let full = if asked { instance.newly_full() } else { Vec::new() };
+        let news = told.news(&self.hierarchies, &instance.cgroup, first, asked);
+        if news.is_none() && full.is_empty() {
+            return;
+        }
+        let mut news = news.unwrap_or_else(|| json!({ "killed": [], "refused": false }));
+        news["full"] = json!(full);
         news["event"] = json!("limit");
         news["instance"] = json!(instance.id);
         self.sender.send(&news);

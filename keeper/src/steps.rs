@@ -21,7 +21,7 @@ use crate::requests::{Access, Idmap, Source, Step, LAST_INHERITED};
 use crate::run::{self, Streams};
 use crate::sealed::{self, Sealed};
 use crate::sys;
-use crate::volumes::{self, Use};
+use crate::volumes::{self, Attached, Use};
 
 /// A process id and a line end.
 const PID_FILE_BYTES: u64 = 64;
@@ -53,8 +53,8 @@ pub struct Acquired {
     pub memory: Option<Arc<File>>,
     /// What a program was given to write to.
     pub disk: Option<File>,
-    /// Of volumes; let go of when no mount of them is left.
-    pub volumes: Vec<File>,
+    /// Let go of when no other mount of them is left.
+    pub volumes: Vec<Attached>,
     /// By what they exchange.
     userns: Vec<(Exchange, OwnedFd)>,
 }
@@ -165,9 +165,10 @@ impl Scope<'_> {
         set: u64,
         idmap: Option<&Idmap>,
     ) -> Result<(), Failure> {
-        let volume = volumes::open(dir, wanted)?;
-        self.got.volumes.push(volume.hold);
-        self.show(&volume.tree, dir, target, set, idmap)
+        let volume = Attached::new(dir, volumes::open(dir, wanted)?, wanted);
+        let shown = self.show(volume.tree(), dir, target, set, idmap);
+        self.got.volumes.push(volume);
+        shown
     }
 
     /// Puts a detached mount on `target`, which is made.

@@ -33,6 +33,36 @@ pub struct Volume {
     pub hold: File,
 }
 
+/// A volume that a sandbox has.
+pub struct Attached {
+    /// Its mount, which lets go of the file before the hold does.
+    tree: OwnedFd,
+    hold: File,
+    name: String,
+    /// Who only reads does not come to its end.
+    written: bool,
+    was_full: bool,
+}
+
+impl Attached {
+    pub fn new(dir: &Path, Volume { tree, hold }: Volume, wanted: Use) -> Attached {
+        let name = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned();
+        Attached { tree, hold, name, written: !wanted.read_only, was_full: false }
+    }
+
+    pub fn tree(&self) -> &OwnedFd {
+        &self.tree
+    }
+
+    /// Its name and size, once until it has room again.
+    pub fn newly_full(&mut self) -> Option<(&str, u64)> {
+        let full = self.written && sys::is_full(self.tree.as_fd());
+        let newly = full && !self.was_full;
+        self.was_full = full;
+        newly.then(|| (self.name.as_str(), self.hold.metadata().map_or(0, |meta| meta.len())))
+    }
+}
+
 /// As people know it: directories of volumes have their names.
 fn named(dir: &Path) -> String {
     format!("volume {:?}", dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy())

@@ -138,3 +138,37 @@ fn what_is_no_volume_or_is_damaged_is_told() {
     assert!(keeper.end());
     eventually("the device's end", || devices(&volume) == 0);
 }
+
+#[test]
+fn one_that_is_full_is_told_once_until_it_has_room_again() {
+    if !is_root() {
+        return;
+    }
+    let base = fresh_dir("volume-full");
+    let volume = make(&base.join("three"));
+    let mut keeper = Keeper::start(&base.join("run"));
+    let act = |keeper: &mut Keeper, script: &str| {
+        let instance = keeper.reserve();
+        keeper.acquire(&instance, json!([step(&instance, &volume, false, true), write(&instance, script)])).unwrap();
+        instance
+    };
+    let fill = "cat /dev/zero > big; [ -s big ]";
+    let holder = act(&mut keeper, fill);
+    let look = json!({"op": "look", "instance": holder["id"]});
+    let told = |keeper: &mut Keeper| {
+        keeper.ask(look.clone()).unwrap();
+        keeper.events.drain(..).collect::<Vec<Value>>()
+    };
+    let full = json!({
+        "event": "limit", "instance": holder["id"], "killed": [], "refused": false,
+        "full": [{"volume": "three", "bytes": 16 * 1024 * 1024}],
+    });
+    assert_eq!(told(&mut keeper), std::slice::from_ref(&full));
+    assert_eq!(told(&mut keeper), [Value::Null; 0]);
+    act(&mut keeper, "rm big && sync .");
+    assert_eq!(told(&mut keeper), [Value::Null; 0]);
+    act(&mut keeper, fill);
+    assert_eq!(told(&mut keeper), [full]);
+    assert!(keeper.end());
+    eventually("the device's end", || devices(&volume) == 0);
+}

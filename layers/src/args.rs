@@ -14,12 +14,15 @@ pub enum Command {
     Compose { into: PathBuf, layers: Vec<PathBuf> },
     /// An overlay's upper directory, whose owners are `id_base` and up, to a new file.
     Pack { from: PathBuf, id_base: u32, out: PathBuf },
+    /// The same of a layer that is a disk, with owners as they are, to standard output. For a kernel that may be lost.
+    PackDevice { device: PathBuf },
 }
 
 #[derive(Default)]
 struct Options {
     into: Option<PathBuf>,
     from: Option<PathBuf>,
+    device: Option<PathBuf>,
     out: Option<PathBuf>,
     id_base: Option<u32>,
     limits: Option<String>,
@@ -43,12 +46,15 @@ impl Command {
             }
             Some("compose") if options.rest.is_empty() => Err(usage("compose is given no layers")),
             Some("compose") => Ok(Command::Compose { into: into()?, layers: options.rest }),
+            Some("pack-device") => {
+                Ok(Command::PackDevice { device: options.device.ok_or_else(|| usage("--device DEVICE is missing"))? })
+            }
             Some("pack") => Ok(Command::Pack {
                 from: options.from.ok_or_else(|| usage("--from DIR is missing"))?,
                 id_base: options.id_base.ok_or_else(|| usage("--id-base NUMBER is missing"))?,
                 out: options.out.ok_or_else(|| usage("--out FILE is missing"))?,
             }),
-            _ => Err(usage("the command is one of unpack, compose, pack")),
+            _ => Err(usage("the command is one of unpack, compose, pack, pack-device")),
         }
     }
 }
@@ -69,6 +75,7 @@ impl Options {
             match option.as_str() {
                 "--into" => options.into = Some(value.into()),
                 "--from" => options.from = Some(value.into()),
+                "--device" => options.device = Some(value.into()),
                 "--out" => options.out = Some(value.into()),
                 "--id-base" => {
                     let number = text()?.parse().map_err(|_| usage("--id-base is no id"))?;

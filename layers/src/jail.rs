@@ -44,8 +44,17 @@ pub fn enter(directory: &Path) -> Result<OwnedFd> {
     rustix::fs::open("/", flags, rustix::fs::Mode::empty()).map_err(step("the directory"))
 }
 
+/// What ends this process besides its work.
+#[derive(Clone, Copy, PartialEq)]
+pub enum EndsWith {
+    /// What started it, by whose thread the kernel goes.
+    Parent,
+    /// The kernel it runs on: there a thread that is idle ends, and its process does not.
+    Kernel,
+}
+
 /// Becomes nobody, with the capabilities of `kept` and the calls that files need alone. `limits` bound what one file may hold.
-pub fn give_up_rights(kept: CapabilitySet, limits: Option<&Limits>) -> Result<()> {
+pub fn give_up_rights(kept: CapabilitySet, limits: Option<&Limits>, ends_with: EndsWith) -> Result<()> {
     let step = |what: &'static str| move |error: rustix::io::Errno| Failure::new(Kind::Io, format!("{what}: {error}"));
     for bit in 0..u64::BITS {
         let one = CapabilitySet::from_bits_retain(1 << bit);
@@ -63,8 +72,10 @@ pub fn give_up_rights(kept: CapabilitySet, limits: Option<&Limits>) -> Result<()
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     thread::set_capabilities(None, sets).map_err(step("the capabilities"))?;
     thread::set_no_new_privs(true).map_err(step("no new privileges"))?;
-    // After the change of user, which takes it back.
-    process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(step("the end with its parent"))?;
+    if ends_with == EndsWith::Parent {
+        // After the change of user, which takes it back.
+        process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(step("the end with its parent"))?;
+    }
     let descriptors = process::getrlimit(Resource::Nofile).maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
     let limit = Rlimit { current: Some(descriptors), maximum: Some(descriptors) };
     process::setrlimit(Resource::Nofile, limit).map_err(step("a limit"))?;

@@ -27,6 +27,8 @@ use serde_json::{json, Value};
 use args::Command;
 use compose::Layer;
 use failure::{Failure, Kind, Result};
+use jail::EndsWith;
+use pack::Ids;
 
 fn main() -> ExitCode {
     // A bug that a hostile byte finds is told like any other failure.
@@ -52,7 +54,7 @@ fn run(command: Command) -> Result<Value> {
                 rustix::fs::mkdir(path, Mode::RWXU).map_err(|error| io(path, error))?;
             }
             let directory = jail::enter(&into)?;
-            jail::give_up_rights(jail::TO_WRITE, Some(&limits))?;
+            jail::give_up_rights(jail::TO_WRITE, Some(&limits), EndsWith::Parent)?;
             unpack::unpack(std::io::stdin().lock(), directory, limits, &expected)
         }
         Command::Compose { into, layers } => {
@@ -62,15 +64,25 @@ fn run(command: Command) -> Result<Value> {
                 .map(|path| Ok(Layer { directory: open_directory(path)?, path: path.display().to_string() }))
                 .collect::<Result<Vec<_>>>()?;
             // No root of its own: a link is only made between two paths of the same mount.
-            jail::give_up_rights(jail::TO_WRITE, None)?;
+            jail::give_up_rights(jail::TO_WRITE, None, EndsWith::Parent)?;
             compose::compose(directory, &layers)
         }
         Command::Pack { from, id_base, out } => {
             let upper = open_directory(&from)?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = rustix::fs::open(&out, flags, Mode::RUSR | Mode::WUSR).map_err(|error| io(&out, error))?;
-            jail::give_up_rights(jail::TO_READ, None)?;
-            pack::pack(upper, id_base, file.into())
+            jail::give_up_rights(jail::TO_READ, None, EndsWith::Parent)?;
+            pack::pack(upper, Ids::of_sandbox(id_base), file.into())
+        }
+        Command::PackDevice { device } => {
+            let archive = sys::take_stdout()?;
+            let layer = sys::mount_device(&device).map_err(|error| io(&device, error))?;
+            // Whoever wrote the disk has chosen what is there under that name.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let upper = rustix::fs::openat(&layer, "data", flags, Mode::empty());
+            let upper = upper.map_err(|error| io(Path::new("data"), error))?;
+            jail::give_up_rights(jail::TO_READ, None, EndsWith::Kernel)?;
+            pack::pack(upper, Ids::ALL, archive)
         }
     }
 }

@@ -17,13 +17,27 @@ use crate::tar::Time;
 use crate::tree::{self, CAPABILITY};
 
 const BUFFER_BYTES: usize = 256 * 1024;
-/// Ids of one sandbox.
-const IDS: u32 = 65_536;
 const OVERLAY: &[u8] = b"trusted.overlay.";
+
+/// Owners that a layer may have, and which of them is root inside.
+#[derive(Clone, Copy)]
+pub struct Ids {
+    base: u32,
+    count: u32,
+}
+
+impl Ids {
+    /// Where nothing is shifted: the last number is no owner's.
+    pub const ALL: Ids = Ids { base: 0, count: u32::MAX };
+
+    pub fn of_sandbox(base: u32) -> Ids {
+        Ids { base, count: 65_536 }
+    }
+}
 
 struct Packer {
     out: Writer<BufWriter<File>>,
-    id_base: u32,
+    ids: Ids,
     /// By its number, the first name of each file that has several.
     seen: HashMap<u64, Vec<u8>>,
     remembered: usize,
@@ -33,14 +47,14 @@ struct Packer {
     left_out: u64,
 }
 
-/// Packs all that is below `upper`, whose owners are `id_base` and up, in byte order of names. The directory itself is left
+/// Packs all that is below `upper`, whose owners are `ids`, in byte order of names. The directory itself is left
 /// out: what it is like is whoever's who made it.
 ///
 /// @returns the line that says so
-pub fn pack(upper: OwnedFd, id_base: u32, out: File) -> Result<Value> {
+pub fn pack(upper: OwnedFd, ids: Ids, out: File) -> Result<Value> {
     let out = Writer::new(BufWriter::with_capacity(BUFFER_BYTES, out));
     let (seen, chunk) = (HashMap::new(), vec![0; BUFFER_BYTES]);
-    let mut packer = Packer { out, id_base, seen, remembered: 0, chunk, entries: 0, bytes: 0, left_out: 0 };
+    let mut packer = Packer { out, ids, seen, remembered: 0, chunk, entries: 0, bytes: 0, left_out: 0 };
     packer.directory(upper.as_fd(), b"", 1)?;
     let Packer { out, entries, bytes, left_out, .. } = packer;
     let diff_id = out.finish()?;
@@ -139,8 +153,9 @@ impl Packer {
 
     fn described(&self, stat: &Stat) -> Result<Head<'static>> {
         let inside = |id: u32| {
-            id.checked_sub(self.id_base).filter(|id| *id < IDS).ok_or_else(|| {
-                let what = format!("owner {id} is none of the {IDS} from {} on", self.id_base);
+            let Ids { base, count } = self.ids;
+            id.checked_sub(base).filter(|id| *id < count).ok_or_else(|| {
+                let what = format!("owner {id} is none of the {count} from {base} on");
                 Failure::new(Kind::BadId, what)
             })
         };
@@ -224,14 +239,14 @@ impl Packer {
         Ok(kept)
     }
 
-    /// As it was given inside: without the user namespace that it holds in, whose root is `id_base`.
+    /// As it was given inside: without the user namespace that it holds in, whose root is the first of `ids`.
     fn capability(&self, value: &[u8]) -> Option<Vec<u8>> {
         const REVISION_2: &[u8] = &[0, 0, 2];
         const BYTES: usize = 20;
         let flags = *value.first()?;
         match (value.get(1..4)?, value.len()) {
             ([0, 0, 2], BYTES) => Some(value.to_vec()),
-            ([0, 0, 3], length) if length == BYTES + 4 && value[BYTES..] == self.id_base.to_le_bytes() => {
+            ([0, 0, 3], length) if length == BYTES + 4 && value[BYTES..] == self.ids.base.to_le_bytes() => {
                 Some([&[flags], REVISION_2, &value[4..BYTES]].concat())
             }
             _ => None,

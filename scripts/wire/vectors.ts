@@ -310,6 +310,7 @@ vector("watch", "Watch", { path, recursive: true, user }, 20);
 vector("opened", "Opened", {}, 20);
 vector("written", "Written", { bytes: "5000000000" }, 12);
 vector("make symlink", "MakeSymlink", { path, target: hex("../é"), user }, 21);
+vector("change time", "ChangeTime", { path, mtimeNs: "-1500000000", user }, 26);
 vector("dial tcp", "DialTcp", { address: "127.0.0.1", port: 8080 }, 22);
 vector("dial tcp, empty address", "DialTcp", { address: "", port: 65535 }, 22);
 vector("dial unix", "DialUnix", { path: hex("/run/a.sock"), user }, 23);

@@ -41,6 +41,11 @@ impl Task for ChangeTask {
                 files::change_mode(&path, m.mode & MODE_BITS)
                     .doing(|| format!("cannot change the mode of {}", shown(&path)))?;
             }
+            Message::ChangeTime(m) => {
+                let path = absolute(&m.path, user)?;
+                files::change_time(&path, m.mtime_ns)
+                    .doing(|| format!("cannot change the time of {}", shown(&path)))?;
+            }
             Message::ChangeOwner(m) => change_owner(m, user, &databases)?,
             Message::MakeSymlink(m) => {
                 let path = absolute(&m.path, user)?;

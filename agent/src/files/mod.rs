@@ -174,6 +174,7 @@ pub fn task(message: Message, surroundings: &Surroundings) -> Option<(Box<dyn Ta
         Message::Move(m) => (change::ChangeTask::boxed(asker(&m.user), Message::Move(m)), false),
         Message::Remove(m) => (change::ChangeTask::boxed(asker(&m.user), Message::Remove(m)), false),
         Message::ChangeMode(m) => (change::ChangeTask::boxed(asker(&m.user), Message::ChangeMode(m)), false),
+        Message::ChangeTime(m) => (change::ChangeTask::boxed(asker(&m.user), Message::ChangeTime(m)), false),
         Message::ChangeOwner(m) => (change::ChangeTask::boxed(asker(&m.user), Message::ChangeOwner(m)), false),
         Message::MakeSymlink(m) => (change::ChangeTask::boxed(asker(&m.user), Message::MakeSymlink(m)), false),
         _ => return None,

@@ -138,6 +138,18 @@ pub fn change_mode(path: &[u8], mode: u32) -> Result<()> {
     check(unsafe { libc::fchmodat(libc::AT_FDCWD, path.as_ptr(), mode, 0) } as i64).map(drop)
 }
 
+/// When it was changed last; when it was read last stays. Of a link its own.
+pub fn change_time(path: &[u8], mtime_ns: i64) -> Result<()> {
+    const NS_PER_S: i64 = 1_000_000_000;
+    let path = c_string(path)?;
+    let unchanged = libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT };
+    let modified = libc::timespec { tv_sec: mtime_ns.div_euclid(NS_PER_S), tv_nsec: mtime_ns.rem_euclid(NS_PER_S) };
+    let times = [unchanged, modified];
+    // SAFETY: a live string, and two times for the kernel to read.
+    check(unsafe { libc::utimensat(libc::AT_FDCWD, path.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW) } as i64)
+        .map(drop)
+}
+
 pub fn change_mode_open(fd: &OwnedFd, mode: u32) -> Result<()> {
     // SAFETY: integers only.
     check(unsafe { libc::fchmod(fd.as_raw_fd(), mode) } as i64).map(drop)

@@ -130,6 +130,7 @@ pub mod message_type {
     pub const OPENED: u8 = 59;
     pub const WRITTEN: u8 = 60;
     pub const MAKE_SYMLINK: u8 = 61;
+    pub const CHANGE_TIME: u8 = 62;
     pub const DIAL_TCP: u8 = 64;
     pub const DIAL_UNIX: u8 = 65;
     pub const MOUNT_SHARED: u8 = 80;
@@ -1684,6 +1685,39 @@ impl MakeSymlink {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ChangeTime {
+    pub path: Vec<u8>,
+    pub mtime_ns: i64,
+    pub user: String,
+}
+
+impl ChangeTime {
+    pub fn write(&self, w: &mut Writer) {
+        w.bytes(&self.path);
+        w.i64(*&self.mtime_ns);
+        w.str(&self.user);
+    }
+
+    pub fn read(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            path: r.bytes()?,
+            mtime_ns: r.i64()?,
+            user: r.str()?,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn json(&self) -> serde_json::Value {
+        #[allow(unused_mut)]
+        let mut map = serde_json::Map::new();
+        map.insert("path".into(), crate::wire::hex((&self.path)).into());
+        map.insert("mtimeNs".into(), (&self.mtime_ns).to_string().into());
+        map.insert("user".into(), (&self.user).clone().into());
+        serde_json::Value::Object(map)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DialTcp {
     pub address: String,
     pub port: u16,
@@ -1928,6 +1962,7 @@ pub enum Message {
     Opened(Opened),
     Written(Written),
     MakeSymlink(MakeSymlink),
+    ChangeTime(ChangeTime),
     DialTcp(DialTcp),
     DialUnix(DialUnix),
     MountShared(MountShared),
@@ -1976,6 +2011,7 @@ impl Message {
             Message::Opened(_) => 59,
             Message::Written(_) => 60,
             Message::MakeSymlink(_) => 61,
+            Message::ChangeTime(_) => 62,
             Message::DialTcp(_) => 64,
             Message::DialUnix(_) => 65,
             Message::MountShared(_) => 80,
@@ -2024,6 +2060,7 @@ impl Message {
             Message::Opened(m) => m.write(w),
             Message::Written(m) => m.write(w),
             Message::MakeSymlink(m) => m.write(w),
+            Message::ChangeTime(m) => m.write(w),
             Message::DialTcp(m) => m.write(w),
             Message::DialUnix(m) => m.write(w),
             Message::MountShared(m) => m.write(w),
@@ -2073,6 +2110,7 @@ impl Message {
             59 => Message::Opened(Opened::read(r)?),
             60 => Message::Written(Written::read(r)?),
             61 => Message::MakeSymlink(MakeSymlink::read(r)?),
+            62 => Message::ChangeTime(ChangeTime::read(r)?),
             64 => Message::DialTcp(DialTcp::read(r)?),
             65 => Message::DialUnix(DialUnix::read(r)?),
             80 => Message::MountShared(MountShared::read(r)?),
@@ -2123,6 +2161,7 @@ impl Message {
             Message::Opened(m) => ("Opened", m.json()),
             Message::Written(m) => ("Written", m.json()),
             Message::MakeSymlink(m) => ("MakeSymlink", m.json()),
+            Message::ChangeTime(m) => ("ChangeTime", m.json()),
             Message::DialTcp(m) => ("DialTcp", m.json()),
             Message::DialUnix(m) => ("DialUnix", m.json()),
             Message::MountShared(m) => ("MountShared", m.json()),

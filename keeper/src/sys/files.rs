@@ -47,6 +47,23 @@ pub fn next_data(fd: BorrowedFd<'_>, from: u64) -> io::Result<Option<(u64, u64)>
     }
 }
 
+/// Whether the file system there has no room left for another file or another byte of one; the agent's own rule.
+pub fn is_full(fd: BorrowedFd<'_>) -> bool {
+    /// ext4 takes room for a write in pieces as large as the write, up to this: what is left when one of them did not fit.
+    const PIECE_BYTES: u64 = 2 * 1024 * 1024;
+    /// Of a small disk that would be all of it.
+    const SHARE: u64 = 16;
+    // SAFETY: plain data for the kernel to fill, of an open descriptor.
+    unsafe {
+        let mut stat: libc::statfs = std::mem::zeroed();
+        if libc::fstatfs(fd.as_raw_fd(), &mut stat) != 0 {
+            return false;
+        }
+        let piece = PIECE_BYTES / (stat.f_bsize as u64).max(1);
+        stat.f_bavail < piece.min(stat.f_blocks / SHARE).max(1) || stat.f_ffree == 0
+    }
+}
+
 #[cfg(test)]
 pub fn punch_hole(fd: BorrowedFd<'_>, at: i64, length: i64) -> io::Result<()> {
     let how = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;

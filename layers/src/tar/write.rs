@@ -12,6 +12,8 @@ const NAME_BYTES: usize = 100;
 /// Octal digits of a size and a time.
 const LONG_DIGITS: usize = 11;
 const LONG_MAX: u64 = (1 << (3 * LONG_DIGITS as u32)) - 1;
+/// What an owner's seven digits hold.
+const SHORT_MAX: u32 = (1 << 21) - 1;
 
 /// What stands before an entry's contents.
 pub struct Head<'a> {
@@ -20,7 +22,6 @@ pub struct Head<'a> {
     pub path: &'a [u8],
     pub link: &'a [u8],
     pub mode: u32,
-    /// Below 2,097,152, which is what a header has digits for.
     pub uid: u32,
     pub gid: u32,
     pub mtime: Time,
@@ -108,6 +109,11 @@ fn records(head: &Head<'_>) -> Vec<u8> {
     if head.stored > LONG_MAX {
         say(b"size", head.stored.to_string().as_bytes());
     }
+    for (key, id) in [(b"uid", head.uid), (b"gid", head.gid)] {
+        if id > SHORT_MAX {
+            say(key, id.to_string().as_bytes());
+        }
+    }
     if head.mtime.nanos != 0 || !(0..=LONG_MAX as i64).contains(&head.mtime.seconds) {
         say(b"mtime", time(head.mtime).as_bytes());
     }
@@ -146,7 +152,7 @@ fn block(head: &Head<'_>) -> [u8; BLOCK_BYTES] {
     let mut put = |at: usize, text: &[u8]| block[at..at + text.len()].copy_from_slice(text);
     let cut = |text: &[u8]| text[..text.len().min(NAME_BYTES)].to_vec();
     let long = |value: u64| format!("{:0LONG_DIGITS$o}\0", value.min(LONG_MAX)).into_bytes();
-    let short = |value: u32| format!("{value:07o}\0").into_bytes();
+    let short = |value: u32| format!("{:07o}\0", value.min(SHORT_MAX)).into_bytes();
     put(0, &cut(if head.sparse_size.is_some() { b"GNUSparseFile.0/sparse" } else { head.path }));
     put(100, &short(head.mode));
     put(108, &short(head.uid));
@@ -175,6 +181,29 @@ mod tests {
         for length in [80, 85, 86, 87, 88, 89, 90, 980, 988, 989, 990] {
             let text = record(b"path", &vec![b'x'; length]);
             assert_eq!(pax::Pax::parse(&text).unwrap().path.unwrap().len(), length);
+        }
+    }
+
+    #[test]
+    fn owners_that_a_header_has_no_digits_for_are_said_besides() {
+        for (uid, gid) in [(0, SHORT_MAX), (SHORT_MAX + 1, 7), (u32::MAX - 1, u32::MAX - 1)] {
+            let (mtime, path) = (Time::default(), b"f".as_slice());
+            let rest = Head {
+                kind: b'0',
+                path,
+                link: b"",
+                mode: 0,
+                uid,
+                gid,
+                mtime,
+                stored: 0,
+                xattrs: &[],
+                sparse_size: None,
+            };
+            let said = pax::Pax::parse(&records(&rest)).unwrap();
+            let large = |id: u32| (id > SHORT_MAX).then_some(u64::from(id));
+            assert_eq!((said.uid, said.gid), (large(uid), large(gid)));
+            assert_eq!(block(&rest)[115], 0);
         }
     }
 

@@ -21,6 +21,11 @@ test("names the limit, its value, what was killed and the option; repeats are co
   ]);
 });
 
+test("a volume that is full is named", () => {
+  const [line] = renderLimits([hit({ limit: "disk", value: 2 ** 24, volume: "cache" })]);
+  expect(line).toBe("volume cache is full: 16 MiB");
+});
+
 test("says when it was the whole sandbox, and when nobody is named", () => {
   const [whole] = renderLimits([hit({ killed: { what: "sandbox" } })]);
   expect(whole).toContain("the whole sandbox was ended");

@@ -27,12 +27,17 @@ function effectOf({ killed, limit }: LimitHit): string {
   return `${who}${killed.pid === null ? "" : ` (pid ${killed.pid})`} was killed`;
 }
 
+function lineOf(hit: LimitHit): string {
+  const { name, value, option } = WORDS[hit.limit];
+  if (hit.volume !== undefined) return `volume ${hit.volume} is full: ${value(hit.value)}`;
+  return `the ${name} limit of ${value(hit.value)} was reached: ${effectOf(hit)}; ${option} sets it`;
+}
+
 /** One line for each way a limit was reached: which, its value, what came of it, the option that raises it. */
 export function renderLimits(hits: readonly LimitHit[]): readonly string[] {
   const counted = new Map<string, number>();
   for (const hit of hits) {
-    const { name, value, option } = WORDS[hit.limit];
-    const line = `the ${name} limit of ${value(hit.value)} was reached: ${effectOf(hit)}; ${option} sets it`;
+    const line = lineOf(hit);
     counted.set(line, (counted.get(line) ?? 0) + 1);
   }
   return [...counted].map(([line, times]) => (times === 1 ? line : `${line} (${times} times)`));

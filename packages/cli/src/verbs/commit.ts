@@ -3,6 +3,7 @@ import { commitLayer, pullingOf } from "@bulkhead/engine/images";
 import type { CliConfig } from "../config.ts";
 import { engineOptions } from "../engine-options.ts";
 import { parseOptions, refuseRest, usageError } from "../options.ts";
+import { firstUseNotes } from "../progress-notes.ts";
 import { print, printJson } from "../print.ts";
 import { SignalForwarder, exitCodeOfSignal } from "../run/signals.ts";
 import { COMMIT_OPTIONS } from "./table.ts";
@@ -19,7 +20,10 @@ export async function commit(words: readonly string[], config: CliConfig): Promi
   const directories = { ...engineOptions(config), state: stateDirectory(engineOptions(config)) };
   using signals = new SignalForwarder();
   try {
-    const made = await commitLayer(name, image, directories, pullingOf(directories), { signal: signals.starting });
+    const made = await commitLayer(name, image, directories, pullingOf(directories), {
+      signal: signals.starting,
+      ...firstUseNotes(),
+    });
     if (parsed.values.has("json")) await printJson({ reference: made.reference, digest: made.digest });
     else await print(`${made.reference} ${made.digest}`);
     return 0;

@@ -248,8 +248,8 @@ export const VERB_HELP: readonly VerbHelp[] = [
     usage: "bulkhead commit NAME IMAGE",
     summary: "Make an image of a kept layer and the image under it",
     about:
-      "NAME is that of a layer that run --keep left at container or gvisor; it stays as it is. Other sandboxes may then\n" +
-      "use the image, at every level.",
+      "NAME is that of a layer that run --keep left; it stays as it is. Other sandboxes may then use the image, at every\n" +
+      "level. What a guest wrote at microvm is read by a guest that is started for it.",
     options: COMMIT_OPTIONS,
     examples: ["bulkhead commit work work-image", "bulkhead run --image work-image -- ./program"],
   },

@@ -34,6 +34,7 @@ type Opener = Extract<
   | "ChangeOwner"
   | "Watch"
   | "MakeSymlink"
+  | "ChangeTime"
   | "DialTcp"
   | "DialUnix"
   | "OpenEgress"

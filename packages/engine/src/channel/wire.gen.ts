@@ -842,6 +842,23 @@ export function readMakeSymlink(r: WireReader): MakeSymlink {
     user: r.str(),
   };
 }
+export interface ChangeTime {
+  readonly path: Uint8Array;
+  readonly mtimeNs: bigint;
+  readonly user: string;
+}
+export function writeChangeTime(w: WireWriter, m: ChangeTime): void {
+  w.bytes(m.path);
+  w.i64(m.mtimeNs);
+  w.str(m.user);
+}
+export function readChangeTime(r: WireReader): ChangeTime {
+  return {
+    path: r.bytes(),
+    mtimeNs: r.i64(),
+    user: r.str(),
+  };
+}
 export interface DialTcp {
   readonly address: string;
   readonly port: number;
@@ -981,6 +998,7 @@ export const TYPE = {
   Opened: 59,
   Written: 60,
   MakeSymlink: 61,
+  ChangeTime: 62,
   DialTcp: 64,
   DialUnix: 65,
   MountShared: 80,
@@ -1027,6 +1045,7 @@ export type Message =
   | { readonly name: "Opened"; readonly body: Opened }
   | { readonly name: "Written"; readonly body: Written }
   | { readonly name: "MakeSymlink"; readonly body: MakeSymlink }
+  | { readonly name: "ChangeTime"; readonly body: ChangeTime }
   | { readonly name: "DialTcp"; readonly body: DialTcp }
   | { readonly name: "DialUnix"; readonly body: DialUnix }
   | { readonly name: "MountShared"; readonly body: MountShared }
@@ -1037,13 +1056,13 @@ export type Message =
   ;
 
 export const TO_AGENT = new Set<number>([
-  2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80, 90, 100, 101,
+  2, 4, 5, 16, 17, 18, 19, 32, 33, 35, 36, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 62, 64, 65, 80, 90, 100, 101,
 ]);
 export const TO_HOST = new Set<number>([
   1, 3, 6, 16, 17, 18, 20, 21, 34, 37, 41, 51, 59, 60, 120,
 ]);
 export const OPENS = new Set<number>([
-  32, 33, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 64, 65, 80, 90, 100, 101,
+  32, 33, 38, 39, 40, 42, 48, 49, 50, 52, 53, 54, 55, 56, 57, 58, 61, 62, 64, 65, 80, 90, 100, 101,
 ]);
 
 export function writeMessage(w: WireWriter, message: Message): number {
@@ -1156,6 +1175,9 @@ export function writeMessage(w: WireWriter, message: Message): number {
     case "MakeSymlink":
       writeMakeSymlink(w, message.body);
       return 61;
+    case "ChangeTime":
+      writeChangeTime(w, message.body);
+      return 62;
     case "DialTcp":
       writeDialTcp(w, message.body);
       return 64;
@@ -1255,6 +1277,8 @@ export function readMessage(type: number, r: WireReader): Message | null {
       return { name: "Written", body: readWritten(r) };
     case 61:
       return { name: "MakeSymlink", body: readMakeSymlink(r) };
+    case 62:
+      return { name: "ChangeTime", body: readChangeTime(r) };
     case 64:
       return { name: "DialTcp", body: readDialTcp(r) };
     case 65:

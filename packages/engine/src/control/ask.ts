@@ -32,6 +32,14 @@ export class Ask {
     throw bad(field, value, "whole number");
   }
 
+  /** Of 64 bits, as decimal text. */
+  long(field: string): bigint {
+    const value = this.text(field);
+    const number = /^-?[0-9]{1,19}$/.test(value) ? BigInt(value) : null;
+    if (number !== null && number === BigInt.asIntN(64, number)) return number;
+    throw bad(field, value, "whole number of 64 bits");
+  }
+
   flag(field: string): boolean {
     const value = this.#own(field) ?? false;
     if (typeof value === "boolean") return value;

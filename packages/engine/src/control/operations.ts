@@ -96,6 +96,8 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
   },
   symlink: (box, ask, session) => box.files.symlink(ask.bytes("target"), ask.bytes("path"), as(ask, session)),
   chmod: (box, ask, session) => box.files.chmod(ask.bytes("path"), ask.number("mode"), as(ask, session)),
+  setModified: (box, ask, session) =>
+    box.files.setModified(ask.bytes("path"), ask.long("modifiedNs"), as(ask, session)),
   distrust: async (box, ask) => {
     throw await box.distrust(ask.text("why"));
   },

@@ -99,6 +99,10 @@ export class RemoteFiles implements RemoteOperations {
   async chmod(path: GuestPath, mode: number, options: FileOptions = {}): Promise<void> {
     await this.#call({ op: "chmod", path: base64(path), mode }, options);
   }
+
+  async setModified(path: GuestPath, modifiedNs: bigint, options: FileOptions = {}): Promise<void> {
+    await this.#call({ op: "setModified", path: base64(path), modifiedNs: `${modifiedNs}` }, options);
+  }
 }
 
 /** A running sandbox that another process of this host holds. It goes on when this is disposed of. */

@@ -106,6 +106,14 @@ export interface Checkpoint {
   from(dir: string, identity: NewIdentity): Driver;
 }
 
+/** A layer that is kept as a disk of its sandbox, which uses nothing of it by itself and writes to its memory. */
+export interface LayerAside {
+  /** As the driver itself, but for that. */
+  readonly driver: Driver;
+  /** What the disk is called inside. */
+  readonly device: string;
+}
+
 /**
  * One isolation level made by one runtime. A driver is pure: it turns a validated request into a plan, and a plan into
  * steps. The keeper carries the steps out and undoes them; nothing else in the engine knows about runtimes.
@@ -137,5 +145,7 @@ export interface Driver {
   /** What has to be said to the agent before anything else. */
   afterAttach?(plan: Plan, inside: Inside, signal?: AbortSignal): Promise<void>;
   readonly checkpoint?: Checkpoint;
+  /** Of one whose layers a guest writes: nobody but a guest reads them. */
+  readonly layerAside?: LayerAside;
   explainEnd?(ended: KeeperEnded): EndReason | null;
 }

@@ -16,6 +16,8 @@ export type Killed =
 export interface LimitHit {
   readonly kind: "limit-hit";
   readonly limit: LimitName;
+  /** The volume that is full; absent where it is the writable layer. */
+  readonly volume?: string;
   /** What was asked for: bytes, processes, milliseconds. */
   readonly value: number;
   /** Milliseconds since 1970. */

@@ -188,6 +188,12 @@ export class Files {
     await call(this.#inside, { name: "MakeSymlink", body }, `link ${quote(path)}`, options);
   }
 
+  /** Of the last change, in nanoseconds since 1970; of a link its own. */
+  async setModified(path: GuestPath, modifiedNs: bigint, options: FileOptions = {}): Promise<void> {
+    const body = { path: pathBytes(path), mtimeNs: modifiedNs, user: options.user ?? "" };
+    await call(this.#inside, { name: "ChangeTime", body }, `file ${quote(path)}`, options);
+  }
+
   async watch(path: GuestPath, options: WatchOptions = {}): Promise<Watcher> {
     return watch(this.#inside, path, options);
   }

@@ -28,14 +28,16 @@ export function limitHit(
   return { kind: "limit-hit", limit, value: valueOf(limit, limits), atMs: Date.now(), killed, toldBy };
 }
 
-/** What the host's control groups count. */
-export function hitsOfKeeper({ killed, refused }: KeeperLimit, limits: Limits): LimitHit[] {
+/** What the host's control groups count, and its file systems. */
+export function hitsOfKeeper({ killed, refused, full }: KeeperLimit, limits: Limits): LimitHit[] {
   const kills = killed.map(({ pid, command, isFirst }): Killed => {
     if (isFirst) return { what: "sandbox" };
     return { ...UNKNOWN, hostPid: pid, command: command === null ? null : untrustedText(command) };
   });
   const memory = kills.map((one) => limitHit("memory", limits, one));
-  return refused ? [...memory, limitHit("pids", limits, null)] : memory;
+  const pids = refused ? [limitHit("pids", limits, null)] : [];
+  const volumes = full.map(({ volume, bytes }) => ({ ...limitHit("disk", limits, null), value: bytes, volume }));
+  return [...memory, ...pids, ...volumes];
 }
 
 /** What the agent sees from inside. */

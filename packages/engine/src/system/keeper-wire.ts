@@ -25,6 +25,8 @@ export interface KeeperLimit {
   }[];
   /** Programs were refused a process. */
   readonly refused: boolean;
+  /** Volumes of the sandbox that have no room left, and their sizes. */
+  readonly full: readonly { readonly volume: string; readonly bytes: number }[];
 }
 
 /** How often and for how long a sandbox had to wait at its limit on processor time. */
@@ -170,8 +172,8 @@ export function readEnded(line: Fields): KeeperEnded {
 }
 
 export function readLimit(line: Fields): KeeperLimit {
-  const killed = line["killed"];
-  if (!Array.isArray(killed)) throw broken(JSON.stringify(line));
+  const { killed, full } = line;
+  if (!Array.isArray(killed) || !Array.isArray(full)) throw broken(JSON.stringify(line));
   return {
     instance: string(line, "instance"),
     killed: killed.map((one: unknown) => {
@@ -180,6 +182,10 @@ export function readLimit(line: Fields): KeeperLimit {
       return { pid: maybeNumber(from, "pid"), command, isFirst: from["isFirst"] === true };
     }),
     refused: line["refused"] === true,
+    full: full.map((one: unknown) => {
+      const from = fields(one);
+      return { volume: string(from, "volume"), bytes: number(from, "bytes") };
+    }),
   };
 }
 

@@ -10,16 +10,27 @@ import { located } from "../located.ts";
 import type { Inside } from "../../sandbox/calls.ts";
 import type { Filter } from "../container/seccomp/compile.ts";
 import type { Architecture } from "../../seccomp/syscalls.ts";
-import type { Availability, Checkpoint, Driver, Help, ImageFiles, Instance, Runtime } from "../driver.ts";
+import type { Availability, Checkpoint, Driver, Help, ImageFiles, Instance, LayerAside, Runtime } from "../driver.ts";
 import { commonLimits, limitsDisk } from "../limits.ts";
 import { imageAndProcess, writableMounts } from "../program.ts";
 import { GUEST_CAPABILITIES } from "./capabilities.ts";
 import { fingerprint, savedSizes, saveMachine } from "./checkpoint.ts";
 import { explainEnd } from "./end.ts";
 import { reachableCalls, vmmProfile, type Sharing } from "./filter.ts";
-import { DEFAULT_CPUS, DEFAULT_MEMORY_BYTES, identityOf, keyOf, memoryMib, MIB, type Size, sizeOf } from "./guest.ts";
+import {
+  DEFAULT_CPUS,
+  DEFAULT_MEMORY_BYTES,
+  identityOf,
+  keyOf,
+  LAYER_DEVICE,
+  memoryMib,
+  MIB,
+  type Size,
+  sizeOf,
+} from "./guest.ts";
 import { JAIL_NAMESPACES, memoryLimit, taskLimit, vmmFilter, VMM_OVERHEAD_BYTES } from "./jail.ts";
 import { mountReasons, refuseMounts, sharingOf } from "./sharing.ts";
+import type { GuestIdentity } from "../../guest/prepare.ts";
 import { ensureLayer } from "../layer.ts";
 import { SHARED_TAG } from "./qemu.ts";
 import { microvmSteps, type Origin } from "./steps.ts";
@@ -28,6 +39,8 @@ import { ensureTemplate, templateFiles } from "./templates.ts";
 
 const NAME = "microvm/qemu";
 const CPUS_MAX = 32;
+/** Of a guest that has its layer aside: room for its name and ids. */
+const ASIDE_UPPER = { bytes: MIB, inodes: 256 };
 const INSTALL = "run bulkhead setup microvm";
 
 export interface MicrovmOptions {
@@ -192,21 +205,30 @@ function steps(
 }
 
 async function provide(known: Known, bare: Driver, made: Plan, image: ImageFiles, help: Help): Promise<void> {
-  const { survey, options } = known;
-  const { state } = help.host.paths;
-  const { ensureErofs } = await import("./provide.ts");
-  await ensureErofs(image, help);
   await ensureLayer(made, image, "guest", help);
-  if (!options.templates) return;
-  await ensureTemplate(state, keyOf(made, help.host, survey), made.runtime.path, survey.boot, help);
+  await provideGuest(known, made, image, help);
+  if (!known.options.templates) return;
   const { rootedTemplate } = await import("./rooted.ts");
-  const dir = await rootedTemplate(bare, survey, made, image, help);
+  const dir = await rootedTemplate(bare, known.survey, made, image, help);
   if (dir !== null) known.rooted.set(made, dir);
 }
 
-async function prepare(made: Plan, inside: Inside, signal?: AbortSignal): Promise<void> {
+async function provideGuest({ survey, options }: Known, made: Plan, image: ImageFiles, help: Help): Promise<void> {
+  const { state } = help.host.paths;
+  const { ensureErofs } = await import("./provide.ts");
+  await ensureErofs(image, help);
+  if (!options.templates) return;
+  await ensureTemplate(state, keyOf(made, help.host, survey), made.runtime.path, survey.boot, help);
+}
+
+async function prepare(
+  made: Plan,
+  inside: Inside,
+  signal: AbortSignal | undefined,
+  upper: GuestIdentity["upper"] = identityOf(made).upper,
+): Promise<void> {
   const { mountShared, prepareGuest } = await import("../../guest/prepare.ts");
-  await prepareGuest(inside, identityOf(made), { signal });
+  await prepareGuest(inside, { ...identityOf(made), upper }, { signal });
   if (made.mounts.length > 0) await mountShared(inside, SHARED_TAG, made.mounts, { signal });
 }
 
@@ -261,6 +283,17 @@ function checkpoint(known: Known, driver: Driver): Checkpoint {
   };
 }
 
+function aside(known: Known, driver: Driver): LayerAside {
+  return {
+    device: LAYER_DEVICE,
+    driver: {
+      ...driver,
+      provide: (made, image, help) => provideGuest(known, made, image, help),
+      afterAttach: (made, inside, signal) => prepare(made, inside, signal, ASIDE_UPPER),
+    },
+  };
+}
+
 function surveyed(options: MicrovmOptions, found: Survey, arch: Architecture): Driver {
   const kvm = found.accelerator.kind === "kvm";
   const filters = new Map<Sharing, Filter>();
@@ -291,7 +324,10 @@ function surveyed(options: MicrovmOptions, found: Survey, arch: Architecture): D
       await (await import("./rooted.ts")).refreshRooted(made, inside, signal);
     },
   };
-  return options.templates ? { ...driver, checkpoint: checkpoint(known, driver) } : driver;
+  const layerAside = aside(known, bare);
+  return options.templates
+    ? { ...driver, layerAside, checkpoint: checkpoint(known, driver) }
+    : { ...driver, layerAside };
 }
 
 function unsurveyed(options: MicrovmOptions, hardware: boolean): Driver {

@@ -9,6 +9,8 @@ import type { TemplateKey } from "./templates.ts";
 
 /** The guest that a plan asks for: its size, who it is, and what its template is bound to. */
 
+/** The disk of the writable layer, inside. */
+export const LAYER_DEVICE = "/dev/vdb";
 export const MIB = 1024 * 1024;
 /** What a guest's kernel takes for itself, measured 30 MiB, and of each page a 64th for its bookkeeping. */
 const KERNEL_OWN_BYTES = 40 * MIB;
@@ -43,7 +45,7 @@ export function identityOf({ limits, network, process }: Plan): GuestIdentity {
   return {
     hostname: process.hostname,
     rootDevice: "/dev/vda",
-    upper: { device: "/dev/vdb" },
+    upper: { device: LAYER_DEVICE },
     pids: limits.pids + HOST_TASK_OVERHEAD,
     memoryBytes: limits.memoryBytes ?? DEFAULT_MEMORY_BYTES,
     resolver: network === "none" ? "" : GUEST_ADDRESSES.resolver,
