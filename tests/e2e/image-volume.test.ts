@@ -66,7 +66,7 @@ describe.skipIf(missing.length > 0)(`volumes${lack}`, { timeout: TIMEOUT_MS }, (
     writeFileSync(join(dir, "tree/deep/given"), "from the host\n");
     expect(await cli("volume", "copy", join(dir, "tree"), `${volume}:/tree`)).toMatchObject({
       code: 0,
-      stdout: "1 files, 2 directories, 0 links, 14 B\n",
+      stdout: "1 file, 2 directories, 0 links, 14 B\n",
     });
     const over = await cli("run", "--volume", `${volume}:/proc/x`, "--", "true");
     expect(over).toMatchObject({ code: 121, stderr: expect.stringMatching(/\/proc belongs to the boundary/) });

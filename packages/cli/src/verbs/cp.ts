@@ -1,10 +1,10 @@
-import { formatBytes } from "@bulkhead/contract";
 import { type Copied, findSandbox } from "@bulkhead/engine";
 import type { CliConfig } from "../config.ts";
 import { engineOptions } from "../engine-options.ts";
 import { parseAnywhere } from "../options.ts";
 import { print, printJson } from "../print.ts";
 import { onStandardError, Progress } from "../progress.ts";
+import { renderCopied } from "../render/copied.ts";
 import { copyAs, copyOf } from "../run/sandbox-copy.ts";
 import { exitCodeOfSignal, SignalForwarder } from "../run/signals.ts";
 import { CP_OPTIONS } from "./table.ts";
@@ -41,11 +41,7 @@ export async function cp(words: readonly string[], config: CliConfig): Promise<n
     });
     shown.stop();
     if (values.has("json")) await printJson(copied);
-    else {
-      const { files, directories, links, bytes, leftOut } = copied;
-      const left = leftOut === 0 ? "" : `; ${leftOut} FIFOs, sockets or devices left out`;
-      await print(`${files} files, ${directories} directories, ${links} links, ${formatBytes(bytes)}${left}`);
-    }
+    else await print(renderCopied(copied));
     return 0;
   } catch (error) {
     shown.stop();

@@ -5,6 +5,7 @@ import type { CliConfig } from "../config.ts";
 import { engineOptions } from "../engine-options.ts";
 import { parseAnywhere, refuseRest, usageError, type Parsed } from "../options.ts";
 import { print, printJson } from "../print.ts";
+import { renderCopied } from "../render/copied.ts";
 import { columns } from "../render/style.ts";
 import { exitCodeOfSignal, SignalForwarder } from "../run/signals.ts";
 import { VOLUME_OPTIONS } from "./table.ts";
@@ -100,9 +101,7 @@ const copy: Act = async (parsed, _store, config) => {
   return await interruptible(async (signal) => {
     const copied = await copyVolume(asked, config, signal);
     if (parsed.values.has("json")) return await printJson(copied);
-    const { files, directories, links, bytes, leftOut } = copied;
-    const left = leftOut === 0 ? "" : `; ${leftOut} FIFOs, sockets or devices left out`;
-    await print(`${files} files, ${directories} directories, ${links} links, ${formatBytes(bytes)}${left}`);
+    await print(renderCopied(copied));
   });
 };
 

@@ -1,5 +1,6 @@
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
+import { getSystemErrorMessage } from "node:util";
 import { BulkheadError } from "@bulkhead/contract";
 import type { CallOptions } from "./calls.ts";
 
@@ -104,10 +105,11 @@ export async function onHost<T>(what: string, work: Promise<T>): Promise<T> {
     return await work;
   } catch (cause) {
     if (cause instanceof BulkheadError || !(cause instanceof Error) || !("syscall" in cause)) throw cause;
-    const { code = "" } = cause as NodeJS.ErrnoException;
+    const { errno, code = "" } = cause as NodeJS.ErrnoException;
+    const said = errno === undefined ? code : `${getSystemErrorMessage(errno)} (${code})`;
     throw new BulkheadError("HOST_RESOURCE", {
       what,
-      why: `the host says ${code}`,
+      why: `the host says: ${said}`,
       next: "put that right, then try again",
       cause,
     });
