@@ -1,9 +1,9 @@
 //! The host's end of the channel as a descriptor that can be waited for.
 
-use crate::agent::Token;
 use crate::sys::fd::{self, Moved};
 use crate::sys::poll::{self, Epoll};
 use crate::sys::Result;
+use crate::token::Token;
 use std::os::fd::OwnedFd;
 
 const COPY_BYTES: usize = 64 * 1024;

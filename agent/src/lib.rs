@@ -24,6 +24,7 @@ pub mod sudo;
 mod sys;
 mod table;
 mod tasks;
+mod token;
 mod usage;
 mod users;
 pub mod wire;

@@ -1,9 +1,10 @@
 //! Telling the host that a limit was reached: what only the inside knows of it.
 
-use crate::agent::{Agent, Token};
+use crate::agent::Agent;
 use crate::guest::GROUP;
 use crate::sys::poll::{self, Epoll};
 use crate::sys::process;
+use crate::token::Token;
 use crate::wire::generated::{limit_kind, LimitHit, Message};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};

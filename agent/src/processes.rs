@@ -1,12 +1,13 @@
 //! The processes the host started, and the orphans that become ours.
 
-use crate::agent::{Agent, Token};
+use crate::agent::Agent;
 use crate::failure::{Failure, Outcome};
 use crate::process::Process;
 use crate::streams::{Kind, Stream};
 use crate::sys::fd::{self, Moved};
 use crate::sys::poll;
 use crate::sys::process::{self, Exit, Reaped};
+use crate::token::Token;
 use crate::wire::generated::{error_kind as kind, End, Exited, Message, Recorded, Started};
 
 /// Running or remembered.

@@ -1,10 +1,11 @@
 //! Connections to what listens inside, and the queue of lanes with something to send.
 
-use crate::agent::{Agent, Token};
+use crate::agent::Agent;
 use crate::failure::Failure;
 use crate::streams::{Kind, SocketStream, Stream};
 use crate::sys::fd::{self, Moved};
 use crate::sys::{poll, socket, Errno};
+use crate::token::Token;
 use crate::wire::generated::{error_kind as kind, End, Message, Opened, LANE_OUT};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

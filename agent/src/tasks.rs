@@ -1,10 +1,11 @@
 //! Tasks of the workers, as streams.
 
-use crate::agent::{Agent, Token};
+use crate::agent::Agent;
 use crate::failure::Failure;
 use crate::process::Process;
 use crate::streams::{Kind, SocketStream, Stream, TaskStream, Waiting};
 use crate::sys::{poll, process};
+use crate::token::Token;
 use crate::wire::generated::{error_kind as kind, End, Message, Opened, Started as StartedMessage, LANE_OUT};
 use crate::workers::{Finished, Input, Next, Output};
 

@@ -5,11 +5,12 @@ use super::outbox::{Inbox, Outbox};
 use super::packet::{self, Flow, Refusal};
 use super::stack::{Asked, Stack};
 use super::{interface, INTERFACE, MTU, ROUTER_4};
-use crate::agent::{Agent, Token};
+use crate::agent::Agent;
 use crate::failure::Failure;
 use crate::streams::{Kind, Stream};
 use crate::sys::fd::{self, Moved};
 use crate::sys::{poll, process};
+use crate::token::Token;
 use crate::wire::codec::Malformed;
 use crate::wire::generated::{
     egress_reply_kind, egress_request_kind, error_kind as kind, refusal, EgressReply, EgressRequest, Message,

@@ -1,10 +1,11 @@
 //! The agent's end: connections from inside, each for one command.
 
 use super::{hang_up, socket_name, Closing, Reply, Request, Start, REQUEST_BYTES_MAX};
-use crate::agent::{Agent, Token};
+use crate::agent::Agent;
 use crate::failure::Failure;
 use crate::sys::process::{self, Exit};
 use crate::sys::{local, poll};
+use crate::token::Token;
 use crate::users::resolve;
 use crate::wire::generated::error_kind as kind;
 use crate::workers::{Input, Next, Output};
