@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
@@ -35,6 +35,14 @@ describe("the index of kernels", () => {
     expect(readdirSync(join(state, "guest"))).toEqual(["index.json"]);
   });
 
+  test("is good wherever its state directory is moved", async () => {
+    await recordKernel(state, stock);
+    const moved = `${state}-moved`;
+    renameSync(state, moved);
+    const at = (name: string): string => join(moved, "guest", name);
+    expect(await readKernelIndex(moved)).toEqual([{ ...stock, vmlinux: at("s"), modules: at("m") }]);
+  });
+
   test("keeps the latest of a kind", async () => {
     await recordKernel(state, own);
     await recordKernel(state, { ...own, hash: "0c".repeat(32) });
@@ -48,7 +56,7 @@ describe("the index of kernels", () => {
     expect(text).toMatch(/^ {4}"release": "6\.1\.192-bulkhead",$/m);
   });
 
-  test.each(["{", "{}", "[{}]", '[{"kind":"own","vmlinux":"a","modules":null,"release":"6.1","hash":"00000000"}]'])(
+  test.each(["{", "{}", "[{}]", '[{"kind":"own","vmlinux":"","modules":null,"release":"6.1","hash":"00000000"}]'])(
     "refuses %s and replaces it",
     async (text) => {
       writeFileSync(kernelIndexPath(state), text);

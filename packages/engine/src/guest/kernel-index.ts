@@ -1,5 +1,5 @@
 import { open, readFile, rename } from "node:fs/promises";
-import { dirname, isAbsolute, join } from "node:path";
+import { dirname, join, relative, resolve } from "node:path";
 import { BulkheadError } from "@bulkhead/contract";
 import { exists } from "./workshop.ts";
 
@@ -26,7 +26,7 @@ const BANNER = Buffer.from("Linux version ");
 const RELEASE = /^[\w.+~-]{1,64}$/;
 const RELEASE_MAX_BYTES = 64;
 
-/** At most one kernel of each kind is recorded: the latest. */
+/** At most one kernel of each kind is recorded: the latest. Paths in it start at its directory, which may be moved with all in it. */
 export function kernelIndexPath(stateDir: string): string {
   return join(stateDir, "guest", "index.json");
 }
@@ -52,7 +52,13 @@ export async function readKernelIndex(stateDir: string): Promise<readonly Kernel
     throw damaged(path, error);
   }
   if (!Array.isArray(parsed) || !parsed.every(isRecord)) throw damaged(path, "it holds what is no list of kernels");
-  return parsed.toSorted((a, b) => PREFERENCE.indexOf(a.kind) - PREFERENCE.indexOf(b.kind));
+  const at = dirname(path);
+  const found = parsed.map((record) => ({
+    ...record,
+    vmlinux: resolve(at, record.vmlinux),
+    modules: record.modules === null ? null : resolve(at, record.modules),
+  }));
+  return found.toSorted((a, b) => PREFERENCE.indexOf(a.kind) - PREFERENCE.indexOf(b.kind));
 }
 
 /** The kernel for guests to start; null when there is none that can be used. Starts no process. */
@@ -69,10 +75,18 @@ export async function recordKernel(stateDir: string, record: KernelRecord): Prom
   const known = await readKernelIndex(stateDir).catch(() => []);
   const kept = known.filter(({ kind }) => kind !== record.kind);
   const path = kernelIndexPath(stateDir);
+  const from = (to: string): string => relative(dirname(path), to);
+  const written = [...kept, record].map(({ kind, vmlinux, modules, release, hash }) => ({
+    kind,
+    vmlinux: from(vmlinux),
+    modules: modules === null ? null : from(modules),
+    release,
+    hash,
+  }));
   const draft = `${path}.new`;
   {
     await using file = await open(draft, "w", 0o644);
-    await file.writeFile(`${JSON.stringify([...kept, record], null, 2)}\n`);
+    await file.writeFile(`${JSON.stringify(written, null, 2)}\n`);
     await file.sync();
   }
   await rename(draft, path);
@@ -103,7 +117,7 @@ export function kernelRelease(vmlinux: Buffer): string {
 function isRecord(value: unknown): value is KernelRecord {
   if (typeof value !== "object" || value === null) return false;
   const { kind, vmlinux, modules, release, hash } = value as Record<string, unknown>;
-  const path = (text: unknown): boolean => typeof text === "string" && isAbsolute(text);
+  const path = (text: unknown): boolean => typeof text === "string" && text !== "" && !text.includes("\0");
   return (
     (kind === "own" || kind === "stock") &&
     path(vmlinux) &&
