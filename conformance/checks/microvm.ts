@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { readdir, readFile, readlink } from "node:fs/promises";
+import { readdir, readFile, readlink, stat } from "node:fs/promises";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fails, theme, within } from "../check.ts";
 import { hostCommand, namespaceOf, processesInCgroup, squeezeMemory, statusField, weightOf } from "../host.ts";
@@ -66,14 +67,27 @@ async function templatesOf(keeper: number): Promise<readonly string[]> {
   return paths.filter((_, i) => links[i]?.startsWith("/memfd:bulkhead-template"));
 }
 
+/** How many templates that have an image's root were woken from since then, in milliseconds since 1970. */
+async function rootedSince(state: string, since: number): Promise<number> {
+  const names = await readdir(join(state, "templates")).catch((): string[] => []);
+  const dirs = names.map((name) => join(state, "templates", name));
+  const rooted = dirs.map(async (dir) => {
+    const text = await readFile(join(dir, "key.json"), "utf8").catch(() => '{ "root": null }');
+    const { root } = JSON.parse(text) as { readonly root: unknown };
+    return root !== null && (await stat(dir)).mtimeMs >= since;
+  });
+  return (await Promise.all(rooted)).filter(Boolean).length;
+}
+
 export const microvmChecks = theme("microvm", "host", (check) => {
   check(
     `${CLONES} guests differ in random numbers, ids and layout, and know the time`,
-    async ({ fresh }) => {
+    async ({ fresh, open, target }) => {
       const script = `head -c 16 /dev/urandom | od -An -tx1; cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid /etc/machine-id
       hostname; python3 -c 'import os; print(os.urandom(16).hex()); print(id(object()), open("/proc/self/maps").readline()[:12])'; date +%s.%N`;
       // From the third on they wake with their root file system.
       for (let i = 0; i < 2; i += 1) await (await fresh({ memoryBytes: 128 * MIB })).kill();
+      const woken = Date.now();
       const rows = await Promise.all(
         Array.from({ length: CLONES }, async (_, i) => {
           const own = await fresh({ hostname: `guest-${i}`, memoryBytes: 128 * MIB });
@@ -86,6 +100,13 @@ export const microvmChecks = theme("microvm", "host", (check) => {
           );
           return lines;
         }),
+      );
+      assert.ok(open.outside !== null);
+      const rooted = target.name.endsWith("cold") ? 0 : 1;
+      assert.equal(
+        await rootedSince(open.outside.stateDirectory, woken),
+        rooted,
+        "templates with a root that were used",
       );
       assert.equal(rows[0]?.length, 7);
       rows[0]?.forEach((_, column) => {

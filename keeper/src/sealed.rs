@@ -1,6 +1,6 @@
 //! Copies of the host's files that are handed to a program as open descriptors.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -13,25 +13,23 @@ use crate::{paths, sys};
 /// Fits a processor's cache.
 const CHUNK_BYTES: usize = 256 * 1024;
 
+/// That last without a holder, those that were asked for last. Each is some 50 MB of memory, and images are many.
+const LASTING: usize = 4;
+
 /// A file as it was when it was copied.
 type Key = (u64, u64, u64, i64, i64);
 
 /// Memory files that nobody can write, grow or shrink, whoever holds them.
 #[derive(Default)]
 pub struct Sealed {
-    made: Mutex<HashMap<Key, Arc<Mutex<Made>>>>,
-}
-
-#[derive(Default)]
-struct Made {
-    file: Weak<File>,
-    /// Makes it last until the keeper's end.
-    kept: Option<Arc<File>>,
+    made: Mutex<HashMap<Key, Arc<Mutex<Weak<File>>>>>,
+    /// The one asked for last is last.
+    lasting: Mutex<VecDeque<Arc<File>>>,
 }
 
 impl Sealed {
-    /// The first caller copies the file, those that come meanwhile wait for it. It lasts as long as somebody holds it, or
-    /// to the keeper's end when one of them wants that.
+    /// The first caller copies the file, those that come meanwhile wait for it. It lasts as long as somebody holds it, or,
+    /// when one of them wants that, as long as it is one of the last few that were asked for so.
     pub fn open(&self, path: &str, keep: bool) -> io::Result<Arc<File>> {
         let source = File::open(path)?;
         let meta = source.metadata()?;
@@ -39,11 +37,11 @@ impl Sealed {
         let slot = {
             let mut made = self.made.lock().unwrap();
             // What nobody holds and nobody is making is gone.
-            made.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.lock().unwrap().file.strong_count() > 0);
+            made.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.lock().unwrap().strong_count() > 0);
             made.entry(key).or_default().clone()
         };
         let mut slot = slot.lock().unwrap();
-        let file = match slot.file.upgrade() {
+        let file = match slot.upgrade() {
             Some(file) => file,
             None => {
                 let copy = sys::memory_file(c"bulkhead-template")?;
@@ -52,11 +50,20 @@ impl Sealed {
                 Arc::new(copy)
             }
         };
-        slot.file = Arc::downgrade(&file);
+        *slot = Arc::downgrade(&file);
         if keep {
-            slot.kept = Some(file.clone());
+            self.keep(&file);
         }
         Ok(file)
+    }
+
+    fn keep(&self, file: &Arc<File>) {
+        let mut lasting = self.lasting.lock().unwrap();
+        lasting.retain(|other| !Arc::ptr_eq(other, file));
+        lasting.push_back(file.clone());
+        if lasting.len() > LASTING {
+            lasting.pop_front();
+        }
     }
 }
 
@@ -153,6 +160,21 @@ mod tests {
         let kept = inode(&sealed.open(text, true).unwrap());
         assert_eq!(inode(&sealed.open(text, false).unwrap()), kept);
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn those_asked_for_last_are_kept_and_no_more() {
+        let paths: Vec<_> = (0..=LASTING).map(|_| sparse_file()).collect();
+        let sealed = Sealed::default();
+        let ask = |number: usize| Arc::downgrade(&sealed.open(paths[number].to_str().unwrap(), true).unwrap());
+        let mut made: Vec<_> = (0..LASTING).map(ask).collect();
+        ask(0);
+        made.push(ask(LASTING));
+        let there: Vec<bool> = made.iter().map(|file| file.strong_count() > 0).collect();
+        assert_eq!(there, (0..=LASTING).map(|number| number != 1).collect::<Vec<_>>());
+        for path in paths {
+            std::fs::remove_file(path).unwrap();
+        }
     }
 
     #[test]

@@ -28,8 +28,8 @@ function errorOf(value: unknown): BulkheadError {
 
 export interface ConversationOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Told each part of an answer before the result. */
-  readonly onItem?: (item: unknown) => void;
+  /** Told each part of an answer before the result; the next comes when this one is taken. */
+  readonly onItem?: (item: unknown) => Promise<void>;
 }
 
 /** One thing asked of an engine, over a connection of its own. Disposing of it calls it off. */
@@ -118,7 +118,7 @@ export class Conversation implements Disposable {
     else if (frame.kind === Kind.started) this.#started.resolve();
     else if (frame.kind === Kind.data) await fill(this.out, frame.body);
     else if (frame.kind === Kind.errorData) await fill(this.err, frame.body);
-    else if (frame.kind === Kind.item) this.#options.onItem?.(jsonOf(frame));
+    else if (frame.kind === Kind.item) await this.#options.onItem?.(jsonOf(frame));
     else if (frame.kind === Kind.failure) this.#fail(errorOf(jsonOf(frame)));
     else if (frame.kind === Kind.result) this.#finish(jsonOf(frame));
     else throw new Unreadable("a frame that only clients send");
@@ -157,13 +157,13 @@ function calledOff(signal?: AbortSignal): BulkheadError {
 }
 
 /** Resolves when it has room again; what nobody reads any more is thrown away. */
-function fill(lane: PassThrough, bytes: Buffer): Promise<void> {
+export function fill(lane: PassThrough, piece: unknown): Promise<void> {
   if (lane.destroyed || lane.writableEnded) return Promise.resolve();
   return new Promise((resolve) => {
     const settle = (): void => {
       lane.off("close", settle);
       resolve();
     };
-    lane.once("close", settle).write(bytes, settle);
+    lane.once("close", settle).write(piece, settle);
   });
 }

@@ -1,12 +1,13 @@
 import { BulkheadError } from "@bulkhead/contract";
-import { Readable } from "node:stream";
+import { PassThrough, Readable } from "node:stream";
 import type { Copied, CopyOptions } from "../sandbox/copy.ts";
+import type { CopyTarget } from "../sandbox/copy-in.ts";
 import type { CopyOutOptions, CopySource } from "../sandbox/copy-out.ts";
 import type { FileEntry } from "../sandbox/entries.ts";
 import type { FileContent, WriteOptions } from "../sandbox/file-write.ts";
-import type { FileOptions, Files, ListOptions } from "../sandbox/files.ts";
+import type { FileOptions, ListOptions } from "../sandbox/files.ts";
 import { type GuestPath, pathBytes } from "../sandbox/names.ts";
-import { Conversation, type ConversationOptions } from "./client.ts";
+import { Conversation, type ConversationOptions, fill } from "./client.ts";
 import type { ListedSandbox, SentEntry } from "./operations.ts";
 import type { ControlDirectory } from "./place.ts";
 import { RemoteExecution, type RemoteExecOptions } from "./remote-exec.ts";
@@ -33,7 +34,7 @@ async function* bytesOf(content: FileContent): AsyncGenerator<Uint8Array> {
   else for await (const piece of content) yield Buffer.from(piece as string);
 }
 
-type RemoteOperations = Pick<Files, "stat" | "entries" | "readStream" | "mkdir" | "write" | "symlink" | "chmod">;
+type RemoteOperations = CopyTarget & CopySource["files"];
 
 /** Files of a sandbox that another process holds. Errors are those of `Files`, and SANDBOX_GONE when that process ends. */
 export class RemoteFiles implements RemoteOperations {
@@ -56,12 +57,16 @@ export class RemoteFiles implements RemoteOperations {
   async *entries(path: GuestPath, options: ListOptions = {}): AsyncGenerator<FileEntry, void, undefined> {
     if (options.depth !== undefined && options.depth !== 1)
       throw new BulkheadError("NOT_SUPPORTED", { what: "another process's sandbox lists one directory at a time" });
-    const found: SentEntry[] = [];
-    const onItem = (item: unknown): void => void found.push(...(item as SentEntry[]));
+    // A directory inside may have any number of entries: no more are asked for than are taken.
+    const parts = new PassThrough({ objectMode: true, highWaterMark: 1 });
+    const onItem = (item: unknown): Promise<void> => fill(parts, item);
     const request = { op: "entries", path: base64(path), user: options.user };
     using asked = await this.#ask(request, { signal: options.signal, onItem });
-    await asked.result;
-    yield* found.map(toEntry);
+    asked.result.then(
+      () => parts.end(),
+      (error: unknown) => parts.destroy(error as Error),
+    );
+    for await (const part of parts) yield* (part as SentEntry[]).map(toEntry);
   }
 
   async readStream(path: GuestPath, options: FileOptions = {}): Promise<Readable> {
