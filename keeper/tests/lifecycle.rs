@@ -45,7 +45,7 @@ fn a_keeper_that_is_killed_is_swept_by_the_next() {
     first.child.wait().unwrap();
     assert!(lives(pid));
     let second = Keeper::start(&run);
-    eventually("the sweep", || !lives(pid) && !Path::new(instance["dir"].as_str().unwrap()).exists());
+    eventually("the sweep", || !lives(pid) && !engine_dir(&instance).exists());
     assert!(cgroup_dirs(instance["cgroup"].as_str().unwrap()).is_empty());
     assert!(Path::new(kept["dir"].as_str().unwrap()).exists(), "a living engine's sandbox was swept");
     assert!(second.end() && neighbour.end());

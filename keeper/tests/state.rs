@@ -70,7 +70,7 @@ fn a_frozen_sandbox_whose_keeper_was_killed_is_swept() {
     first.child.wait().unwrap();
     assert!(lives(pid));
     let second = Keeper::start(&run);
-    eventually("the sweep", || !lives(pid) && !Path::new(instance["dir"].as_str().unwrap()).exists());
+    eventually("the sweep", || !lives(pid) && !engine_dir(&instance).exists());
     assert!(cgroup_dirs(instance["cgroup"].as_str().unwrap()).is_empty());
     assert!(second.end());
     assert!(empty(&run));

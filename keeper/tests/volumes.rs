@@ -75,7 +75,7 @@ fn keepers_that_come_at_once_share_one_device_and_see_each_others_files() {
     // Whoever comes next takes away what killed keepers could not.
     let run = base.join("run");
     let next = Keeper::start(&run);
-    eventually("the sweep", || instances.iter().all(|one| !Path::new(one["dir"].as_str().unwrap()).exists()));
+    eventually("the sweep", || instances.iter().all(|one| !engine_dir(one).exists()));
     assert!(next.end());
     assert!(empty(&run), "{:?}", fs::read_dir(&run).unwrap().collect::<Vec<_>>());
     let checked =

@@ -168,6 +168,11 @@ pub fn shell_runtime(instance: &Value, body: &str) -> Value {
     ])
 }
 
+/// Of the engine whose sandbox it is; what sweeps removes it last.
+pub fn engine_dir(instance: &Value) -> PathBuf {
+    Path::new(instance["dir"].as_str().unwrap()).parent().unwrap().to_path_buf()
+}
+
 pub fn pid_of(answer: &Value) -> i32 {
     answer["pid"].as_i64().unwrap() as i32
 }
