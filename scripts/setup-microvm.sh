@@ -1,12 +1,13 @@
 # What microVMs need besides: QEMU, tools for their disks, a guest kernel. Sourced by setup.sh when somebody asks for
 # microVMs; uses its functions. Nothing of this is installed for the other levels.
 #
-#   setup_kernel=stock     take Debian's kernel instead of building our own
-#   setup_explicit=yes     look for a newer kernel although there is one
+#   setup_kernel=stock     take Debian's kernel and QEMU instead of building our own
+#   setup_explicit=yes     look for newer ones although they are there
 
 # What guest/build.ts builds from and with.
 readonly KERNEL_SOURCE=linux-source-6.1
 readonly KERNEL_TIME="4 to 12 minutes on two cores, once"
+readonly MONITOR_TIME="3 to 8 minutes on two cores, once"
 
 kernel_index_has() { grep -qs "\"kind\": \"$1\"" "$state/guest/index.json"; }
 
@@ -19,10 +20,21 @@ kernel_is_ready() {
   if kernel_index_has own; then [[ $(cat "$state/setup/kernel" 2>/dev/null) == "$(kernel_mark)" ]]; else kernel_index_has stock; fi
 }
 
+monitor_mark() { cksum <"$home/guest/monitor.mak"; }
+
+# Who took Debian's kernel did not want to wait.
+monitor_is_ready() {
+  [[ ${setup_kernel-} != stock ]] || return 0
+  [[ ${setup_explicit-} != yes ]] || return 1
+  if ! kernel_index_has own && kernel_index_has stock; then return 0; fi
+  [[ -x $state/runtimes/qemu/qemu-system-x86_64 && $(cat "$state/setup/monitor" 2>/dev/null) == "$(monitor_mark)" ]]
+}
+
 microvm_survey() {
   want qemu-system-x86_64 qemu-system-x86
   want mkfs.erofs erofs-utils
   want /sbin/mke2fs e2fsprogs
+  monitor_survey
   kernel_is_ready && return
   want xz xz-utils
   if [[ ${setup_kernel-} == stock ]]; then
@@ -40,8 +52,31 @@ microvm_survey() {
   kernel_step=kernel
 }
 
+monitor_survey() {
+  monitor_is_ready && return
+  want dpkg-source dpkg-dev
+  want cc gcc
+  want meson meson
+  want ninja ninja-build
+  want pkg-config pkg-config
+  want python3 python3
+  want /usr/include/attr/libattr.h libattr1-dev
+  want /usr/include/stdio.h libc6-dev
+  want /usr/include/cap-ng.h libcap-ng-dev
+  want /usr/include/libfdt.h libfdt-dev
+  want /usr/include/glib-2.0/glib.h libglib2.0-dev
+  want /usr/include/pcre2.h libpcre2-dev
+  want /usr/include/pixman-1/pixman.h libpixman-1-dev
+  want /usr/include/zlib.h zlib1g-dev
+  monitor_step=monitor
+}
+
 microvm_describe() { # step
   case $1 in
+    monitor)
+      printf 'build QEMU with what guests need and nothing else into %s (%s; without waiting: bulkhead setup microvm --stock-kernel)' \
+        "$state/runtimes/qemu" "$MONITOR_TIME"
+      ;;
     stock) printf "unpack Debian's stock kernel for guests into %s" "$state/guest" ;;
     kernel)
       if kernel_index_has own && [[ $(cat "$state/setup/kernel" 2>/dev/null) == "$(kernel_mark)" ]]; then
@@ -70,14 +105,23 @@ do_kernel() {
   kernel_mark >"$state/setup/kernel"
 }
 
+do_monitor() {
+  trap : TERM
+  refresh_lists
+  (cd "$home" && exec "$node" guest/build.ts "$state" --monitor) || return 1
+  monitor_mark >"$state/setup/monitor"
+}
+
 do_stock() {
   [[ ${setup_kernel-} != stock ]] || refresh_lists
   (cd "$home" && exec "$node" guest/build.ts "$state" --stock)
 }
 
-microvm_say_kernel() {
-  local kind=own release
+microvm_say() {
+  local kind=own release monitor="Debian's QEMU"
   kernel_index_has own || kind=stock
   release=$(grep -s -A 4 "\"kind\": \"$kind\"" "$state/guest/index.json" | sed -n 's/^ *"release": "\(.*\)",$/\1/p')
-  if [[ $kind == own ]]; then setup_say "microVMs start our own kernel, $release"; else setup_say "microVMs start Debian's stock kernel, $release"; fi
+  [[ ! -x $state/runtimes/qemu/qemu-system-x86_64 ]] || monitor="our own QEMU"
+  if [[ $kind == own ]]; then kind="our own kernel"; else kind="Debian's stock kernel"; fi
+  setup_say "microVMs start $kind, $release, in $monitor"
 }

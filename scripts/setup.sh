@@ -40,7 +40,7 @@ setup_is_ready() {
   [[ -d $home/node_modules ]] || return 1
   if with_microvm "$mode"; then
     [[ -e $state/guest/index.json ]] || return 1
-    guest=("$home/guest/kernel.config")
+    guest=("$home"/guest/{kernel.config,monitor.mak})
   fi
   shopt -s globstar nullglob
   # A directory is newer when a file in it has come or gone.
@@ -119,7 +119,7 @@ binaries_are_ready() {
 # Fills `packages` (Debian names; `cargo` stands for whatever package has a new enough one), `missing` (programs, for
 # people without apt) and `todo` (steps in order).
 setup_survey() {
-  local mode=$1 kernel_step=""
+  local mode=$1 kernel_step="" monitor_step=""
   packages=() missing=() todo=() node=""
   want() { # program or file, package
     [[ " ${packages[*]-} " != *" $2 "* ]] || return
@@ -161,7 +161,8 @@ setup_survey() {
   npm_is_ready "$mode" || todo+=(npm)
   binaries_are_ready || todo+=(build)
   ((EUID != 0)) || [[ -e $state/images/refs/base || ${setup_skip_image-} == yes ]] || todo+=(image)
-  # Last, because it takes longest: who stops it has all the rest.
+  # Last, because they take longest: who stops them has all the rest.
+  [[ -z $monitor_step ]] || todo+=("$monitor_step")
   [[ -z $kernel_step ]] || todo+=("$kernel_step")
 }
 
@@ -174,7 +175,7 @@ setup_describe() { # step
     npm) printf 'install npm packages into %s' "$home/node_modules" ;;
     build) printf 'build the agent, the keeper and the unpacker of images into %s' "$home/target" ;;
     image) printf 'build the base image from Debian packages into %s' "$state/images" ;;
-    kernel | stock) microvm_describe "$1" ;;
+    monitor | kernel | stock) microvm_describe "$1" ;;
   esac
 }
 
@@ -245,6 +246,7 @@ setup_step() { # number, of, step
     node) label+=" Node.js $NODE_MAJOR_MIN" next="check that npm reaches its registry, or put Node.js $NODE_MAJOR_MIN or newer on the PATH" ;;
     npm) label+=" npm packages" next="check that npm reaches its registry, then run it again" ;;
     build) label+=" agent, keeper and unpacker" next="check that cargo reaches its registry, then run it again" ;;
+    monitor) label+=" QEMU" ;;
     kernel) label+=" guest kernel" next="take Debian's kernel, which starts more slowly: $home/bulkhead setup microvm --stock-kernel" ;;
     stock) label+=" Debian's stock kernel" next="repair apt on this machine (apt-get update), then run it again" ;;
     image)
@@ -260,6 +262,10 @@ setup_step() { # number, of, step
   if [[ $3 == runsc ]]; then
     # Everything but the gvisor level works without it, and that level says what it misses.
     setup_say "warning: going on without runsc; the gvisor level is not available until a runsc of $RUNSC_DATE_MIN or newer is on the PATH"
+    return
+  fi
+  if [[ $3 == monitor ]]; then
+    setup_say "warning: microVMs run in Debian's QEMU, which starts more slowly, takes more memory and holds more than they need; to try again: $home/bulkhead setup microvm"
     return
   fi
   setup_fail "${label#*] } could not be installed" "$next"

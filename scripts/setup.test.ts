@@ -13,6 +13,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
 import { KERNEL_BUILD_PACKAGES } from "../packages/engine/src/guest/kernel.ts";
+import { MONITOR_BUILD_PACKAGES, QEMU_PACKAGE } from "../packages/engine/src/guest/monitor.ts";
 import { STOCK_KERNEL_PACKAGES } from "../packages/engine/src/guest/stock.ts";
 import { runProgram, type ProgramResult } from "../packages/engine/src/system/process.ts";
 
@@ -237,8 +238,8 @@ test("a runsc is judged by the date in its version", async () => {
 describe("the set-up of microVMs", () => {
   const script = readFileSync(join(repository, "scripts/setup-microvm.sh"), "utf8");
 
-  test.each([...KERNEL_BUILD_PACKAGES, ...STOCK_KERNEL_PACKAGES])(
-    "installs %s, which a kernel is made with",
+  test.each([...KERNEL_BUILD_PACKAGES, ...STOCK_KERNEL_PACKAGES, ...MONITOR_BUILD_PACKAGES, QEMU_PACKAGE])(
+    "installs %s, which a kernel or QEMU is made with",
     (name) => {
       expect(script).toMatch(new RegExp(`^ +want \\S+ ${name}$`, "m"));
     },
@@ -255,6 +256,25 @@ describe("the set-up of microVMs", () => {
     const env = { PATH: process.env["PATH"] ?? "", BULKHEAD_STATE: stateDir };
     return runProgram(["bash", "-c", program], { cwd: repository, env, timeoutMs: 5000 });
   };
+
+  test("QEMU is built unless nobody wants to wait, and again when its devices are others", async () => {
+    const stateDir = mkdtempSync(join(tmpdir(), "bulkhead-monitor-"));
+    const ready = async (before = ""): Promise<boolean> =>
+      (await ask(stateDir, `${before} monitor_is_ready`)).exitCode === 0;
+    for (const dir of ["guest", "setup", "runtimes/qemu"]) mkdirSync(join(stateDir, dir), { recursive: true });
+    expect(await ready()).toBe(false);
+    expect(await ready("setup_kernel=stock;")).toBe(true);
+    writeFileSync(join(stateDir, "guest/index.json"), '[\n  {\n    "kind": "stock"\n  }\n]\n');
+    expect(await ready()).toBe(true);
+    writeFileSync(join(stateDir, "guest/index.json"), '[\n  {\n    "kind": "own"\n  }\n]\n');
+    expect(await ready()).toBe(false);
+    writeFileSync(join(stateDir, "runtimes/qemu/qemu-system-x86_64"), "", { mode: 0o755 });
+    writeFileSync(join(stateDir, "setup/monitor"), (await ask(stateDir, "monitor_mark")).stdout);
+    expect(await ready()).toBe(true);
+    expect(await ready("setup_explicit=yes;")).toBe(false);
+    writeFileSync(join(stateDir, "setup/monitor"), "0 0\n");
+    expect(await ready()).toBe(false);
+  });
 
   test("a stock kernel is enough; an own one must be of this configuration", async () => {
     const stateDir = mkdtempSync(join(tmpdir(), "bulkhead-kernel-"));

@@ -1,6 +1,5 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { KernelMeter, type KernelProgress } from "./kernel-meter.ts";
 import { kernelInputsDigest, unfulfilled } from "./kernel.ts";
 
 const fragment = readFileSync(new URL("../../../../guest/kernel.config", import.meta.url), "utf8");
@@ -36,16 +35,4 @@ test("every input changes the digest", () => {
   const inputs = { config: "a", sourceVersion: "b", compiler: "c", linker: "d" };
   const all = [inputs, ...Object.keys(inputs).map((key) => ({ ...inputs, [key]: "other" }))].map(kernelInputsDigest);
   expect(new Set(all).size).toBe(5);
-});
-
-test("progress never goes backwards and ends with done", () => {
-  const seen: KernelProgress[] = [];
-  const meter = new KernelMeter((event) => seen.push(event));
-  for (const phase of ["download", "unpack", "configure", "compile"] as const) meter.phase(phase);
-  for (let i = 0; i < 5000; i += 1) meter.line(`  CC      file-${i}.o`);
-  meter.phase("done");
-  const values = seen.map((event) => event.done);
-  expect(values).toEqual([...values].sort((a, b) => a - b));
-  expect(seen.at(-2)?.done).toBeLessThan(1000);
-  expect(seen.at(-1)).toEqual({ phase: "done", label: "done", done: 1000, total: 1000 });
 });

@@ -3,20 +3,22 @@ import { chmod, copyFile, mkdir, readFile, rename, writeFile } from "node:fs/pro
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { BulkheadError } from "@bulkhead/contract";
-import { runChecked, runProgram } from "../system/process.ts";
+import { runChecked } from "../system/process.ts";
+import { BuildMeter, countedLines, type OnBuildProgress } from "./build-meter.ts";
 import { kernelRelease, recorded, recordKernel } from "./kernel-index.ts";
-import { KernelMeter, type OnKernelProgress } from "./kernel-meter.ts";
 import {
   aptCandidate,
   CLEAN_ENV,
   downloadPackage,
   exists,
+  firstLine,
   guestHome,
   lockGuestHome,
   makeScratch,
+  needTools,
   STEP_TIMEOUT_MS,
+  stepRunner,
   syncFiles,
-  type Run,
 } from "./workshop.ts";
 
 /** Debian 12's source package; another suite's would need the configuration to be looked at again. */
@@ -37,8 +39,9 @@ export const KERNEL_BUILD_PACKAGES = [
   "make",
   "xz-utils",
 ] as const;
-/** Four minutes on two idle cores; a machine ten times as busy still gets there. */
-const BUILD_TIMEOUT_MS = 60 * 60_000;
+/** Lines like `  CC      kernel/fork.o` of a whole build, counted once; another compiler or kernel differs a little. */
+const STEP = /^ {2}[A-Z][A-Z0-9]* +\S/;
+const EXPECTED_STEPS = 1436;
 
 export interface KernelInputs {
   /** The configuration fragment's text. */
@@ -64,7 +67,7 @@ export interface BuildKernelOptions {
   readonly configPath: string;
   readonly jobs?: number;
   readonly signal?: AbortSignal;
-  readonly onProgress?: OnKernelProgress;
+  readonly onProgress?: OnBuildProgress;
 }
 
 /** Equal inputs give the same digest on every machine. */
@@ -99,7 +102,7 @@ function assignment(line: string): readonly (readonly [string, string])[] {
  */
 export async function buildGuestKernel(options: BuildKernelOptions): Promise<GuestKernel> {
   const { signal } = options;
-  const meter = new KernelMeter(options.onProgress ?? (() => {}));
+  const meter = new BuildMeter(countedLines(STEP, EXPECTED_STEPS), options.onProgress);
   const home = await guestHome(options.stateDir);
   const inputs = await kernelInputs(options.configPath, signal);
   const inputsDigest = kernelInputsDigest(inputs);
@@ -109,7 +112,12 @@ export async function buildGuestKernel(options: BuildKernelOptions): Promise<Gue
   await using _lock = await lockGuestHome(home, { onWait: () => meter.phase("wait"), ...(signal && { signal }) });
   const built = !(await exists(path));
   if (built) {
-    await requireTools();
+    await needTools({
+      what: "the guest kernel",
+      tools: TOOLS,
+      files: [LIBELF_HEADER],
+      packages: KERNEL_BUILD_PACKAGES,
+    });
     // The source tree takes 1.4 GB, the objects 0.2.
     await using scratch = await makeScratch(home);
     await compile(scratch.path, inputs, meter, options);
@@ -145,18 +153,10 @@ export async function kernelInputs(configPath: string, signal?: AbortSignal): Pr
 async function compile(
   scratch: string,
   inputs: KernelInputs,
-  meter: KernelMeter,
+  meter: BuildMeter,
   options: BuildKernelOptions,
 ): Promise<void> {
-  const run: Run = (argv, cwd, onLine) =>
-    runChecked(["setpriv", "--pdeathsig", "KILL", ...argv], {
-      failure: "RUNTIME_FAILED",
-      timeoutMs: BUILD_TIMEOUT_MS,
-      env: CLEAN_ENV,
-      cwd,
-      ...(onLine && { onLine }),
-      ...(options.signal && { signal: options.signal }),
-    });
+  const run = stepRunner(options.signal);
   const [tree, out] = [join(scratch, "tree"), join(scratch, "out")];
   await mkdir(tree);
   await mkdir(out);
@@ -200,25 +200,6 @@ async function keep(scratch: string, target: string, inputs: KernelInputs): Prom
   await rename(result, target);
 }
 
-async function requireTools(): Promise<void> {
-  const found = await runProgram(["sh", "-c", `for tool; do command -v "$tool"; done; true`, "sh", ...TOOLS], {
-    timeoutMs: STEP_TIMEOUT_MS,
-    env: CLEAN_ENV,
-  });
-  const have = new Set(found.stdout.split("\n").map((path) => path.slice(path.lastIndexOf("/") + 1)));
-  const missing: string[] = TOOLS.filter((tool) => !have.has(tool));
-  if (!(await exists(LIBELF_HEADER))) missing.push(LIBELF_HEADER);
-  if (missing.length === 0) return;
-  throw new BulkheadError("HOST_UNSUPPORTED", {
-    what: `building the guest kernel needs ${missing.join(", ")}`,
-    next: toolsHint(),
-  });
-}
-
 function toolsHint(): string {
   return `apt-get install ${KERNEL_BUILD_PACKAGES.join(" ")}`;
-}
-
-function firstLine(text: string): string {
-  return text.split("\n", 1)[0] ?? "";
 }

@@ -2,14 +2,16 @@ import { access, mkdir, mkdtemp, open, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { BulkheadError } from "@bulkhead/contract";
 import { lockFile } from "../system/file-lock.ts";
-import { runChecked } from "../system/process.ts";
+import { runChecked, runProgram } from "../system/process.ts";
 import { removeTree } from "../system/remove-tree.ts";
 
 export const CLEAN_ENV = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C.UTF-8" };
 export const STEP_TIMEOUT_MS = 10 * 60_000;
 const SCRATCH_PREFIX = ".building-";
+/** Four minutes on two idle cores; a machine ten times as busy still gets there. */
+const BUILD_TIMEOUT_MS = 60 * 60_000;
 
-/** Runs one step of making a kernel, to its end. */
+/** Runs one step of a build, to its end. */
 export type Run = (argv: readonly string[], cwd: string, onLine?: (line: string) => void) => Promise<unknown>;
 
 export interface WorkshopOptions {
@@ -71,4 +73,46 @@ export async function exists(path: string): Promise<boolean> {
     () => true,
     () => false,
   );
+}
+
+/** What is started ends with this process, however that ends. @throws BulkheadError RUNTIME_FAILED, TIMEOUT, ABORTED, as each run */
+export function stepRunner(signal?: AbortSignal): Run {
+  return (argv, cwd, onLine) =>
+    runChecked(["setpriv", "--pdeathsig", "KILL", ...argv], {
+      failure: "RUNTIME_FAILED",
+      timeoutMs: BUILD_TIMEOUT_MS,
+      env: CLEAN_ENV,
+      cwd,
+      ...(onLine && { onLine }),
+      ...(signal && { signal }),
+    });
+}
+
+export interface Tools {
+  /** What is built with them. */
+  readonly what: string;
+  readonly tools: readonly string[];
+  readonly files: readonly string[];
+  /** Debian packages that bring all of them. */
+  readonly packages: readonly string[];
+}
+
+/** @throws BulkheadError HOST_UNSUPPORTED that names what is missing */
+export async function needTools({ what, tools, files, packages }: Tools): Promise<void> {
+  const found = await runProgram(["sh", "-c", `for tool; do command -v "$tool"; done; true`, "sh", ...tools], {
+    timeoutMs: STEP_TIMEOUT_MS,
+    env: CLEAN_ENV,
+  });
+  const have = new Set(found.stdout.split("\n").map((path) => path.slice(path.lastIndexOf("/") + 1)));
+  const missing: string[] = tools.filter((tool) => !have.has(tool));
+  for (const file of files) if (!(await exists(file))) missing.push(file);
+  if (missing.length === 0) return;
+  throw new BulkheadError("HOST_UNSUPPORTED", {
+    what: `building ${what} needs ${missing.join(", ")}`,
+    next: `apt-get install ${packages.join(" ")}`,
+  });
+}
+
+export function firstLine(text: string): string {
+  return text.split("\n", 1)[0] ?? "";
 }

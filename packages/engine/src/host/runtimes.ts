@@ -1,16 +1,24 @@
 import { access, constants, realpath } from "node:fs/promises";
 import { join } from "node:path";
 import { runChecked } from "../system/process.ts";
-import type { FileCache } from "./file-cache.ts";
+import type { FileCache, Identified } from "./file-cache.ts";
 import type { FoundRuntime } from "./facts.ts";
+import { OWN_QEMU, ownQemuCounts } from "./own-qemu.ts";
 
 /** Runtimes the drivers know, with where each is looked for before PATH, relative to the state directory. */
-const RUNTIMES = [
-  { name: "crun", own: [] },
-  { name: "runc", own: [] },
-  { name: "runsc", own: ["runtimes/runsc/usr/bin/runsc"] },
-  { name: "qemu-system-x86_64", own: [] },
-] as const;
+const RUNTIMES: readonly Known[] = [
+  { name: "crun", own: null },
+  { name: "runc", own: null },
+  { name: "runsc", own: "runtimes/runsc/usr/bin/runsc" },
+  { name: "qemu-system-x86_64", own: `${OWN_QEMU}/qemu-system-x86_64`, counts: ownQemuCounts },
+];
+
+interface Known {
+  readonly name: string;
+  readonly own: string | null;
+  /** Whether our own is to be used beside the program on PATH, whose digest is given. */
+  readonly counts?: (state: string, packaged: string | null) => Promise<boolean>;
+}
 
 /** A loaded machine takes a second to start a binary of 30 MB for the first time. */
 const VERSION_TIMEOUT_MS = 10_000;
@@ -43,6 +51,26 @@ async function version(path: string, signal?: AbortSignal): Promise<string> {
   return VERSION.exec(stdout)?.[1] ?? "unknown";
 }
 
+async function choose(
+  { name, own, counts }: Known,
+  state: string,
+  searchPath: readonly string[],
+  identify: (path: string) => Promise<Identified>,
+): Promise<string | null> {
+  const packaged = await findExecutable(searchPath.map((dir) => join(dir, name)));
+  const ours = own === null ? null : await findExecutable([join(state, own)]);
+  if (ours === null || counts === undefined) return ours ?? packaged;
+  // One that does not run says nothing about ours.
+  const digest =
+    packaged === null
+      ? null
+      : await identify(packaged).then(
+          (it) => it.digest,
+          () => null,
+        );
+  return (await counts(state, digest)) ? ours : packaged;
+}
+
 /** Finds every runtime; asks a binary for its version once for each content. */
 export async function findRuntimes(
   state: string,
@@ -51,19 +79,19 @@ export async function findRuntimes(
   signal?: AbortSignal,
 ): Promise<Readonly<Record<string, FoundRuntime>>> {
   const found: Record<string, FoundRuntime> = {};
-  for (const { name, own } of RUNTIMES) {
-    const candidates = [...own.map((path) => join(state, path)), ...searchPath.map((dir) => join(dir, name))];
-    const path = await findExecutable(candidates);
+  const identify = (path: string): Promise<Identified> => cache.identify(path, () => version(path, signal));
+  for (const known of RUNTIMES) {
+    const path = await choose(known, state, searchPath, identify);
     if (path === null) {
-      found[name] = { kind: "absent" };
+      found[known.name] = { kind: "absent" };
       continue;
     }
     try {
-      const { digest, note } = await cache.identify(path, () => version(path, signal));
-      found[name] = { kind: "found", runtime: { name, path, version: note, digest } };
+      const { digest, note } = await identify(path);
+      found[known.name] = { kind: "found", runtime: { name: known.name, path, version: note, digest } };
     } catch (error) {
       signal?.throwIfAborted();
-      found[name] = { kind: "broken", path, why: error instanceof Error ? error.message : String(error) };
+      found[known.name] = { kind: "broken", path, why: error instanceof Error ? error.message : String(error) };
     }
   }
   return found;

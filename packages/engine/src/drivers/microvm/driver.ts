@@ -4,6 +4,7 @@ import { BulkheadError, type Plan, type Step } from "@bulkhead/contract";
 import { erofsPath } from "../../guest/erofs.ts";
 import { FileCache } from "../../host/file-cache.ts";
 import type { HostFacts } from "../../host/facts.ts";
+import { OWN_QEMU } from "../../host/own-qemu.ts";
 import type { ResolvedSpec } from "../../policy/resolve.ts";
 import { HOST_TASK_OVERHEAD, OPEN_FILES } from "../container/hardening.ts";
 import { located } from "../located.ts";
@@ -66,6 +67,7 @@ function noted(found: Availability, host: HostFacts, { accelerator, why }: Surve
   const notes = [
     kvm ? "accelerator KVM" : `accelerator TCG (${why})`,
     kernelReason(host),
+    monitorReason(found.runtime),
     `${reachableCalls(vmmProfile(kvm))} host system calls reachable from QEMU's jail`,
   ];
   return { ...found, notes };
@@ -131,6 +133,12 @@ function kernelReason({ guestKernel }: HostFacts): string {
   const { kind, release, hash } = guestKernel ?? { kind: "own", release: "", hash: "" };
   const whose = kind === "own" ? "ours" : "Debian's, which starts more slowly; for ours: bulkhead setup microvm";
   return `the guest's kernel ${release} (${hash.slice(0, 12)}) is ${whose}`;
+}
+
+function monitorReason({ path }: Runtime): string {
+  return path.includes(`/${OWN_QEMU}/`)
+    ? "QEMU is ours, built from Debian's source with what guests need and nothing else"
+    : "QEMU is Debian's, which starts more slowly and holds more; for ours: bulkhead setup microvm";
 }
 
 /** What a driver knows once the machine is surveyed. */

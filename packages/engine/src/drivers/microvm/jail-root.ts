@@ -11,7 +11,7 @@ const LAYOUT = 3;
 const SCRATCH_PREFIX = ".making-";
 const LDD_TIMEOUT_MS = 30_000;
 const FIRMWARE = "/usr/share/qemu/qboot.rom";
-/** Debian ships the emulator as a module beside the binary's libraries; KVM is in the binary. */
+/** Debian ships the emulator as a module beside the binary's libraries; KVM is in the binary, and in ours both are. */
 const TCG_MODULE = "/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so";
 /** What the loader goes by when it looks for libraries. */
 const LOADER_CACHE = "/etc/ld.so.cache";
@@ -108,21 +108,26 @@ interface JailFile {
 
 const modulesOf = async (): Promise<readonly string[]> => ((await exists(TCG_MODULE)) ? [TCG_MODULE] : []);
 
+/** None of a program that has them in it, as ours has. */
 async function librariesOf(binary: string, signal?: AbortSignal): Promise<readonly string[]> {
-  const modules = await modulesOf();
-  const listed = await runChecked(["ldd", binary, ...modules], {
+  const own = await listed([binary], signal);
+  return own.length === 0 ? own : await listed([binary, ...(await modulesOf())], signal);
+}
+
+async function listed(files: readonly string[], signal?: AbortSignal): Promise<readonly string[]> {
+  const { stdout } = await runChecked(["ldd", ...files], {
     failure: "HOST_UNSUPPORTED",
     next: "apt-get install qemu-system-x86",
     timeoutMs: LDD_TIMEOUT_MS,
     ...(signal && { signal }),
   });
   // "libz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x...)" and the loader, "/lib64/ld-linux-x86-64.so.2 (0x...)".
-  const libraries = listed.stdout.split("\n").flatMap((line) => /(\/\S+) \(0x/.exec(line)?.[1] ?? []);
+  const libraries = stdout.split("\n").flatMap((line) => /(\/\S+) \(0x/.exec(line)?.[1] ?? []);
   return [...new Set(libraries)];
 }
 
 async function jailFiles(binary: string, libraries: readonly string[]): Promise<readonly JailFile[]> {
-  const modules = await modulesOf();
+  const modules = libraries.length === 0 ? [] : await modulesOf();
   const result: JailFile[] = [
     { source: binary, path: JAIL.binary },
     { source: await realpath(FIRMWARE), path: FIRMWARE },

@@ -1,0 +1,212 @@
+import { createHash } from "node:crypto";
+import { chmod, copyFile, mkdir, readFile, rename, symlink, writeFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { BulkheadError } from "@bulkhead/contract";
+import { besidePath, OWN_QEMU } from "../host/own-qemu.ts";
+import { writeAtomically } from "../host/file-cache.ts";
+import { lockFile } from "../system/file-lock.ts";
+import { runChecked, runProgram } from "../system/process.ts";
+import { BuildMeter, numberedLines, type OnBuildProgress } from "./build-meter.ts";
+import { type SourcePackage, sourceOf, unpackSource } from "./source.ts";
+import {
+  CLEAN_ENV,
+  exists,
+  firstLine,
+  makeScratch,
+  needTools,
+  stepRunner,
+  STEP_TIMEOUT_MS,
+  syncFiles,
+} from "./workshop.ts";
+
+/** The emulator's package, whose source ours is built from and which stays beside it: our QEMU uses its firmware. */
+export const QEMU_PACKAGE = "qemu-system-x86";
+const BINARY = "qemu-system-x86_64";
+/** Raised when the way of building changes. */
+const RECIPE = 1;
+const TOOLS = ["apt-get", "dpkg-source", "gcc", "ld", "meson", "ninja", "pkg-config", "python3", "strip"] as const;
+/** They are linked into the program, so another version of one makes another program. */
+export const LIBRARIES = [
+  "libattr1-dev",
+  "libc6-dev",
+  "libcap-ng-dev",
+  "libfdt-dev",
+  "libglib2.0-dev",
+  "libpcre2-dev",
+  "libpixman-1-dev",
+  "zlib1g-dev",
+] as const;
+/** Debian packages that bring all of the above. */
+export const MONITOR_BUILD_PACKAGES = [
+  ...["dpkg-dev", "gcc", "meson", "ninja-build", "pkg-config", "python3"],
+  ...LIBRARIES,
+] as const;
+/** QEMU looks for its own name there. */
+const DEVICES = "bulkhead";
+const CONFIGURE = [
+  // One file without libraries: it starts ten times as fast as with Debian's fifty, and a jail holds nothing besides.
+  ...["--static", "--enable-pie", "--prefix=/usr", "--target-list=x86_64-softmmu"],
+  ...["--without-default-features", "--without-default-devices", `--with-devices-x86_64=${DEVICES}`],
+  ...["--enable-tcg", "--enable-kvm", "--enable-virtfs", "--enable-attr", "--enable-cap-ng", "--enable-malloc-trim"],
+  ...["--enable-trace-backends=nop", "--audio-drv-list=", "--disable-tools", "--disable-guest-agent", "--disable-docs"],
+  ...["--disable-debug-info", "--disable-werror", "--disable-install-blobs"],
+  // Where a position-independent program's own pointers are, in a twentieth of the space.
+  "--extra-ldflags=-Wl,-z,pack-relative-relocs",
+] as const;
+/**
+ * A build of this machine type alone has this function twice: an empty one for machines without ACPI tables and the one that
+ * makes them. The linker is to take the latter.
+ */
+const STUB = { file: "hw/acpi/acpi-x86-stub.c", text: "void pc_madt_cpu_entry(" } as const;
+
+export interface MonitorInputs {
+  /** `guest/monitor.mak`'s text. */
+  readonly devices: string;
+  readonly source: SourcePackage;
+  readonly compiler: string;
+  /** Name and version of each, as dpkg tells. */
+  readonly libraries: string;
+}
+
+export interface Monitor {
+  readonly path: string;
+  /** sha256 of all inputs, hex. */
+  readonly inputsDigest: string;
+  /** False when it was there already. */
+  readonly built: boolean;
+}
+
+export interface BuildMonitorOptions {
+  /** Root of Bulkhead's lasting state; the program is kept in `runtimes/qemu/<inputs digest>` below it. */
+  readonly stateDir: string;
+  /** `guest/monitor.mak` of this repository. */
+  readonly devicesPath: string;
+  readonly jobs?: number;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: OnBuildProgress;
+}
+
+/** Equal inputs give the same digest on every machine. */
+export function monitorInputsDigest({ devices, source, compiler, libraries }: MonitorInputs): string {
+  return createHash("sha256")
+    .update(JSON.stringify([RECIPE, CONFIGURE, devices, source.name, source.version, compiler, libraries]))
+    .digest("hex");
+}
+
+/**
+ * Builds QEMU from Debian's source with what guests need and nothing else, when it is not there, and has it used in place of
+ * Debian's for as long as that stays the same. Calls at the same time build once. A build that is killed leaves a scratch directory that the next
+ * one removes, and no program.
+ *
+ * @throws BulkheadError HOST_UNSUPPORTED when a tool or package is missing, RUNTIME_FAILED when the build fails, TIMEOUT,
+ * ABORTED
+ */
+export async function buildMonitor(options: BuildMonitorOptions): Promise<Monitor> {
+  const { signal } = options;
+  const meter = new BuildMeter(numberedLines(), options.onProgress);
+  const home = join(options.stateDir, OWN_QEMU);
+  await mkdir(home, { recursive: true, mode: 0o755 });
+  const onWait = (): void => meter.phase("wait");
+  await using _lock = await lockFile(join(home, "lock"), { onWait, ...(signal && { signal }) });
+  await needTools({ what: "QEMU", tools: TOOLS, files: [], packages: MONITOR_BUILD_PACKAGES });
+  const inputs = await monitorInputs(options.devicesPath, signal);
+  const inputsDigest = monitorInputsDigest(inputs);
+  const target = join(home, inputsDigest);
+  const built = !(await exists(target));
+  if (built) {
+    // The source tree takes 0.3 GB, the objects 0.1.
+    await using scratch = await makeScratch(home);
+    await compile(scratch.path, inputs, meter, options);
+    await keep(scratch.path, target, inputs);
+  }
+  await choose(home, inputsDigest);
+  meter.phase("done");
+  return { path: join(target, BINARY), inputsDigest, built };
+}
+
+async function monitorInputs(devicesPath: string, signal?: AbortSignal): Promise<MonitorInputs> {
+  const ask = async (argv: readonly string[]): Promise<string> => {
+    const options = { timeoutMs: STEP_TIMEOUT_MS, env: CLEAN_ENV, ...(signal && { signal }) };
+    const next = `apt-get install ${MONITOR_BUILD_PACKAGES.join(" ")}`;
+    return (await runChecked(argv, { ...options, failure: "HOST_UNSUPPORTED", next })).stdout;
+  };
+  const [devices, source, compiler, libraries] = await Promise.all([
+    readFile(devicesPath, "utf8"),
+    sourceOf(QEMU_PACKAGE, signal),
+    ask(["gcc", "--version"]),
+    ask(["dpkg-query", "--show", "--showformat", "${Package} ${Version}\n", ...LIBRARIES]),
+  ]);
+  if (source === null) {
+    throw new BulkheadError("HOST_UNSUPPORTED", {
+      what: `Debian package ${QEMU_PACKAGE} is not known to apt`,
+      next: "run apt-get update on a Debian machine, or build nothing: bulkhead setup microvm --stock-kernel",
+    });
+  }
+  return { devices, source, compiler: firstLine(compiler), libraries };
+}
+
+async function compile(
+  scratch: string,
+  { devices, source }: MonitorInputs,
+  meter: BuildMeter,
+  { jobs = availableParallelism(), signal }: BuildMonitorOptions,
+): Promise<void> {
+  const run = stepRunner(signal);
+  meter.phase("download");
+  const tree = await unpackSource(source, scratch, (argv, cwd, onLine) => {
+    if (argv[0] === "dpkg-source") meter.phase("unpack");
+    return run(argv, cwd, onLine);
+  });
+  meter.phase("configure");
+  await writeFile(join(tree, "configs/devices/x86_64-softmmu", `${DEVICES}.mak`), devices);
+  await weaken(tree, source);
+  const out = join(tree, "build");
+  await mkdir(out);
+  await run(["../configure", ...CONFIGURE, `--with-pkgversion=bulkhead, from Debian's ${source.version}`], out);
+  meter.phase("compile");
+  await run(["ninja", `-j${jobs}`, BINARY], out, (line) => meter.line(line));
+  await run(["strip", "-s", "-o", join(scratch, BINARY), join(out, BINARY)], scratch);
+}
+
+async function weaken(tree: string, { version }: SourcePackage): Promise<void> {
+  const path = join(tree, STUB.file);
+  const text = await readFile(path, "utf8");
+  if (!text.includes(STUB.text)) {
+    throw new BulkheadError("RUNTIME_FAILED", {
+      what: `QEMU ${version} is none that this way of building knows`,
+      why: `${STUB.file} is another`,
+    });
+  }
+  await writeFile(path, text.replace(STUB.text, `__attribute__((weak)) ${STUB.text}`));
+}
+
+/** The directory appears whole or not at all. */
+async function keep(scratch: string, target: string, inputs: MonitorInputs): Promise<void> {
+  const result = join(scratch, "result");
+  await mkdir(result, { mode: 0o755 });
+  await copyFile(join(scratch, BINARY), join(result, BINARY));
+  await chmod(join(result, BINARY), 0o755);
+  await writeFile(join(result, "inputs.json"), `${JSON.stringify({ recipe: RECIPE, ...inputs }, null, 2)}\n`);
+  await syncFiles(result, [BINARY, "inputs.json"]);
+  await rename(result, target);
+}
+
+/** From then on it is what microVMs run in. */
+async function choose(home: string, inputsDigest: string): Promise<void> {
+  const packaged = await runProgram(["sh", "-c", `command -v ${BINARY}`], {
+    timeoutMs: STEP_TIMEOUT_MS,
+    env: CLEAN_ENV,
+  });
+  const path = firstLine(packaged.stdout);
+  const digest =
+    path === ""
+      ? ""
+      : createHash("sha256")
+          .update(await readFile(path))
+          .digest("hex");
+  await writeAtomically(besidePath(home), `${digest}\n`);
+  const draft = join(home, `.link-${process.pid}`);
+  await symlink(join(inputsDigest, BINARY), draft);
+  await rename(draft, join(home, BINARY));
+}
