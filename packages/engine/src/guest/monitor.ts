@@ -45,8 +45,10 @@ export const MONITOR_BUILD_PACKAGES = [
 /** QEMU looks for its own name there. */
 const DEVICES = "bulkhead";
 const CONFIGURE = [
+  // Debian's firmware. A path outside the prefix stays what it is; one inside is looked for beside the program.
+  "--datadir=/usr/share",
   // One file without libraries: it starts ten times as fast as with Debian's fifty, and a jail holds nothing besides.
-  ...["--static", "--enable-pie", "--prefix=/usr", "--target-list=x86_64-softmmu"],
+  ...["--static", "--enable-pie", "--target-list=x86_64-softmmu"],
   ...["--without-default-features", "--without-default-devices", `--with-devices-x86_64=${DEVICES}`],
   ...["--enable-tcg", "--enable-kvm", "--enable-virtfs", "--enable-attr", "--enable-cap-ng", "--enable-malloc-trim"],
   ...["--enable-trace-backends=nop", "--audio-drv-list=", "--disable-tools", "--disable-guest-agent", "--disable-docs"],
