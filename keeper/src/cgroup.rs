@@ -38,6 +38,7 @@ pub fn cover_unified() -> io::Result<()> {
 }
 
 /// The mounted hierarchies, as the keeper sees them.
+#[derive(Clone)]
 pub struct Hierarchies {
     roots: Vec<PathBuf>,
     pub unified_only: bool,
@@ -161,6 +162,28 @@ impl Hierarchies {
             tries.find(Result::is_ok).unwrap_or_else(make)?;
         }
         Ok(())
+    }
+
+    /// Moves the calling thread to where its process is. The thread alone, so that a process which somebody moves at the
+    /// same time stays where it was put.
+    pub fn move_nowhere(&self) -> io::Result<()> {
+        let path = self.own_threads().ok_or(io::ErrorKind::NotFound)?;
+        let thread = fs::read_link("/proc/thread-self")?;
+        write_existing(&path, &thread.file_name().unwrap_or_default().to_string_lossy())
+    }
+
+    /// The file that takes and lists the threads of this process's group, in one of the hierarchies.
+    fn own_threads(&self) -> Option<PathBuf> {
+        let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+        groups.lines().find_map(|line| {
+            let (names, group) = line.split_once(':')?.1.split_once(":/")?;
+            let name = OsStr::new(names.strip_prefix("name=").unwrap_or(names));
+            let v2 = names.is_empty();
+            let is_here = |root: &&PathBuf| if v2 { self.unified_only } else { root.ends_with(name) };
+            let root = self.roots.iter().find(is_here)?;
+            let path = root.join(group).join(if v2 { "cgroup.threads" } else { "tasks" });
+            path.exists().then_some(path)
+        })
     }
 
     /// Removes an empty parent; leaves it when others still use it.

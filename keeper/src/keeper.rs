@@ -17,6 +17,7 @@ use crate::disk::Layers;
 use crate::ids::Ranges;
 use crate::limits::{Told, Watch};
 use crate::log::Log;
+use crate::passage::Passage;
 use crate::proto::{Failure, Sender};
 use crate::reaper::{Ended, Reaper};
 use crate::requests::{Program, Step};
@@ -66,6 +67,7 @@ pub struct Keeper {
     ranges: Ranges,
     sealed: Sealed,
     layers: Layers,
+    passage: Passage,
     instances: Mutex<HashMap<String, Arc<Instance>>>,
 }
 
@@ -120,6 +122,7 @@ impl Keeper {
             engine_dir: run_dir.join(&engine),
             engine,
             run_dir,
+            passage: Passage::new(hierarchies.clone())?,
             hierarchies,
             reaper: Reaper::default(),
             sender,
@@ -136,6 +139,7 @@ impl Keeper {
     }
 
     pub fn reserve(&self) -> Result<Value, Failure> {
+        self.passage.open();
         let id = paths::new_name('s')?;
         let dir = self.engine_dir.join(&id);
         let id_base = self.ranges.take()?;
@@ -187,6 +191,7 @@ impl Keeper {
             reaper: &self.reaper,
             sealed: &self.sealed,
             layers: &self.layers,
+            passage: &self.passage,
             cancelled: &instance.cancelled,
             run_dir: &self.run_dir,
             dir: &instance.dir,

@@ -6,6 +6,7 @@
 
 mod capture;
 mod cgroup;
+mod descriptors;
 mod digest;
 mod disk;
 mod fields;
@@ -13,6 +14,7 @@ mod ids;
 mod keeper;
 mod limits;
 mod log;
+mod passage;
 mod paths;
 mod proto;
 mod reaper;

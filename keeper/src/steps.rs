@@ -14,12 +14,13 @@ use std::thread;
 use crate::disk::{self, Layers};
 use crate::ids::{self, Exchange, RANGE};
 use crate::log::Log;
+use crate::passage::Passage;
 use crate::paths;
 use crate::proto::Failure;
 use crate::reaper::Reaper;
-use crate::requests::{Access, Idmap, Source, Step, LAST_INHERITED};
+use crate::requests::{Idmap, Step, LAST_INHERITED};
 use crate::run::{self, Streams};
-use crate::sealed::{self, Sealed};
+use crate::sealed::Sealed;
 use crate::sys;
 use crate::volumes::{self, Attached, Use};
 
@@ -31,6 +32,7 @@ pub struct Scope<'a> {
     pub reaper: &'a Reaper,
     pub sealed: &'a Sealed,
     pub layers: &'a Layers,
+    pub passage: &'a Passage,
     pub cancelled: &'a AtomicBool,
     pub run_dir: &'a Path,
     pub dir: &'a Path,
@@ -110,7 +112,7 @@ impl Scope<'_> {
         paths::relative(self.dir, path)
     }
 
-    fn open(&self, path: &str, flags: i32) -> io::Result<OwnedFd> {
+    pub fn open(&self, path: &str, flags: i32) -> io::Result<OwnedFd> {
         sys::open_beneath(self.dir_fd.as_fd(), &self.rest(path)?, flags, 0, 0)
     }
 
@@ -325,6 +327,8 @@ impl Scope<'_> {
             // Above all targets, or taking one place could overwrite what is to take another.
             streams.extra.push((one.fd, sys::duplicate_above(opened.as_fd(), LAST_INHERITED)?));
         }
+        // Again: the steps before it may have taken long.
+        self.passage.open();
         let output = run::run(self.reaper, program, streams, 0, self.cancelled).map_err(|mut failure| {
             failure.stderr += &self.log_tail();
             failure
@@ -344,52 +348,6 @@ impl Scope<'_> {
             self.got.init = Some(pid.ok_or_else(|| Failure::new(format!("{path} holds no process id")))?);
         }
         Ok(())
-    }
-
-    fn fifo(&self, path: &str, flags: i32) -> Result<OwnedFd, Failure> {
-        let fd = self.open(path, flags)?;
-        if sys::fstat(fd.as_fd())?.st_mode & libc::S_IFMT != libc::S_IFIFO {
-            return Err(Failure::new(format!("{path} is not a FIFO")));
-        }
-        Ok(fd)
-    }
-
-    fn inherited(&mut self, from: &Source) -> Result<OwnedFd, Failure> {
-        match from {
-            Source::Fifo { path, access, content } => {
-                let flags = match access {
-                    Access::Write => libc::O_WRONLY,
-                    Access::Both => libc::O_RDWR,
-                };
-                let fd = self.fifo(path, flags | libc::O_NONBLOCK)?;
-                if let Some(text) = content {
-                    File::from(fd.try_clone()?).write_all(text.as_bytes())?;
-                }
-                Ok(fd)
-            }
-            Source::File(path) => Ok(File::open(path).map_err(|error| Failure::from(error).at(path))?.into()),
-            Source::Sealed { path, keep } => {
-                let memory = self.sealed.open(path, *keep).map_err(|error| Failure::from(error).at(path))?;
-                let fd = memory.try_clone()?.into();
-                self.got.memory = Some(memory);
-                Ok(fd)
-            }
-            Source::Kept { path, max_bytes } => Ok(disk::open_kept(path, *max_bytes)?.into()),
-            Source::Copy { path, max_bytes } => {
-                let copy = sealed::nameless_copy(path, *max_bytes).map_err(|error| Failure::from(error).at(path))?;
-                let fd = copy.try_clone()?.into();
-                self.got.disk = Some(copy);
-                Ok(fd)
-            }
-        }
-    }
-
-    /// Opens a real one-way end for the child. A helper open both ways keeps that from blocking, and keeps the child
-    /// from seeing the end of its input before the engine has opened its side.
-    fn channel_end(&mut self, path: &str, flags: i32) -> Result<OwnedFd, Failure> {
-        let helper = self.fifo(path, libc::O_RDWR | libc::O_NONBLOCK)?;
-        self.got.helpers.push(helper);
-        self.fifo(path, flags)
     }
 
     fn log_tail(&mut self) -> String {
