@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { chmod, copyFile, mkdir, readFile, rename, symlink, writeFile } from "node:fs/promises";
+import { chmod, copyFile, mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { BulkheadError } from "@bulkhead/contract";
@@ -98,8 +98,8 @@ export function monitorInputsDigest({ devices, source, compiler, libraries }: Mo
 
 /**
  * Builds QEMU from Debian's source with what guests need and nothing else, when it is not there, and has it used in place of
- * Debian's for as long as that stays the same. Calls at the same time build once. A build that is killed leaves a scratch directory that the next
- * one removes, and no program.
+ * Debian's for as long as that stays the same. Calls at the same time build once. A build that is killed leaves a scratch
+ * directory that the next one removes, and no program.
  *
  * @throws BulkheadError HOST_UNSUPPORTED when a tool or package is missing, RUNTIME_FAILED when the build fails, TIMEOUT,
  * ABORTED
@@ -208,7 +208,8 @@ async function choose(home: string, inputsDigest: string): Promise<void> {
           .update(await readFile(path))
           .digest("hex");
   await writeAtomically(besidePath(home), `${digest}\n`);
-  const draft = join(home, `.link-${process.pid}`);
+  const draft = join(home, ".link");
+  await rm(draft, { force: true });
   await symlink(join(inputsDigest, BINARY), draft);
   await rename(draft, join(home, BINARY));
 }
