@@ -146,7 +146,7 @@ impl Agent {
         while !self.over {
             self.epoll.wait(self.timeout(), &mut events);
             if !events.is_empty() {
-                self.idle_at = Some(poll::now_ms() + IDLE_MS);
+                self.put_off_idleness();
             }
             for event in &events {
                 self.handle(*event);
@@ -219,6 +219,11 @@ impl Agent {
             Token::Limits(_) => self.look_at_limits(),
             Token::Egress => self.egress_event(),
         }
+    }
+
+    /// What has just taken long was no idleness.
+    pub(crate) fn put_off_idleness(&mut self) {
+        self.idle_at = Some(poll::now_ms() + IDLE_MS);
     }
 
     fn handle_signals(&mut self) {

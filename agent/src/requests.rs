@@ -61,6 +61,8 @@ impl Agent {
             Message::Connect(connect) => self.connect(id, connect.pid),
             Message::PrepareGuest(request) => match crate::guest::prepare(&request) {
                 Ok(()) => {
+                    // A template that is saved now has its buffers: every clone would need them at once.
+                    self.put_off_idleness();
                     self.learn_boot_id();
                     self.limits.watch_group(&self.epoll);
                     self.done(id);

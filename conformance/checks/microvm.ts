@@ -121,6 +121,21 @@ export const microvmChecks = theme("microvm", "host", (check) => {
   );
 
   check(
+    "what most programs begin with is in a guest's memory before it runs any",
+    async ({ fresh, target }) => {
+      // The third wakes with its root file system.
+      for (let i = 0; i < 2; i += 1) await (await fresh()).kill();
+      const own = await fresh();
+      // The kernel tells others than a file's owner that all of it is.
+      const command = ["fincore", "--bytes", "--noheadings", "--output", "RES,SIZE", "/usr/bin/sleep"];
+      const [held = 0, size = 0] = (await own.run(command, { user: "root" })).stdout.toString().trim().split(/\s+/).map(Number);
+      assert.ok(size > 0);
+      assert.equal(held >= size, !target.name.endsWith("cold"), `${held} of ${size} bytes`);
+    },
+    { notFor: others, timeoutMs: 120_000 },
+  );
+
+  check(
     "what guests are cloned from cannot be changed, by none of them",
     async ({ fresh, open, target }) => {
       assert.ok(open.outside !== null);

@@ -5,12 +5,14 @@
 //! Without a seed it has only the latter: it is a template still, of clones that `refresh` makes differ.
 //! `refresh` does what can be done for a guest that was saved later, with processes in it.
 
+mod elf;
 mod modules;
 mod mounts;
 mod port;
 mod prepare;
 mod refresh;
 mod shared;
+mod warm;
 
 pub use mounts::GROUP;
 pub use prepare::prepare;

@@ -1,6 +1,7 @@
 //! What makes a woken clone a sandbox of its own.
 
 use super::mounts::{switch_root, Upper, GROUP};
+use super::warm::warm;
 use super::{is_guest, GuestError, BOOTED, ROOTED, STAGE, WHOLE};
 use crate::failure::Failure;
 use crate::sys::guest::{make_directory, replace_file, reseed, set_clock, write_file};
@@ -40,7 +41,11 @@ fn carry_out(with: &PrepareGuest) -> Result<(), GuestError> {
         Upper::Device(&with.upper_device)
     };
     switch_root(&with.root_device, &upper)?;
-    write_identity(with)
+    write_identity(with)?;
+    if stage == ROOTED {
+        warm();
+    }
+    Ok(())
 }
 
 fn check(with: &PrepareGuest) -> Result<(), GuestError> {

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Plan } from "@bulkhead/contract";
 import { HostGone, type Configure } from "../../channel/wire.gen.ts";
 import type { Inside } from "../../sandbox/calls.ts";
@@ -14,6 +15,7 @@ import { type Root, wishForRooted } from "./templates.ts";
 
 /** A guest that wakes under emulation on a busy host takes seconds. */
 const ANSWER_TIMEOUT_MS = 60_000;
+const SETTLE_MS = 200;
 
 /** Nothing of a request's own: each clone is told that when it has woken. */
 const CONFIGURE: Configure = {
@@ -101,5 +103,7 @@ async function saveRooted(
   const channel = await Channel.attach(attach);
   const inside: Inside = { channel, explain: async (error) => error };
   await prepareRoot(inside, { ...identityOf(plan), hostname: DEFAULT_HOSTNAME }, { signal });
+  // What the kernel does later of what it was asked for is done then, and not in every clone; the agent is not idle yet.
+  await sleep(SETTLE_MS, undefined, stop);
   await saveMachine({ instance: started.instance, keeper, inside }, dir, signal);
 }
