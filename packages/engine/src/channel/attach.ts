@@ -8,6 +8,8 @@ const MAGIC_BYTES = 16;
 const ANSWER_BYTES = MAGIC_BYTES + 4 + NONCE_BYTES;
 /** What a dead host may have left half-written: header, payload and tag. */
 const RESYNC_BYTES = MAX_PAYLOAD_BYTES + 16;
+/** As the header of a frame they are none: an agent that is between two frames hunts from there on. */
+const NO_HEADER_BYTES = 12;
 /**
  * What can lie between us and the answer: a virtio-serial port's queue (128 buffers of at most 32 KiB; a pipe holds 1 MiB at
  * most, fs.pipe-max-size) and the frame the agent had begun.
@@ -28,15 +30,19 @@ export function newSession(): Session {
   return { tag: tag.readUInt32LE(), nonce: randomBytes(NONCE_BYTES) };
 }
 
-/** @param fresh this host started the agent and nobody has written to it yet. */
-export function attachBytes(session: Session, fresh: boolean): Buffer {
+/** What was written to an agent before: nothing, whole frames of another session, or anything. */
+export type Before = "nothing" | "frames" | "anything";
+
+const RESYNC: Readonly<Record<Before, number>> = { nothing: 0, frames: NO_HEADER_BYTES, anything: RESYNC_BYTES };
+
+export function attachBytes(session: Session, before: Before): Buffer {
   const hello = Buffer.alloc(MAGIC_BYTES + 8 + NONCE_BYTES);
   hello.write(MAGIC_ATTACH, 0, "hex");
   hello[MAGIC_BYTES] = GENERATION;
   hello[MAGIC_BYTES + 1] = GENERATION;
   hello.writeUInt32LE(session.tag, MAGIC_BYTES + 4);
   session.nonce.copy(hello, MAGIC_BYTES + 8);
-  return fresh ? hello : Buffer.concat([Buffer.alloc(RESYNC_BYTES), hello]);
+  return before === "nothing" ? hello : Buffer.concat([Buffer.alloc(RESYNC[before]), hello]);
 }
 
 export interface Answer {

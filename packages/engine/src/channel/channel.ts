@@ -1,6 +1,6 @@
 import { BulkheadError } from "@bulkhead/contract";
 import type { Readable, Writable } from "node:stream";
-import { type Answer, AnswerHunt, attachBytes, newSession } from "./attach.ts";
+import { type Answer, AnswerHunt, attachBytes, type Before, newSession } from "./attach.ts";
 import { Malformed, WireReader } from "./codec.ts";
 import { aborted, attachTimeout, brokenProtocol, gone, pingTimeout, streamLimit, tooLarge } from "./errors.ts";
 import { FrameDecoder, FrameEncoder } from "./frame.ts";
@@ -36,8 +36,10 @@ export interface AttachOptions {
   readonly readable: Readable;
   /** To the agent. */
   readonly writable: Writable;
-  /** This host started the agent and nobody has written to it. False: resynchronise first. */
+  /** False: resynchronise first. True: this host started the agent and nobody has written to it. */
   readonly fresh: boolean;
+  /** Of one that is not fresh: all that was written to it has been answered, which takes less than what may have been cut off. */
+  readonly answered?: boolean;
   /** Sent right behind the attach. Needed once in an agent's life, before its first stream. */
   readonly configure?: Configure;
   readonly signal?: AbortSignal;
@@ -51,6 +53,11 @@ export interface AttachOptions {
 export interface PingOptions {
   readonly signal?: AbortSignal;
   readonly timeoutMs?: number;
+}
+
+function before({ fresh, answered = false }: AttachOptions): Before {
+  if (fresh) return "nothing";
+  return answered ? "frames" : "anything";
 }
 
 type State =
@@ -117,7 +124,7 @@ export class Channel {
     };
     this.#listen();
     this.#sender.hold();
-    this.#sender.raw(attachBytes(session, options.fresh));
+    this.#sender.raw(attachBytes(session, before(options)));
     if (options.configure !== undefined) this.#sender.control(0, { name: "Configure", body: options.configure });
     this.#sender.release();
   }

@@ -64,9 +64,16 @@ describe("frames", () => {
 
   test("a re-attach begins with as many zeros as complete any frame", () => {
     const session = newSession();
-    const bytes = attachBytes(session, false);
+    const bytes = attachBytes(session, "anything");
     expect(bytes.subarray(0, 65_552).every((byte) => byte === 0)).toBe(true);
-    expect(bytes.subarray(65_552).equals(attachBytes(session, true))).toBe(true);
+    expect(bytes.subarray(65_552).equals(attachBytes(session, "nothing"))).toBe(true);
+  });
+
+  test("after whole frames it begins with no more than a header of none", () => {
+    const session = newSession();
+    const bytes = attachBytes(session, "frames");
+    expect(bytes.subarray(0, 12).equals(Buffer.alloc(12))).toBe(true);
+    expect(bytes.subarray(12).equals(attachBytes(session, "nothing"))).toBe(true);
   });
 });
 

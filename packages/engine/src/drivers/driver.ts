@@ -140,8 +140,11 @@ export interface Driver {
   steps(plan: Plan, instance: Instance, image: ImageFiles, host: HostFacts): readonly Step[];
   /** Makes what the steps name and is not there yet. */
   provide?(plan: Plan, image: ImageFiles, help: Help): Promise<void>;
-  /** Whether another host has been attached to the agent of a sandbox that was just started. Absent: none has. */
-  attachedBefore?(plan: Plan): boolean;
+  /**
+   * Whether another host has been attached to the agent of a sandbox that was just started, and whether all that one had
+   * written was answered. Absent: none has.
+   */
+  attachedBefore?(plan: Plan): "no" | "answered" | "yes";
   /** What has to be said to the agent before anything else. */
   afterAttach?(plan: Plan, inside: Inside, signal?: AbortSignal): Promise<void>;
   readonly checkpoint?: Checkpoint;

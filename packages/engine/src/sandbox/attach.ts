@@ -119,12 +119,14 @@ export async function attachSandbox(started: StartedSandbox, options: AttachOpti
   stack.defer(release);
   const events = new SandboxEvents();
   started.onLimit((news) => hitsOfKeeper(news, plan.limits).forEach((hit) => events.emit(hit)));
+  const before = driver.attachedBefore?.(plan) ?? "no";
   let channel: Channel;
   try {
     channel = await Channel.attach({
       readable: started.channel.readable,
       writable: started.channel.writable,
-      fresh: driver.attachedBefore?.(plan) !== true,
+      fresh: before === "no",
+      answered: before === "answered",
       timeoutMs: ANSWER_TIMEOUT_MS,
       configure: configureFor(plan, driver, options.filter ?? new Uint8Array()),
       onLimit: (hit) => events.emit(hitOfAgent(hit, plan.limits)),

@@ -26,6 +26,18 @@ describe.skipIf(agentPath === null)("the end of the real agent", () => {
     expect(await second.box.ended).toMatchObject({ signal: null });
   });
 
+  test("a host that has its answers: the next one attaches with a few bytes", async () => {
+    await using first = await startRealAgent({ over: "fifos", configure: { ...CONFIGURE, hostGone: HostGone.keep } });
+    expect(await first.box.exec(["true"]).exit).toMatchObject({ exitCode: 0 });
+    first.channel.close();
+    for (let round = 0; round < 3; round += 1) {
+      const next = await Channel.attach({ ...first.reopen(), fresh: false, answered: true });
+      expect(next.hello.reattached).toBe(true);
+      await next.ping();
+      next.close();
+    }
+  });
+
   test("a host that dies within a frame: the next one attaches, processes went on", async () => {
     await using first = await startRealAgent({ over: "fifos", configure: { ...CONFIGURE, hostGone: HostGone.keep } });
     const sleeper = first.box.exec("sleep 1; echo late; sleep 30");

@@ -282,7 +282,7 @@ function checkpoint(known: Known, driver: Driver): Checkpoint {
         const { ensureErofs } = await import("./provide.ts");
         await ensureErofs(image, help);
       },
-      attachedBefore: () => true,
+      attachedBefore: () => "yes",
       afterAttach: async (_made, inside, signal) => {
         const { refreshGuest } = await import("../../guest/refresh.ts");
         await refreshGuest(inside, hostname, { signal });
@@ -326,7 +326,7 @@ function surveyed(options: MicrovmOptions, found: Survey, arch: Architecture): D
       return steps(known, made, instance, image, host, dir === undefined ? dir : { kind: "saved", dir, lasting: true });
     },
     provide: (made, image, help) => provide(known, bare, made, image, help),
-    attachedBefore: (made) => known.rooted.has(made),
+    attachedBefore: (made) => (known.rooted.has(made) ? "answered" : "no"),
     afterAttach: async (made, inside, signal) => {
       if (!known.rooted.has(made)) return await prepare(made, inside, signal);
       await (await import("./rooted.ts")).refreshRooted(made, inside, signal);
