@@ -66,7 +66,8 @@ pub struct Agent {
     pub(crate) device: Option<Outcome<Arc<OwnedFd>>>,
     pub(crate) egress: Option<Box<Egress>>,
     pub(crate) started_ms: u64,
-    pub(crate) boot_id: String,
+    /// None until a host is told of it.
+    pub(crate) boot_id: Option<String>,
     retry_at: Option<u64>,
     pub(crate) shutdown_at: Option<u64>,
     idle_at: Option<u64>,
@@ -132,7 +133,7 @@ impl Agent {
             device: device.map(|made| made.map(Arc::new)),
             egress: None,
             started_ms: poll::clock_ms(libc::CLOCK_BOOTTIME),
-            boot_id: if crate::guest::is_template() { String::new() } else { boot_id() },
+            boot_id: if crate::guest::is_guest() { None } else { Some(boot_id()) },
             retry_at: None,
             shutdown_at: None,
             idle_at: None,
@@ -303,11 +304,19 @@ impl Agent {
         let hello = Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_string(),
             kernel_release: crate::sys::process::kernel_release(),
-            boot_id: self.boot_id.clone(),
+            boot_id: self.told_boot_id(),
             pid: crate::sys::process::own_pid(),
             reattached,
         };
         self.output.push(0, 0, &Message::Hello(hello));
+    }
+
+    /// A template's kernel has none yet: what it made of it would be all clones'.
+    fn told_boot_id(&mut self) -> String {
+        if crate::guest::is_template() {
+            return String::new();
+        }
+        self.boot_id.get_or_insert_with(boot_id).clone()
     }
 
     /// Streams end without a word; processes go on.

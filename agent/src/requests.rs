@@ -63,7 +63,6 @@ impl Agent {
                 Ok(()) => {
                     // A template that is saved now has its buffers: every clone would need them at once.
                     self.put_off_idleness();
-                    self.learn_boot_id();
                     self.limits.watch_group(&self.epoll);
                     self.done(id);
                 }
@@ -75,7 +74,7 @@ impl Agent {
             },
             Message::RefreshGuest(request) => match crate::guest::refresh(&request) {
                 Ok(()) => {
-                    self.learn_boot_id();
+                    self.boot_id = None;
                     self.done(id);
                 }
                 Err(failure) => self.fail(id, &failure),
@@ -110,12 +109,6 @@ impl Agent {
                 // A message that only the agent sends.
                 None => self.lose_session(),
             },
-        }
-    }
-
-    fn learn_boot_id(&mut self) {
-        if !crate::guest::is_template() {
-            self.boot_id = crate::agent::boot_id();
         }
     }
 

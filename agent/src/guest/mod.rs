@@ -6,6 +6,7 @@
 //! `refresh` does what can be done for a guest that was saved later, with processes in it.
 
 mod elf;
+mod held;
 mod modules;
 mod mounts;
 mod port;
@@ -22,6 +23,7 @@ pub use shared::mount_shared;
 use crate::failure::Failure;
 use crate::sys::{guest as sys, Errno};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::OnceLock;
 
 /// On the kernel's command line, which hands what it does not know to init; after ` -- ` QEMU's own additions would be lost.
 const GUEST_ARGUMENT: &str = "--guest";
@@ -59,7 +61,8 @@ impl From<GuestError> for Failure {
 
 /// True in process 1 of a virtual machine that was told so on the kernel's command line.
 pub fn is_guest() -> bool {
-    std::process::id() == 1 && std::env::args().any(|argument| argument == GUEST_ARGUMENT)
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| std::process::id() == 1 && std::env::args().any(|argument| argument == GUEST_ARGUMENT))
 }
 
 /// True as long as clones may be made of a guest: what must differ between them (boot id, random numbers) is not read, and

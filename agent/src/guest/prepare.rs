@@ -1,5 +1,6 @@
 //! What makes a woken clone a sandbox of its own.
 
+use super::held::hold;
 use super::mounts::{switch_root, Upper, GROUP};
 use super::warm::warm;
 use super::{is_guest, GuestError, BOOTED, ROOTED, STAGE, WHOLE};
@@ -11,6 +12,7 @@ use std::sync::atomic::Ordering;
 
 /// Bytes the host must give: 512 bits, twice what the kernel's generator holds.
 const SEED_BYTES: usize = 64;
+pub(super) const MACHINE_ID: &str = "/etc/machine-id";
 const MACHINE_ID_CHARACTERS: usize = 32;
 
 /// Works once. On failure the guest is of no use and the host ends it.
@@ -43,6 +45,7 @@ fn carry_out(with: &PrepareGuest) -> Result<(), GuestError> {
     switch_root(&with.root_device, &upper)?;
     write_identity(with)?;
     if stage == ROOTED {
+        hold(MACHINE_ID)?;
         warm();
     }
     Ok(())
@@ -97,7 +100,7 @@ fn write_identity(with: &PrepareGuest) -> Result<(), GuestError> {
     let name = &with.hostname;
     make_directory("/etc")?;
     for (path, text) in [
-        ("/etc/machine-id", format!("{}\n", with.machine_id)),
+        (MACHINE_ID, format!("{}\n", with.machine_id)),
         ("/etc/hostname", format!("{name}\n")),
         ("/etc/hosts", format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n")),
         ("/etc/resolv.conf", resolv_conf(&with.resolver)),

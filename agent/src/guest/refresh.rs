@@ -1,7 +1,8 @@
 //! What makes a guest that goes on from saved memory another than the one it was saved from. Its processes keep what they
 //! have drawn and read before.
 
-use super::prepare::{check_machine_id, check_seed, is_hex};
+use super::held;
+use super::prepare::{check_machine_id, check_seed, is_hex, MACHINE_ID};
 use super::{is_guest, GuestError, BOOTED, STAGE, WHOLE};
 use crate::failure::Failure;
 use crate::sys::guest::{bind_read_only, overwrite_file, replace_file, reseed, set_clock, unmount, write_file};
@@ -40,7 +41,10 @@ fn carry_out(with: &RefreshGuest) -> Result<(), GuestError> {
         replace_boot_id(&with.boot_id)?;
     }
     if !with.machine_id.is_empty() {
-        overwrite_file("/etc/machine-id", &format!("{}\n", with.machine_id))?;
+        let text = format!("{}\n", with.machine_id);
+        if !held::machine_id().is_some_and(|mut file| file.write(text.as_bytes())) {
+            overwrite_file(MACHINE_ID, &text)?;
+        }
     }
     if !with.hostname.is_empty() {
         rename(&with.hostname)?;

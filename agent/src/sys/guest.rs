@@ -8,6 +8,8 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::OnceLock;
 
 pub fn c_string(text: &str) -> Result<CString, GuestError> {
     CString::new(text).map_err(|_| GuestError::new(format!("{text:?} holds a zero byte"), libc::EINVAL))
@@ -78,6 +80,47 @@ pub fn overwrite_file(path: &str, contents: &str) -> Result<(), GuestError> {
     }
 }
 
+/// A plain file as memory: what is written there is in the file, without a call. It stays mapped.
+pub struct Mapped {
+    at: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: nothing else in this process knows where it is.
+unsafe impl Send for Mapped {}
+
+impl Mapped {
+    /// All of a short file, written once so that the next time even the kernel has nothing left to do.
+    pub fn whole(path: &str) -> Result<Self, GuestError> {
+        const SHORT: u64 = 4096;
+        let failed = || GuestError::last(format!("mapping {path}"));
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).map_err(|_| failed())?;
+        let meta = file.metadata().map_err(|_| failed())?;
+        if !meta.is_file() || meta.len() == 0 || meta.len() > SHORT {
+            return Err(GuestError::new(format!("{path} is no short file"), libc::EINVAL));
+        }
+        let length = meta.len() as usize;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a mapping of our own, at a place that the kernel chooses.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), length, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        let at = NonNull::new(at.cast::<u8>()).filter(|_| at != libc::MAP_FAILED).ok_or_else(failed)?;
+        // SAFETY: the mapping is at least one byte long.
+        unsafe { at.write_volatile(at.read_volatile()) };
+        Ok(Self { at, length })
+    }
+
+    /// Refuses what is not as long as the file was. Of a file that nobody has shortened since it was mapped.
+    pub fn write(&mut self, contents: &[u8]) -> bool {
+        if contents.len() != self.length {
+            return false;
+        }
+        // SAFETY: as long as the mapping, which never ends.
+        unsafe { self.at.copy_from_nonoverlapping(NonNull::from(contents).cast(), self.length) };
+        true
+    }
+}
+
 /// One that is there already is fine.
 pub fn load_module(file: &File, name: &str) -> Result<(), GuestError> {
     // SAFETY: the descriptor is open, the parameters are an empty string.
@@ -122,6 +165,19 @@ pub fn forget_cached_blocks(device: &str) -> Result<(), GuestError> {
     Err(GuestError::last(format!("dropping the cache of {device}")))
 }
 
+/// The kernel's random number generator, opened once and kept.
+pub fn random_device() -> Result<&'static File, GuestError> {
+    static DEVICE: OnceLock<File> = OnceLock::new();
+    if let Some(device) = DEVICE.get() {
+        return Ok(device);
+    }
+    let device = OpenOptions::new()
+        .write(true)
+        .open("/dev/urandom")
+        .map_err(|error| GuestError::new("opening /dev/urandom", error.raw_os_error().unwrap_or(0)))?;
+    Ok(DEVICE.get_or_init(|| device))
+}
+
 /// Mixes `seed` into the kernel's generator and makes it start anew from that.
 pub fn reseed(seed: &[u8]) -> Result<(), GuestError> {
     const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
@@ -136,10 +192,7 @@ pub fn reseed(seed: &[u8]) -> Result<(), GuestError> {
     if seed.is_empty() || seed.len() > CAPACITY {
         return Err(GuestError::new("the entropy seed has no usable length", libc::EINVAL));
     }
-    let random = OpenOptions::new()
-        .write(true)
-        .open("/dev/urandom")
-        .map_err(|error| GuestError::new("opening /dev/urandom", error.raw_os_error().unwrap_or(0)))?;
+    let random = random_device()?;
     let mut info = PoolInfo {
         entropy_bits: (seed.len() * 8) as libc::c_int,
         bytes: seed.len() as libc::c_int,
