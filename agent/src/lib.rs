@@ -78,5 +78,9 @@ fn start(landlock: Option<u32>) -> Result<agent::Agent, String> {
         bounding_set: sys::capabilities::bounding_set(),
         ..exec::Surroundings::default()
     };
-    agent::Agent::new(input, output, surroundings, device).map_err(cannot_serve)
+    let agent = agent::Agent::new(input, output, surroundings, device).map_err(cannot_serve)?;
+    if guest::is_guest() {
+        agent.workers.keep_one();
+    }
+    Ok(agent)
 }

@@ -6,7 +6,7 @@ use crate::sys::fd;
 use crate::wire::generated::Message;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Enough to hide a slow disk; each costs a few KB of stack while it lives.
@@ -94,6 +94,8 @@ struct State {
     threads: usize,
     idle: usize,
     running: usize,
+    /// Threads that stay however long they are idle.
+    kept: usize,
 }
 
 struct Shared {
@@ -104,10 +106,7 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        match self.state.lock() {
-            Ok(guard) => guard,
-            Err(poisoned) => poisoned.into_inner(),
-        }
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -122,6 +121,23 @@ impl Workers {
     /// `wake` is raised whenever a step has finished.
     pub fn new(wake: OwnedFd) -> Self {
         Self { shared: Arc::new(Shared { state: Mutex::default(), work: Condvar::new(), wake }) }
+    }
+
+    /// Starts a thread that stays: a template's clones have it then, and need not run what makes one.
+    pub fn keep_one(&self) {
+        let mut state = self.shared.lock();
+        state.kept = 1;
+        if state.threads == 0 {
+            // Without it the first step starts one.
+            let _ = self.start(&mut state);
+        }
+    }
+
+    fn start(&self, state: &mut State) -> std::io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || serve(&shared))?;
+        state.threads += 1;
+        Ok(())
     }
 
     pub fn run(&self, stream: u32, session: u32, task: Box<dyn Task>, input: Input) -> Result<(), Full> {
@@ -145,15 +161,10 @@ impl Workers {
             return Ok(());
         }
         if state.threads < THREADS_MAX {
-            let shared = Arc::clone(&self.shared);
-            let started = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || serve(&shared));
-            match started {
-                Ok(_) => state.threads += 1,
-                Err(_) if state.threads == 0 => {
-                    state.waiting.pop_back();
-                    return Err(Full);
-                }
-                Err(_) => {}
+            let started = self.start(&mut state);
+            if started.is_err() && state.threads == 0 {
+                state.waiting.pop_back();
+                return Err(Full);
             }
         }
         Ok(())
@@ -170,18 +181,26 @@ impl Workers {
     }
 }
 
+/// Says whether it was in vain.
+fn wait<'a>(shared: &Shared, state: MutexGuard<'a, State>, stays: bool) -> (MutexGuard<'a, State>, bool) {
+    if stays {
+        let guard = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        return (guard, false);
+    }
+    let (guard, timeout) = shared.work.wait_timeout(state, IDLE_THREAD_LIVES).unwrap_or_else(PoisonError::into_inner);
+    (guard, timeout.timed_out())
+}
+
 fn serve(shared: &Shared) {
     let mut state = shared.lock();
     loop {
         let Some(step) = state.waiting.pop_front() else {
             state.idle += 1;
-            let (guard, timeout) = match shared.work.wait_timeout(state, IDLE_THREAD_LIVES) {
-                Ok(woken) => woken,
-                Err(poisoned) => poisoned.into_inner(),
-            };
+            let stays = state.threads <= state.kept;
+            let (guard, late) = wait(shared, state, stays);
             state = guard;
             state.idle -= 1;
-            if timeout.timed_out() && state.waiting.is_empty() {
+            if late && state.waiting.is_empty() && state.threads > state.kept {
                 state.threads -= 1;
                 return;
             }
@@ -205,5 +224,33 @@ fn serve(shared: &Shared) {
             state.finished.push(finished);
             let _ = fd::write(&shared.wake, &1u64.to_ne_bytes());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Input, Output, Task, Workers};
+    use crate::failure::Failure;
+    use crate::sys::poll;
+
+    struct Nothing;
+
+    impl Task for Nothing {
+        fn step(&mut self, _input: Input) -> Result<Output, Failure> {
+            Ok(Output::done())
+        }
+    }
+
+    #[test]
+    fn a_kept_thread_is_there_once_and_works() {
+        let workers = Workers::new(poll::event_counter().unwrap());
+        workers.keep_one();
+        workers.keep_one();
+        assert_eq!(workers.shared.lock().threads, 1);
+        assert!(workers.run(1, 1, Box::new(Nothing), Input::default()).is_ok());
+        while workers.shared.lock().finished.is_empty() {
+            std::thread::yield_now();
+        }
+        assert_eq!(workers.finished().len(), 1);
     }
 }

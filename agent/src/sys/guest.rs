@@ -221,11 +221,6 @@ pub fn set_clock(realtime_ns: i64) -> Result<(), GuestError> {
     Err(GuestError::last("setting the clock"))
 }
 
-/// The guest's own killer ends the user's processes, never process 1.
-pub fn protect_from_oom() -> Result<(), GuestError> {
-    write_file("/proc/self/oom_score_adj", "-1000")
-}
-
 pub fn log_to_kernel() -> Result<(), GuestError> {
     let mut log = OpenOptions::new()
         .write(true)
