@@ -128,7 +128,11 @@ export const microvmChecks = theme("microvm", "host", (check) => {
       const own = await fresh();
       // The kernel tells others than a file's owner that all of it is.
       const command = ["fincore", "--bytes", "--noheadings", "--output", "RES,SIZE", "/usr/bin/sleep"];
-      const [held = 0, size = 0] = (await own.run(command, { user: "root" })).stdout.toString().trim().split(/\s+/).map(Number);
+      const [held = 0, size = 0] = (await own.run(command, { user: "root" })).stdout
+        .toString()
+        .trim()
+        .split(/\s+/)
+        .map(Number);
       assert.ok(size > 0);
       assert.equal(held >= size, !target.name.endsWith("cold"), `${held} of ${size} bytes`);
     },
