@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { copyFileSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -23,6 +24,16 @@ describe("jailRoot", () => {
     expect(readdirSync(join(root, "usr/lib/x86_64-linux-gnu"))).toContain("libc.so.6");
     expect(await jailRoot(state, binary)).toBe(root);
     expect(roots()).toHaveLength(1);
+  });
+
+  test("holds nothing but the program, its firmware and empty places where the program has its libraries in it", async () => {
+    execFileSync("cc", ["-static-pie", "-x", "c", "-o", binary, "-"], { input: "int main(void) { return 0; }\n" });
+    const root = await jailRoot(state, binary);
+    const files = readdirSync(root, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map(({ parentPath, name }) => join(parentPath, name).slice(root.length));
+    const empty = [JAIL.root, JAIL.kernel, JAIL.initramfs];
+    expect(files.sort()).toEqual([JAIL.binary, "/usr/share/qemu/qboot.rom", ...empty].sort());
   });
 
   test("is another as soon as the program is another", async () => {
