@@ -112,6 +112,8 @@ export async function buildMonitor(options: BuildMonitorOptions): Promise<Monito
   const onWait = (): void => meter.phase("wait");
   await using _lock = await lockFile(join(home, "lock"), { onWait, ...(signal && { signal }) });
   await needTools({ what: "QEMU", tools: TOOLS, files: [], packages: MONITOR_BUILD_PACKAGES });
+  // Before the source is chosen: an update of Debian's that comes meanwhile is newer than what is built here.
+  const beside = await packagedDigest();
   const inputs = await monitorInputs(options.devicesPath, signal);
   const inputsDigest = monitorInputsDigest(inputs);
   const target = join(home, inputsDigest);
@@ -122,7 +124,7 @@ export async function buildMonitor(options: BuildMonitorOptions): Promise<Monito
     await compile(scratch.path, inputs, meter, options);
     await keep(scratch.path, target, inputs);
   }
-  await choose(home, inputsDigest);
+  await choose(home, inputsDigest, beside);
   meter.phase("done");
   return { path: join(target, BINARY), inputsDigest, built };
 }
@@ -194,22 +196,21 @@ async function keep(scratch: string, target: string, inputs: MonitorInputs): Pro
   await rename(result, target);
 }
 
-/** From then on it is what microVMs run in. */
-async function choose(home: string, inputsDigest: string): Promise<void> {
-  const packaged = await runProgram(["sh", "-c", `command -v ${BINARY}`], {
-    timeoutMs: STEP_TIMEOUT_MS,
-    env: CLEAN_ENV,
-  });
-  const path = firstLine(packaged.stdout);
-  const digest =
-    path === ""
-      ? ""
-      : createHash("sha256")
-          .update(await readFile(path))
-          .digest("hex");
-  await writeAtomically(besidePath(home), `${digest}\n`);
+/** sha256 of Debian's program, hex, or empty where there is none. */
+async function packagedDigest(): Promise<string> {
+  const found = await runProgram(["sh", "-c", `command -v ${BINARY}`], { timeoutMs: STEP_TIMEOUT_MS, env: CLEAN_ENV });
+  const path = firstLine(found.stdout);
+  if (path === "") return "";
+  const content = await readFile(path);
+  return createHash("sha256").update(content).digest("hex");
+}
+
+/** From then on it is what microVMs run in. Stopped in between, what stands there counts no more, and Debian's is used. */
+async function choose(home: string, inputsDigest: string, beside: string): Promise<void> {
   const draft = join(home, ".link");
   await rm(draft, { force: true });
   await symlink(join(inputsDigest, BINARY), draft);
+  await rm(besidePath(home), { force: true });
   await rename(draft, join(home, BINARY));
+  await writeAtomically(besidePath(home), `${beside}\n`);
 }

@@ -57,6 +57,14 @@ describe("a QEMU that was built here", () => {
     expect(await found()).toBe(`${own} 7.2.22`);
   });
 
+  test("does not hide that Debian's was changed into one that does not run", async () => {
+    const packaged = program(join(bin, NAME), "7.2.21");
+    build();
+    choose(digest(packaged));
+    writeFileSync(packaged, "#!/bin/sh\nexit 1\n");
+    expect(await found()).toBe("broken");
+  });
+
   test("does not count while there is another that it was not chosen beside", async () => {
     build();
     choose("");

@@ -60,15 +60,13 @@ async function choose(
   const packaged = await findExecutable(searchPath.map((dir) => join(dir, name)));
   const ours = own === null ? null : await findExecutable([join(state, own)]);
   if (ours === null || counts === undefined) return ours ?? packaged;
-  // One that does not run says nothing about ours.
-  const digest =
-    packaged === null
-      ? null
-      : await identify(packaged).then(
-          (it) => it.digest,
-          () => null,
-        );
-  return (await counts(state, digest)) ? ours : packaged;
+  if (packaged === null) return (await counts(state, null)) ? ours : null;
+  // Of one that does not run nobody knows what it is, so ours is not known to be as new: it is the one to be told of.
+  const same = await identify(packaged).then(
+    ({ digest }) => counts(state, digest),
+    () => false,
+  );
+  return same ? ours : packaged;
 }
 
 /** Finds every runtime; asks a binary for its version once for each content. */
