@@ -38,9 +38,10 @@ impl Scope<'_> {
                 self.got.memory = Some(memory);
                 Ok(fd)
             }
-            Source::Kept { path, max_bytes } => Ok(disk::open_kept(path, *max_bytes)?.into()),
+            Source::Kept { path, max_bytes } => Ok(direct(disk::open_kept(path, *max_bytes)?, path)?.into()),
             Source::Copy { path, max_bytes } => {
                 let copy = sealed::nameless_copy(path, *max_bytes).map_err(|error| Failure::from(error).at(path))?;
+                let copy = direct(copy, path)?;
                 let fd = copy.try_clone()?.into();
                 self.got.disk = Some(copy);
                 Ok(fd)
@@ -55,4 +56,11 @@ impl Scope<'_> {
         self.got.helpers.push(helper);
         self.fifo(path, flags)
     }
+}
+
+/// A disk that whoever gets it uses without the host's page cache; QEMU takes none that it would have to set that for.
+fn direct(disk: File, path: &str) -> Result<File, Failure> {
+    let what = "reading and writing past the page cache, which a file system such as tmpfs may not have";
+    sys::set_direct(disk.as_fd()).map_err(|error| Failure::from(error).at(&format!("{path}: {what}")))?;
+    Ok(disk)
 }

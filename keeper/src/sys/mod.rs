@@ -208,10 +208,19 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    add_flag(fd, libc::O_NONBLOCK)
+}
+
+/// What is read and written through it passes the page cache by.
+pub fn set_direct(fd: BorrowedFd<'_>) -> io::Result<()> {
+    add_flag(fd, libc::O_DIRECT)
+}
+
+fn add_flag(fd: BorrowedFd<'_>, flag: i32) -> io::Result<()> {
     // SAFETY: plain fcntl on an open descriptor.
     unsafe {
         let flags = check(libc::fcntl(fd.as_raw_fd(), libc::F_GETFL).into())? as i32;
-        check(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK).into()).map(drop)
+        check(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | flag).into()).map(drop)
     }
 }
 

@@ -8,8 +8,9 @@ import { writeAtomically } from "../host/file-cache.ts";
 import { lockFile } from "../system/file-lock.ts";
 import { runChecked, runProgram } from "../system/process.ts";
 import { BuildMeter, numberedLines, type OnBuildProgress } from "./build-meter.ts";
-import { type SourcePackage, sourceOf, unpackSource } from "./source.ts";
+import { DebianLists, type SourcePackage } from "./source.ts";
 import {
+  aptCandidate,
   CLEAN_ENV,
   exists,
   firstLine,
@@ -22,10 +23,18 @@ import {
 
 /** The emulator's package, whose source ours is built from and which stays beside it: our QEMU uses its firmware. */
 export const QEMU_PACKAGE = "qemu-system-x86";
+const QEMU_SOURCE = "qemu";
 const BINARY = "qemu-system-x86_64";
 /** Raised when the way of building changes. */
-const RECIPE = 1;
-const TOOLS = ["apt-get", "dpkg-source", "gcc", "ld", "meson", "ninja", "pkg-config", "python3", "strip"] as const;
+const RECIPE = 2;
+/**
+ * The release whose QEMU machines get that have an older one: since 9 what is translated for one address of a program counts
+ * at all others too. Before, each start of a program translates it anew, wherever the guest's kernel happens to put it.
+ */
+const RELEASE = { name: "trixie", least: 9 } as const;
+const TOOLS = ["apt-get", "dpkg-source", "gcc", "ld", "ninja", "pkg-config", "python3", "strip"] as const;
+/** QEMU's build makes an environment of Python's of its own. */
+const FILES = ["/var/lib/dpkg/info/python3-venv.list"] as const;
 /** They are linked into the program, so another version of one makes another program. */
 export const LIBRARIES = [
   "libattr1-dev",
@@ -39,7 +48,7 @@ export const LIBRARIES = [
 ] as const;
 /** Debian packages that bring all of the above. */
 export const MONITOR_BUILD_PACKAGES = [
-  ...["dpkg-dev", "gcc", "meson", "ninja-build", "pkg-config", "python3"],
+  ...["dpkg-dev", "gcc", "ninja-build", "pkg-config", "python3", "python3-venv"],
   ...LIBRARIES,
 ] as const;
 /** QEMU looks for its own name there. */
@@ -52,15 +61,10 @@ const CONFIGURE = [
   ...["--without-default-features", "--without-default-devices", `--with-devices-x86_64=${DEVICES}`],
   ...["--enable-tcg", "--enable-kvm", "--enable-virtfs", "--enable-attr", "--enable-cap-ng", "--enable-malloc-trim"],
   ...["--enable-trace-backends=nop", "--audio-drv-list=", "--disable-tools", "--disable-guest-agent", "--disable-docs"],
-  ...["--disable-debug-info", "--disable-werror", "--disable-install-blobs"],
+  ...["--disable-debug-info", "--disable-werror", "--disable-install-blobs", "--disable-download"],
   // Where a position-independent program's own pointers are, in a twentieth of the space.
   "--extra-ldflags=-Wl,-z,pack-relative-relocs",
 ] as const;
-/**
- * A build of this machine type alone has this function twice: an empty one for machines without ACPI tables and the one that
- * makes them. The linker is to take the latter.
- */
-const STUB = { file: "hw/acpi/acpi-x86-stub.c", text: "void pc_madt_cpu_entry(" } as const;
 
 export interface MonitorInputs {
   /** `guest/monitor.mak`'s text. */
@@ -111,17 +115,20 @@ export async function buildMonitor(options: BuildMonitorOptions): Promise<Monito
   await mkdir(home, { recursive: true, mode: 0o755 });
   const onWait = (): void => meter.phase("wait");
   await using _lock = await lockFile(join(home, "lock"), { onWait, ...(signal && { signal }) });
-  await needTools({ what: "QEMU", tools: TOOLS, files: [], packages: MONITOR_BUILD_PACKAGES });
+  await needTools({ what: "QEMU", tools: TOOLS, files: FILES, packages: MONITOR_BUILD_PACKAGES });
   // Before the source is chosen: an update of Debian's that comes meanwhile is newer than what is built here.
   const beside = await packagedDigest();
-  const inputs = await monitorInputs(options.devicesPath, signal);
+  // The source tree takes 0.5 GB, the objects 0.1.
+  await using scratch = await makeScratch(home);
+  meter.phase("download");
+  const release = (await packagedMajor(signal)) < RELEASE.least ? RELEASE.name : null;
+  const lists = await DebianLists.open({ release, scratch: scratch.path, run: stepRunner(signal) });
+  const inputs = await monitorInputs(options.devicesPath, await lists.newest(QEMU_SOURCE), signal);
   const inputsDigest = monitorInputsDigest(inputs);
   const target = join(home, inputsDigest);
   const built = !(await exists(target));
   if (built) {
-    // The source tree takes 0.3 GB, the objects 0.1.
-    await using scratch = await makeScratch(home);
-    await compile(scratch.path, inputs, meter, options);
+    await compile(scratch.path, inputs, lists, meter, options);
     await keep(scratch.path, target, inputs);
   }
   await choose(home, inputsDigest, beside);
@@ -129,60 +136,52 @@ export async function buildMonitor(options: BuildMonitorOptions): Promise<Monito
   return { path: join(target, BINARY), inputsDigest, built };
 }
 
-async function monitorInputs(devicesPath: string, signal?: AbortSignal): Promise<MonitorInputs> {
+/** Of the version that apt would install. */
+async function packagedMajor(signal?: AbortSignal): Promise<number> {
+  const major = /^(?:\d+:)?(\d+)/.exec((await aptCandidate(QEMU_PACKAGE, signal)) ?? "")?.[1];
+  if (major !== undefined) return Number(major);
+  throw new BulkheadError("HOST_UNSUPPORTED", {
+    what: `Debian package ${QEMU_PACKAGE} is not known to apt`,
+    next: "run apt-get update on a Debian machine, or build nothing: bulkhead setup microvm --stock-kernel",
+  });
+}
+
+async function monitorInputs(devicesPath: string, source: SourcePackage, signal?: AbortSignal): Promise<MonitorInputs> {
   const ask = async (argv: readonly string[]): Promise<string> => {
     const options = { timeoutMs: STEP_TIMEOUT_MS, env: CLEAN_ENV, ...(signal && { signal }) };
     const next = `apt-get install ${MONITOR_BUILD_PACKAGES.join(" ")}`;
     return (await runChecked(argv, { ...options, failure: "HOST_UNSUPPORTED", next })).stdout;
   };
-  const [devices, source, compiler, libraries] = await Promise.all([
+  const [devices, compiler, libraries] = await Promise.all([
     readFile(devicesPath, "utf8"),
-    sourceOf(QEMU_PACKAGE, signal),
     ask(["gcc", "--version"]),
     ask(["dpkg-query", "--show", "--showformat", "${Package} ${Version}\n", ...LIBRARIES]),
   ]);
-  if (source === null) {
-    throw new BulkheadError("HOST_UNSUPPORTED", {
-      what: `Debian package ${QEMU_PACKAGE} is not known to apt`,
-      next: "run apt-get update on a Debian machine, or build nothing: bulkhead setup microvm --stock-kernel",
-    });
-  }
   return { devices, source, compiler: firstLine(compiler), libraries };
 }
 
 async function compile(
   scratch: string,
   { devices, source }: MonitorInputs,
+  lists: DebianLists,
   meter: BuildMeter,
   { jobs = availableParallelism(), signal }: BuildMonitorOptions,
 ): Promise<void> {
   const run = stepRunner(signal);
-  meter.phase("download");
-  const tree = await unpackSource(source, scratch, (argv, cwd, onLine) => {
-    if (argv[0] === "dpkg-source") meter.phase("unpack");
-    return run(argv, cwd, onLine);
-  });
+  // An older release's own is too old for the source of a newer one.
+  const meson = await lists.unpackPackage("meson");
+  const tree = await lists.unpackSource(source.name, () => meter.phase("unpack"));
   meter.phase("configure");
   await writeFile(join(tree, "configs/devices/x86_64-softmmu", `${DEVICES}.mak`), devices);
-  await weaken(tree, source);
   const out = join(tree, "build");
   await mkdir(out);
-  await run(["../configure", ...CONFIGURE, `--with-pkgversion=bulkhead, from Debian's ${source.version}`], out);
+  const modules = `PYTHONPATH=${join(meson, "usr/lib/python3/dist-packages")}`;
+  const withMeson = ["env", `PATH=${join(meson, "usr/bin")}:${CLEAN_ENV.PATH}`, modules];
+  const named = `--with-pkgversion=bulkhead, from Debian's ${source.version}`;
+  await run([...withMeson, "../configure", ...CONFIGURE, named], out);
   meter.phase("compile");
-  await run(["ninja", `-j${jobs}`, BINARY], out, (line) => meter.line(line));
+  await run([...withMeson, "ninja", `-j${jobs}`, BINARY], out, (line) => meter.line(line));
   await run(["strip", "-s", "-o", join(scratch, BINARY), join(out, BINARY)], scratch);
-}
-
-async function weaken(tree: string, { version }: SourcePackage): Promise<void> {
-  const path = join(tree, STUB.file);
-  const text = await readFile(path, "utf8");
-  if (!text.includes(STUB.text)) {
-    throw new BulkheadError("RUNTIME_FAILED", {
-      what: `QEMU ${version} is none that this way of building knows`,
-      why: `${STUB.file} is another`,
-    });
-  }
-  await writeFile(path, text.replace(STUB.text, `__attribute__((weak)) ${STUB.text}`));
 }
 
 /** The directory appears whole or not at all. */

@@ -1,12 +1,14 @@
 import { describe, expect, test } from "vitest";
-import { parseSource, sourceLines } from "./source.ts";
+import { parseVersion, sourceLines } from "./source.ts";
 
-describe("the source of a package", () => {
-  test.each([
-    ["Package: a\nSource: b (1:2-3)\nVersion: 1:2-3+b1\n", { name: "b", version: "1:2-3" }],
-    ["Package: a\nSource: b\nVersion: 4\n", { name: "b", version: "4" }],
-    ["Package: a\nVersion: 4\n", { name: "a", version: "4" }],
-  ])("is read from %j", (shown, source) => expect(parseSource("a", "4", shown)).toEqual(source));
+test("the version of a source package is that of its description's file", () => {
+  const uri = "http://mirror.example/debian/pool/main/q/qemu";
+  const uris = ["dsc", "orig.tar.xz"].map(
+    (end) => `'${uri}/qemu_10.0.13%2bds-0.${end}' qemu_10.0.13+ds-0.${end} 1246 SHA256:ab`,
+  );
+  expect(parseVersion("qemu", uris.join("\n"))).toBe("10.0.13+ds-0");
+  expect(parseVersion("other", uris.join("\n"))).toBeNull();
+  expect(parseVersion("qemu", "")).toBeNull();
 });
 
 describe("lines for a list of sources", () => {
@@ -14,20 +16,25 @@ describe("lines for a list of sources", () => {
   const targets = [
     `Debian|${uri}|bookworm`,
     `Debian|${uri}|bookworm`,
-    `Debian|${uri}|bookworm-security`,
+    `Debian|${uri}|bookworm-updates`,
+    `Debian|${uri}security/|bookworm-security`,
+    `Debian|${uri}|bookworm-backports`,
     "Somebody|http://elsewhere.example/|stable",
     `Debian|${uri}|./ [trusted=yes]`,
     "",
   ].join("\n");
 
-  test("are Debian's own suites, each once", () => {
-    expect(sourceLines(targets, "/keys.gpg")).toEqual([
-      `deb-src [signed-by=/keys.gpg] ${uri} bookworm main`,
-      `deb-src [signed-by=/keys.gpg] ${uri} bookworm-security main`,
-    ]);
+  test("are Debian's own suites, each once, and none that apt installs nothing of by itself", () => {
+    expect(sourceLines(targets, "/keys.gpg", null)).toEqual(
+      [`${uri} bookworm`, `${uri} bookworm-updates`, `${uri}security/ bookworm-security`].flatMap((suite) => [
+        `deb [signed-by=/keys.gpg] ${suite} main`,
+        `deb-src [signed-by=/keys.gpg] ${suite} main`,
+      ]),
+    );
   });
 
-  test("leave trust to the machine where it has no keyring of Debian's", () => {
-    expect(sourceLines(targets, null)[0]).toBe(`deb-src ${uri} bookworm main`);
+  test("are another release's, its security suite from where the machine has its own from", () => {
+    const lines = sourceLines(targets, null, "trixie").filter((line) => line.startsWith("deb-src"));
+    expect(lines).toEqual([`deb-src ${uri} trixie main`, `deb-src ${uri}security/ trixie-security main`]);
   });
 });

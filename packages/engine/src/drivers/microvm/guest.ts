@@ -61,7 +61,7 @@ export function keyOf(made: Plan, host: HostFacts, { cpuModel, accelerator, boot
     agent: host.digests.agent,
     cpuModel,
     accelerator,
-    argv: argvGeneration(boot.kind),
+    argv: argvGeneration(accelerator, boot.kind),
     memoryMib: memory,
     cpus,
     sharing: made.mounts.length > 0,

@@ -142,9 +142,9 @@ async function processor(): Promise<string> {
   return lines.filter((line) => telling.test(line)).join("\n");
 }
 
-/** Changes when QEMU's command line does: what was saved by one is read by none other. */
-export function argvGeneration(kernel: KernelKind): string {
-  const machine = { binary: "", accelerator: { kind: "kvm" }, kernel, memoryMib: 1, cpus: 1, consoleFd: null } as const;
+/** Changes when QEMU's command line or the guest kernel's does: what was saved by one is read by none other. */
+export function argvGeneration(accelerator: Accelerator, kernel: KernelKind): string {
+  const machine = { binary: "", accelerator, kernel, memoryMib: 1, cpus: 1, consoleFd: null };
   const start = {
     kind: "clone",
     disks: { root: "", upper: null },
@@ -153,5 +153,5 @@ export function argvGeneration(kernel: KernelKind): string {
     devicesOnly: false,
     shared: { path: "", readOnly: true },
   } as const;
-  return JSON.stringify(qemuArgv(machine, start));
+  return JSON.stringify([qemuArgv(machine, start), kernelCommandLine(accelerator, kernel)]);
 }
