@@ -2,7 +2,7 @@ import type { Plan } from "@bulkhead/contract";
 import type { Engine } from "@bulkhead/engine";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { open, readFile, rm, writeFile } from "node:fs/promises";
+import { constants, open, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Channel } from "../../packages/engine/src/channel/channel.ts";
 import { HostGone } from "../../packages/engine/src/channel/wire.gen.ts";
@@ -102,7 +102,7 @@ async function startGuest({
   const id = lab.id();
   const upper = join(lab.directory, `${id}.ext4`);
   await output(["cp", "--sparse=always", scratchPath(lab.directory, DISK), upper]);
-  const disk = await open(upper, "r+");
+  const disk = await open(upper, constants.O_RDWR | constants.O_DIRECT);
   const [file = "", ...rest] = qemuArgv(machine, {
     kind: "cold",
     boot,
