@@ -13,6 +13,9 @@ use crate::{paths, sys};
 /// Fits a processor's cache.
 const CHUNK_BYTES: usize = 256 * 1024;
 
+/// Of this many bytes addresses, places and lengths are multiples where the page cache is passed by.
+const DIRECT_BYTES: usize = 4096;
+
 /// That last without a holder, those that were asked for last. Each is some 50 MB of memory, and images are many.
 const LASTING: usize = 4;
 
@@ -96,7 +99,10 @@ pub fn copy_sparsely(from: &File, to: &File) -> io::Result<()> {
         return Ok(());
     }
     to.set_len(from.metadata()?.len())?;
-    let mut chunk = vec![0; CHUNK_BYTES];
+    // What is read past the page cache goes to addresses that a device can write to.
+    let mut memory = vec![0; CHUNK_BYTES + DIRECT_BYTES];
+    let begin = memory.as_ptr().align_offset(DIRECT_BYTES);
+    let chunk = &mut memory[begin..begin + CHUNK_BYTES];
     let mut at = 0;
     while let Some((start, end)) = sys::next_data(from.as_fd(), at)? {
         at = start;
@@ -175,6 +181,20 @@ mod tests {
         for path in paths {
             std::fs::remove_file(path).unwrap();
         }
+    }
+
+    #[test]
+    fn what_is_read_past_the_page_cache_is_the_same() {
+        let path = sparse_file();
+        let source = nameless_copy(path.to_str().unwrap(), 2 * HOLE_BYTES).unwrap();
+        sys::set_direct(source.as_fd()).unwrap();
+        let to = sys::memory_file(c"bulkhead-test").unwrap();
+        copy_sparsely(&source, &to).unwrap();
+        let mut middle = [0; 6];
+        to.read_exact_at(&mut middle, HOLE_BYTES).unwrap();
+        assert_eq!(&middle, b"middle");
+        assert_eq!(to.metadata().unwrap().len(), 2 * HOLE_BYTES);
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

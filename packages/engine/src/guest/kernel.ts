@@ -182,7 +182,7 @@ async function compile(
   }
   meter.phase("compile");
   const jobs = `-j${options.jobs ?? availableParallelism()}`;
-  await run([...make, ...reproducible, jobs, "vmlinux"], tree, (line) => meter.line(line));
+  await run([...make, ...reproducible, jobs, "vmlinux"], tree, { onLine: (line) => meter.line(line) });
   await run(["strip", "-s", "-o", join(scratch, "vmlinux"), join(out, "vmlinux")], scratch);
 }
 

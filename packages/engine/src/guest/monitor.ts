@@ -175,12 +175,14 @@ async function compile(
   await writeFile(join(tree, "configs/devices/x86_64-softmmu", `${DEVICES}.mak`), devices);
   const out = join(tree, "build");
   await mkdir(out);
-  const modules = `PYTHONPATH=${join(meson, "usr/lib/python3/dist-packages")}`;
-  const withMeson = ["env", `PATH=${join(meson, "usr/bin")}:${CLEAN_ENV.PATH}`, modules];
+  const env = {
+    PATH: `${join(meson, "usr/bin")}:${CLEAN_ENV.PATH}`,
+    PYTHONPATH: join(meson, "usr/lib/python3/dist-packages"),
+  };
   const named = `--with-pkgversion=bulkhead, from Debian's ${source.version}`;
-  await run([...withMeson, "../configure", ...CONFIGURE, named], out);
+  await run(["../configure", ...CONFIGURE, named], out, { env });
   meter.phase("compile");
-  await run([...withMeson, "ninja", `-j${jobs}`, BINARY], out, (line) => meter.line(line));
+  await run(["ninja", `-j${jobs}`, BINARY], out, { env, onLine: (line) => meter.line(line) });
   await run(["strip", "-s", "-o", join(scratch, BINARY), join(out, BINARY)], scratch);
 }
 

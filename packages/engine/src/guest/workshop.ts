@@ -11,8 +11,14 @@ const SCRATCH_PREFIX = ".building-";
 /** Four minutes on two idle cores; a machine ten times as busy still gets there. */
 const BUILD_TIMEOUT_MS = 60 * 60_000;
 
+export interface StepOptions {
+  readonly onLine?: (line: string) => void;
+  /** Over an environment that has nothing of the caller's. */
+  readonly env?: Readonly<Record<string, string>>;
+}
+
 /** Runs one step of a build, to its end. */
-export type Run = (argv: readonly string[], cwd: string, onLine?: (line: string) => void) => Promise<unknown>;
+export type Run = (argv: readonly string[], cwd: string, options?: StepOptions) => Promise<unknown>;
 
 export interface WorkshopOptions {
   readonly signal?: AbortSignal;
@@ -77,11 +83,12 @@ export async function exists(path: string): Promise<boolean> {
 
 /** What is started ends with this process, however that ends. @throws BulkheadError RUNTIME_FAILED, TIMEOUT, ABORTED, as each run */
 export function stepRunner(signal?: AbortSignal): Run {
-  return (argv, cwd, onLine) =>
+  return (argv, cwd, { onLine, env = {} } = {}) =>
     runChecked(["setpriv", "--pdeathsig", "KILL", ...argv], {
       failure: "RUNTIME_FAILED",
+      name: argv[0] ?? "",
       timeoutMs: BUILD_TIMEOUT_MS,
-      env: CLEAN_ENV,
+      env: { ...CLEAN_ENV, ...env },
       cwd,
       ...(onLine && { onLine }),
       ...(signal && { signal }),

@@ -68,6 +68,11 @@ describe("runProgram", () => {
       next: "look at the log",
     });
   });
+
+  test("runChecked calls a program what it is said to be", async () => {
+    const failing = runChecked(["env", "sh", "-c", "exit 3"], { timeoutMs, failure: "RUNTIME_FAILED", name: "sh" });
+    await expect(failing).rejects.toMatchObject({ message: "sh ended with exit code 3" });
+  });
 });
 
 function isAlive(pid: number): boolean {

@@ -121,18 +121,22 @@ export async function runProgram(argv: readonly string[], options: ProgramOption
   return { ...result, truncated: out.truncated || err.truncated };
 }
 
+export interface CheckedOptions extends ProgramOptions {
+  readonly failure: ErrorCode;
+  readonly next?: string;
+  /** What it is called when it fails, where the first of `argv` only starts it. */
+  readonly name?: string;
+}
+
 /**
  * As `runProgram`, and any end but exit code 0 is an error of the given code, with the last lines of its output as why.
  */
-export async function runChecked(
-  argv: readonly string[],
-  options: ProgramOptions & { readonly failure: ErrorCode; readonly next?: string },
-): Promise<ProgramResult> {
+export async function runChecked(argv: readonly string[], options: CheckedOptions): Promise<ProgramResult> {
   const result = await runProgram(argv, options);
   if (result.exitCode === 0) return result;
   const tail = (result.stderr.trim() || result.stdout.trim()).split("\n").slice(-FAILURE_TAIL_LINES);
   throw new BulkheadError(options.failure, {
-    what: `${argv[0]} ended with ${result.signal ?? `exit code ${result.exitCode}`}`,
+    what: `${options.name ?? argv[0]} ended with ${result.signal ?? `exit code ${result.exitCode}`}`,
     ...(tail[0] === "" ? {} : { why: tail.at(-1) ?? "" }),
     ...(options.next === undefined ? {} : { next: options.next }),
     details: { argv: [...argv], output: tail.join("\n") },
