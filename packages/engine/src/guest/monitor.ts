@@ -2,7 +2,6 @@ import { createHash } from "node:crypto";
 import { chmod, copyFile, mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { BulkheadError } from "@bulkhead/contract";
 import { besidePath, OWN_QEMU } from "../host/own-qemu.ts";
 import { writeAtomically } from "../host/file-cache.ts";
 import { lockFile } from "../system/file-lock.ts";
@@ -10,7 +9,6 @@ import { runChecked, runProgram } from "../system/process.ts";
 import { BuildMeter, numberedLines, type OnBuildProgress } from "./build-meter.ts";
 import { DebianLists, type SourcePackage } from "./source.ts";
 import {
-  aptCandidate,
   CLEAN_ENV,
   exists,
   firstLine,
@@ -28,10 +26,10 @@ const BINARY = "qemu-system-x86_64";
 /** Raised when the way of building changes. */
 const RECIPE = 2;
 /**
- * The release whose QEMU machines get that have an older one: since 9 what is translated for one address of a program counts
- * at all others too. Before, each start of a program translates it anew, wherever the guest's kernel happens to put it.
+ * The release of Debian's whose QEMU older ones get: since 9 what is translated for one address of a program counts at all
+ * others too. Before, each start of a program translates it anew, wherever the guest's kernel happens to put it.
  */
-const RELEASE = { name: "trixie", least: 9 } as const;
+const RELEASE = { name: "trixie", number: 13 } as const;
 const TOOLS = ["apt-get", "dpkg-source", "gcc", "ld", "ninja", "pkg-config", "python3", "strip"] as const;
 /** QEMU's build makes an environment of Python's of its own. */
 const FILES = ["/var/lib/dpkg/info/python3-venv.list"] as const;
@@ -121,7 +119,7 @@ export async function buildMonitor(options: BuildMonitorOptions): Promise<Monito
   // The source tree takes 0.5 GB, the objects 0.1.
   await using scratch = await makeScratch(home);
   meter.phase("download");
-  const release = (await packagedMajor(signal)) < RELEASE.least ? RELEASE.name : null;
+  const release = isOlder(await readFile("/etc/os-release", "utf8")) ? RELEASE.name : null;
   const lists = await DebianLists.open({ release, scratch: scratch.path, run: stepRunner(signal) });
   const inputs = await monitorInputs(options.devicesPath, await lists.newest(QEMU_SOURCE), signal);
   const inputsDigest = monitorInputsDigest(inputs);
@@ -136,14 +134,10 @@ export async function buildMonitor(options: BuildMonitorOptions): Promise<Monito
   return { path: join(target, BINARY), inputsDigest, built };
 }
 
-/** Of the version that apt would install. */
-async function packagedMajor(signal?: AbortSignal): Promise<number> {
-  const major = /^(?:\d+:)?(\d+)/.exec((await aptCandidate(QEMU_PACKAGE, signal)) ?? "")?.[1];
-  if (major !== undefined) return Number(major);
-  throw new BulkheadError("HOST_UNSUPPORTED", {
-    what: `Debian package ${QEMU_PACKAGE} is not known to apt`,
-    next: "run apt-get update on a Debian machine, or build nothing: bulkhead setup microvm --stock-kernel",
-  });
+/** Testing and unstable have no number. */
+export function isOlder(osRelease: string): boolean {
+  const number = /^VERSION_ID="?(\d+)/m.exec(osRelease)?.[1];
+  return number !== undefined && Number(number) < RELEASE.number;
 }
 
 async function monitorInputs(devicesPath: string, source: SourcePackage, signal?: AbortSignal): Promise<MonitorInputs> {

@@ -19,6 +19,8 @@ describe("lines for a list of sources", () => {
     `Debian|${uri}|bookworm-updates`,
     `Debian|${uri}security/|bookworm-security`,
     `Debian|${uri}|bookworm-backports`,
+    `Debian|${uri}|bookworm-backports-sloppy`,
+    `Debian|${uri}|experimental`,
     "Somebody|http://elsewhere.example/|stable",
     `Debian|${uri}|./ [trusted=yes]`,
     "",

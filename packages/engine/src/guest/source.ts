@@ -29,7 +29,9 @@ export function sourceLines(targets: string, keyring: string | null, release: st
   const option = keyring === null ? "" : `[signed-by=${keyring}] `;
   const suites = targets.split("\n").flatMap((line) => {
     const [origin, uri, suite = ""] = line.split("|");
-    if (origin !== "Debian" || uri === undefined || !/^[\w-]+$/.test(suite) || suite.endsWith("-backports")) return [];
+    if (origin !== "Debian" || uri === undefined || !/^[\w-]+$/.test(suite)) return [];
+    // Of these apt installs nothing by itself.
+    if (suite.includes("-backports") || suite === "experimental") return [];
     if (release === null) return [`${uri} ${suite}`];
     if (suite.endsWith("-security")) return [`${uri} ${release}-security`];
     return suite.includes("-") ? [] : [`${uri} ${release}`];
