@@ -76,12 +76,13 @@ fn a_frozen_sandbox_whose_keeper_was_killed_is_swept() {
     assert!(empty(&run));
 }
 
-/// Maps descriptor 6 privately, changes two pages of it and some of the disk, and says so.
+/// Maps descriptor 6 privately, changes two pages of it and one block of the disk, and says so.
 fn monitor(instance: &Value, memory: &Path, disk: &Path, ready: &Path) -> Value {
     let python = format!(
         "import mmap,os,time
 m=mmap.mmap(6,{MEMORY_BYTES},flags=mmap.MAP_PRIVATE,prot=mmap.PROT_READ|mmap.PROT_WRITE)
-m[100*4096]=65; m[1000*4096+5]=66; len(m[:4096]); os.pwrite(4,b'written',8192)
+m[100*4096]=65; m[1000*4096+5]=66; len(m[:4096])
+page=mmap.mmap(-1,4096); page[:7]=b'written'; os.pwrite(4,page,8192)
 open('{}','w').close(); time.sleep(1000)",
         ready.display()
     );
