@@ -147,7 +147,8 @@ setup_survey() {
       { packages+=(rustfmt rust-clippy) missing+=("cargo fmt" "cargo clippy"); }
     ((EUID != 0)) || want setcap libcap2-bin
   fi
-  # Tests make images with the one and sign them with the other.
+  # Tests read with the first what guests boot from, make images with the second and sign them with the third.
+  ((EUID != 0)) || [[ $mode != test ]] || want cpio cpio
   ((EUID != 0)) || [[ $mode != test ]] || want umoci umoci
   ((EUID != 0)) || [[ $mode != test ]] || want gpg-agent gnupg
   if with_microvm "$mode"; then microvm_survey; fi
