@@ -119,7 +119,7 @@ export async function buildMonitor(options: BuildMonitorOptions): Promise<Monito
   // The source tree takes 0.5 GB, the objects 0.1.
   await using scratch = await makeScratch(home);
   meter.phase("download");
-  const release = isOlder(await readFile("/etc/os-release", "utf8")) ? RELEASE.name : null;
+  const release = isOlder(await readFile("/etc/os-release", "utf8").catch(() => "")) ? RELEASE.name : null;
   const lists = await DebianLists.open({ release, scratch: scratch.path, run: stepRunner(signal) });
   const inputs = await monitorInputs(options.devicesPath, await lists.newest(QEMU_SOURCE), signal);
   const inputsDigest = monitorInputsDigest(inputs);

@@ -121,7 +121,7 @@ export class DebianLists {
   }
 
   /**
-   * Downloads the newest version of a package and unpacks its files; nothing of it runs.
+   * Downloads the newest version of a package and unpacks its files; none of its scripts runs.
    *
    * @returns the directory they are in, in `scratch`
    * @throws BulkheadError RUNTIME_FAILED, TIMEOUT, ABORTED
